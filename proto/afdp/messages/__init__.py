@@ -1,0 +1,1 @@
+"""The generated messages, under paths that people can type."""
