@@ -87,6 +87,7 @@ def member_path(parent: str, key: str) -> str:
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
+_AS_THEY_ARE = frozenset({str, bool, type(None)})
 _DEPTH_OF_THE_ENCODER = 200  # orjson stops at 254 levels
 _INTEGRAL = 2.0**53  # up to here every integral double is the integer it prints as
 _DECIMAL_END = 1e21  # from here ECMAScript prints an exponent (RFC 8785, section 3.2.2.3), as orjson does
@@ -95,14 +96,14 @@ _SMALL = 1e-5  # under this orjson prints an exponent, ECMAScript only under 1e-
 
 def _prepared(value: object) -> object:
     """The value in a form for which orjson's bytes are those of RFC 8785."""
-    if isinstance(value, str) or value is None or isinstance(value, bool):
+    if type(value) in _AS_THEY_ARE or isinstance(value, str):
         return value
-    if isinstance(value, float):
-        return _prepared_float(value)
     if isinstance(value, dict):
         return _prepared_object(value)
+    if isinstance(value, float):
+        return _prepared_float(value)
     if isinstance(value, (list, tuple)):
-        return [_prepared(item) for item in value]
+        return [item if type(item) in _AS_THEY_ARE else _prepared(item) for item in value]
     if isinstance(value, int):
         if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
             return value
@@ -127,7 +128,7 @@ def _prepared_object(members: dict[str, Any]) -> object:
     keys = "".join(members)
     if not keys.isascii() and max(keys) > "\uffff":
         return orjson.Fragment(rfc8785.dumps(members))
-    return {key: item if type(item) is str else _prepared(item) for key, item in members.items()}
+    return {key: item if type(item) in _AS_THEY_ARE else _prepared(item) for key, item in members.items()}
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
