@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     _become(uid, gid)
     _die_with_parent(parent, death_signal)
     try:
-        os.execv(command[0], command)
+        os.execv(command[0], command)  # noqa: S606 - no shell is wanted here
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
         sys.exit(127)

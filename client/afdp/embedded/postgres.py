@@ -35,8 +35,10 @@ from afdp.embedded.process import (
     Account,
     FolderLock,
     ServerProcess,
+    claim_folder,
     claim_port,
     sync_folder,
+    until_gone,
     write_private,
 )
 from afdp.errors import DataLoss, FailedPrecondition, InvalidArgument, Unavailable
@@ -94,9 +96,7 @@ class Postgres:
             FailedPrecondition: the folder or the port is in use, or the cluster is of another account or release.
             Unavailable: the server did not come up within `deadline` seconds; the message has its last words.
         """
-        data_dir = data_dir.resolve()
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = FolderLock(data_dir)
+        data_dir, lock = claim_folder(data_dir)
         try:
             async with asyncio.timeout(deadline):
                 return await cls._start(data_dir, claim_port(port, "PostgreSQL"), lock, deadline)
@@ -163,9 +163,9 @@ class Postgres:
         self._lock.release()
         return code
 
-    async def stop(self, *, timeout: float = 10.0) -> None:
-        """Shut down fast (SIGINT), after `timeout` seconds at once (SIGQUIT). Safe to call twice."""
-        await self._process.stop(timeout=timeout, harder=signal.SIGQUIT)
+    async def stop(self, *, patience: float = 10.0) -> None:
+        """Shut down fast (SIGINT), after `patience` seconds at once (SIGQUIT). Safe to call twice."""
+        await self._process.stop(patience=patience, harder=signal.SIGQUIT)
         self._lock.release()
 
     def kill(self) -> None:
@@ -379,9 +379,7 @@ async def _bury_orphan(cluster: Path) -> None:
         return
     os.kill(pid, signal.SIGINT)
     try:
-        async with asyncio.timeout(_ORPHAN_PATIENCE):
-            while _serves(pid, cluster):
-                await asyncio.sleep(0.02)
+        await until_gone(pid, patience=_ORPHAN_PATIENCE)
     except TimeoutError as error:
         raise FailedPrecondition(f"process {pid} still serves {cluster}: stop it first") from error
 

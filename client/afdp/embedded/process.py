@@ -144,12 +144,12 @@ class ServerProcess:
         except TimeoutError as error:
             raise Unavailable(f"{self.name} is not ready after {deadline:g} s: {self.last_words()}") from error
 
-    async def stop(self, *, timeout: float = 10.0, harder: signal.Signals = signal.SIGKILL) -> int:
-        """Ask it to stop, then with `harder` after `timeout` seconds, then kill it. Its exit code."""
-        for sign, patience in ((self._stop_signal, timeout), (harder, _KILL_AFTER)):
+    async def stop(self, *, patience: float = 10.0, harder: signal.Signals = signal.SIGKILL) -> int:
+        """Ask it to stop, then with `harder` after `patience` seconds, then kill it. Its exit code."""
+        for sign, seconds in ((self._stop_signal, patience), (harder, _KILL_AFTER)):
             self._send(sign)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(seconds):
                     return await self.wait()
         self._send(signal.SIGKILL)
         return await self.wait()
@@ -168,6 +168,27 @@ class ServerProcess:
     def _send(self, sign: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(sign)
+
+
+async def until_gone(pid: int, *, patience: float) -> None:
+    """Return when a process that need not be our child has ended (pidfd_open(2), Linux).
+
+    Raises:
+        TimeoutError: it still runs after `patience` seconds.
+    """
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(handle, gone.set)
+    try:
+        async with asyncio.timeout(patience):
+            await gone.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
 
 
 class FolderLock:
@@ -193,6 +214,13 @@ class FolderLock:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def claim_folder(data_dir: Path) -> tuple[Path, FolderLock]:
+    """The absolute path of a server's data folder, made if need be, and the lock on it."""
+    folder = data_dir.resolve()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder, FolderLock(folder)
 
 
 def free_port() -> int:
