@@ -197,7 +197,7 @@ def _settle(data_dir: Path) -> _Home:
     cluster = _cluster(data_dir, account)
     if cluster.exists() and cluster.stat().st_uid != (account.uid if account else os.geteuid()):
         raise FailedPrecondition(f"{cluster} belongs to another account: start it under the one that made it")
-    root = Path(_package_root())
+    root = _package_root()
     if account and not _is_readable(account, root):
         root = _copied_installation(root)
     return _Home(cluster, _binaries(root), account)
@@ -264,12 +264,12 @@ def _state_folder() -> Path:
     return _STATE
 
 
-def _package_root() -> str:
+def _package_root() -> Path:
     """The folder that holds the wheel's package, found without importing it: its import looks for running servers."""
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise FailedPrecondition(f"the embedded PostgreSQL is not installed: pip install {_WHEEL}")
-    return str(Path(next(iter(spec.submodule_search_locations))).parent)
+    return Path(next(iter(spec.submodule_search_locations))).parent
 
 
 def _binaries(root: Path) -> Path:

@@ -1,0 +1,114 @@
+"""What every test can ask for: a real PostgreSQL, a real OpenBao, tools we did not write.
+
+Servers start once per run, at the first test that asks, and stop with it. Where CI=true, a skipped test fails the run:
+there everything is installed, so a skip would only hide something.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from afdp.embedded.openbao import OpenBao, running_openbao
+from afdp.embedded.postgres import Postgres, running_postgres
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+def tools_folder() -> Path:
+    """Where `make tools` puts what it builds."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("AFDP_TOOLS") or cache / "afdp-notary" / "tools")
+
+
+def find_tool(name: str) -> Path | None:
+    """A program from the tools' folder, beside this Python, or on the path, in that order."""
+    for folder in (tools_folder() / "bin", Path(sys.executable).parent):
+        if os.access(folder / name, os.X_OK):
+            return folder / name
+    found = shutil.which(name)
+    return Path(found) if found else None
+
+
+@pytest.fixture(scope="session")
+def tool() -> Callable[[str], Path]:
+    """`tool("cosign")` is the program's path; the test is skipped where it is absent, and fails there in CI."""
+
+    def locate(name: str) -> Path:
+        if found := find_tool(name):
+            return found
+        reason = f"{name} is not here: `make tools` builds it where its toolchain is installed"
+        if IN_CI:
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+    return locate
+
+
+@pytest.fixture
+def data_folder() -> Iterator[Path]:
+    """An empty folder for a server's data, which an unprivileged server can reach when the tests run as root.
+
+    `tmp_path` lies below a folder that its owner alone may enter.
+    """
+    with _open_folder() as folder:
+        yield folder
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres() -> AsyncIterator[Postgres]:
+    """One PostgreSQL for the run; for tables of its own a test takes `database`."""
+    with _open_folder() as folder:
+        async with running_postgres(folder / "postgres") as server:
+            yield server
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def database(postgres: Postgres) -> str:
+    """The URL of an empty database that no other test sees."""
+    return await postgres.create_database(f"test_{uuid.uuid4().hex}")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def module_database(postgres: Postgres) -> str:
+    """The URL of a database that the tests of one module share."""
+    return await postgres.create_database(f"module_{uuid.uuid4().hex}")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def openbao() -> AsyncIterator[OpenBao]:
+    """One OpenBao for the run, with the keys `afdp-notary-key` and `afdp-log-key` and the signer's token."""
+    with _open_folder() as folder:
+        async with running_openbao(folder / "openbao") as server:
+            yield server
+
+
+@contextmanager
+def _open_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="afdp-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI nothing may skip."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if IN_CI and session.exitstatus == pytest.ExitCode.OK and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why a run without failures is red."""
+    skipped = len(terminalreporter.stats.get("skipped", []))
+    if IN_CI and skipped:
+        terminalreporter.write_line(f"CI=true: {skipped} skipped, and nothing may skip here", red=True)
