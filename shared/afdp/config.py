@@ -1,0 +1,113 @@
+"""Settings of a service: environment variables with the prefix `AFDP_`, and a YAML file named by `AFDP_CONFIG`.
+
+Each service has one schema, a subclass of `ServiceSettings`, in which every value has a default that works for the
+embedded stack. The environment wins over the file. A name that the schema does not have is an error in either.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+PREFIX = "AFDP_"
+# Names that belong to the command line and to tests, which a service's environment may hold too.
+_FOREIGN = frozenset({"AFDP_CONFIG", "AFDP_URL", "AFDP_TRUST", "AFDP_TOOLS"})
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, populate_by_name=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    port: Port = Field(description="Port to listen on.")
+    metrics_port: Port = Field(description="Port of the Prometheus metrics; 0 serves none.")
+    data_dir: Path = Field(Path(".afdp"), description="Folder for what this service keeps on disk.")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|WARN|ERROR)$", description="Least level to log.")
+    otlp_endpoint: str | None = Field(None, description="OpenTelemetry collector (OTLP over gRPC); none: no export.")
+    trace_ratio: float = Field(0.01, ge=0, le=1, description="Share of root spans that are sampled.")
+    max_message_bytes: int = Field(20 * 1024 * 1024, ge=1024, description="Largest gRPC message, in and out.")
+    request_timeout_seconds: Seconds = Field(30.0, description="Deadline of a call that brings none.")
+    drain_seconds: Seconds = Field(10.0, description="How long calls under way may take to end after SIGTERM.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the file."""
+        file = os.environ.get("AFDP_CONFIG")
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        return (*sources, YamlConfigSettingsSource(settings_cls, yaml_file=file)) if file else sources
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+class SettingsError(Exception):
+    """The settings are wrong: the message names each, and never shows a value."""
+
+
+def load(schema: type[S]) -> S:
+    """The effective settings.
+
+    Raises:
+        SettingsError: naming every setting that is unknown, missing or out of range.
+    """
+    wrong = [f"{name}: no such setting" for name in _unknown_names(schema)]
+    file = os.environ.get("AFDP_CONFIG")
+    if file and not Path(file).is_file():
+        raise SettingsError(f"AFDP_CONFIG: {file} is not a file")
+    try:
+        settings = schema()  # type: ignore[call-arg]  # the sources fill it
+    except yaml.YAMLError as error:
+        raise SettingsError(f"AFDP_CONFIG: {file} is not valid YAML: {getattr(error, 'problem', '')}") from None
+    except ValidationError as error:
+        wrong += [f"{_shown(item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)]
+        raise SettingsError("\n".join(wrong)) from None
+    if wrong:
+        raise SettingsError("\n".join(wrong))
+    return settings
+
+
+def load_or_exit(schema: type[S]) -> S:
+    """As `load`; on wrong settings it says so on standard error and exits with 2."""
+    try:
+        return load(schema)
+    except SettingsError as error:
+        print(f"The settings are wrong:\n{error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def shown(settings: ServiceSettings) -> dict[str, Any]:
+    """The effective settings as plain JSON values, secrets masked."""
+    return settings.model_dump(mode="json")
+
+
+def _unknown_names(schema: type[ServiceSettings]) -> list[str]:
+    known = {PREFIX + name.upper() for name in schema.model_fields} | _FOREIGN
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+
+
+def _shown(location: tuple[int | str, ...]) -> str:
+    name, *rest = (str(part) for part in location)
+    shown_name = name if name.isupper() else PREFIX + name.upper()
+    return ".".join([shown_name, *rest])

@@ -1,0 +1,49 @@
+"""A service as a process: `python -m afdp.NAME` serves, `python -m afdp.NAME config` shows its settings."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+import orjson
+import uvloop
+
+from afdp.config import ServiceSettings, load_or_exit, shown
+
+S = TypeVar("S", bound=ServiceSettings)
+Main = Callable[[S], Coroutine[Any, Any, int | None]]
+
+
+def run(schema: type[S], serve: Main[S], commands: Mapping[str, Main[S]] | None = None) -> None:
+    """Runs the process to its end and exits.
+
+    Without an argument it serves; `config` prints the effective settings as JSON; further commands are the service's
+    own. A main that returns an integer sets the exit status. SIGTERM and SIGINT cancel the main, so that whatever it
+    opened is closed; a server replaces these handlers with a graceful drain of its own.
+    """
+    mains: dict[str, Main[S]] = {"": serve, "config": _show_config, **(commands or {})}
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in mains or len(sys.argv) > 2:
+        known = ", ".join(sorted(command for command in mains if command))
+        print(f"usage: python -m afdp.SERVICE [{known}]", file=sys.stderr)
+        raise SystemExit(2)
+    settings = load_or_exit(schema)
+    raise SystemExit(uvloop.run(_until_signalled(mains[name](settings))) or 0)
+
+
+async def _until_signalled(main: Coroutine[Any, Any, int | None]) -> int | None:
+    # Explicitly, because a background job of a shell inherits SIGINT as ignored, and asyncio then installs nothing.
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(main)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return 0
+
+
+async def _show_config(settings: ServiceSettings) -> None:
+    sys.stdout.buffer.write(orjson.dumps(shown(settings), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

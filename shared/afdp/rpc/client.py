@@ -1,0 +1,167 @@
+"""Calling a service: one way to open a channel, one transport for every generated client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import Any
+
+import grpc
+import grpc.aio
+import orjson
+from opentelemetry import propagate
+
+from afdp.errors import DeadlineExceeded, Internal, InvalidArgument
+from afdp.rpc.codec import decoder, encoder
+from afdp.rpc.descriptors import Method, method, pool
+from afdp.rpc.status import from_rpc_error
+from afdp.telemetry.context import deadline, request_id
+
+DEFAULT_TIMEOUT = 30.0
+# What each hop keeps for itself, so that it can still answer when the next one runs out of time.
+DEADLINE_SHAVE = 0.05
+
+
+@asynccontextmanager
+async def open_channel(address: str, max_message_bytes: int = 20 * 1024 * 1024) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to `host:port` that finds a service again within a second of its return.
+
+    Calls fail at once while the service is away. What the transport itself could not deliver is sent again, up to three
+    times in all, for methods whose proto says that they may be (`idempotency_level`).
+    """
+    options = [
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.service_config", _service_config()),
+    ]
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        yield channel
+
+
+@cache
+def _service_config() -> str:
+    services = ("notary", "signer", "transparency", "metadata")
+    names = [
+        {"service": service.full_name, "method": found.name}
+        for name in services
+        for service in pool().FindFileByName(f"afdp/{name}/v1/{name}.proto").services_by_name.values()
+        for found in service.methods
+        if method(f"/{service.full_name}/{found.name}").idempotent
+    ]
+    policy = {
+        "maxAttempts": 3,
+        "initialBackoff": "0.05s",
+        "maxBackoff": "0.5s",
+        "backoffMultiplier": 3,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    return orjson.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}]}).decode()
+
+
+class GrpcCaller:
+    """The transport of the generated clients. Errors are those of `afdp.errors`.
+
+    A call's time is what it is given or `DEFAULT_TIMEOUT`, and never more than what is left of the call being served.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._stubs: dict[str, tuple[Any, Any, Any, str]] = {}
+
+    async def unary_unary(self, method: str, request: Any, timeout: float | None) -> Any:
+        """One request, one answer."""
+        stub, encode, decode, peer = self._stub(method)
+        call = stub(encode(request), timeout=_remaining(timeout, peer), metadata=_metadata())
+        try:
+            answer = await call
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, peer) from None
+        return _decoded(decode, answer, peer)
+
+    async def unary_stream(self, method: str, request: Any, timeout: float | None) -> AsyncIterator[Any]:
+        """One request, a stream of answers."""
+        stub, encode, decode, peer = self._stub(method)
+        call = stub(encode(request), timeout=timeout, metadata=_metadata())
+        async for answer in _answers(call, peer):
+            yield _decoded(decode, answer, peer)
+
+    async def stream_unary(self, method: str, requests: AsyncIterator[Any], timeout: float | None) -> Any:
+        """A stream of requests, one answer."""
+        stub, encode, decode, peer = self._stub(method)
+        call = stub(_encoded(encode, requests), timeout=_remaining(timeout, peer), metadata=_metadata())
+        try:
+            answer = await call
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, peer) from None
+        return _decoded(decode, answer, peer)
+
+    async def stream_stream(
+        self, method: str, requests: AsyncIterator[Any], timeout: float | None
+    ) -> AsyncIterator[Any]:
+        """A stream of requests, a stream of answers."""
+        stub, encode, decode, peer = self._stub(method)
+        call = stub(_encoded(encode, requests), timeout=timeout, metadata=_metadata())
+        async for answer in _answers(call, peer):
+            yield _decoded(decode, answer, peer)
+
+    def _stub(self, full_name: str) -> tuple[Any, Any, Any, str]:
+        found = self._stubs.get(full_name)
+        if found is None:
+            known: Method = method(full_name)
+            peer = full_name.split(".")[1]
+            shape = (
+                f"{'stream' if known.client_streaming else 'unary'}_{'stream' if known.server_streaming else 'unary'}"
+            )
+            # Bytes go through as they are: the codec is called here, where its errors can be told apart.
+            stub = getattr(self._channel, shape)(full_name)
+            found = self._stubs[full_name] = (stub, encoder(known.request), decoder(known.response), peer)
+        return found
+
+
+async def _encoded(encode: Any, requests: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        yield encode(request)
+
+
+async def _answers(call: Any, peer: str) -> AsyncIterator[bytes]:
+    try:
+        async for answer in call:
+            yield answer
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error, peer) from None
+    finally:
+        call.cancel()
+
+
+def _decoded(decode: Any, answer: bytes, peer: str) -> Any:
+    try:
+        return decode(answer)
+    except InvalidArgument as error:
+        raise Internal(f"{peer} sent an answer that cannot be read") from error
+
+
+def _remaining(timeout: float | None, peer: str) -> float:
+    limit = DEFAULT_TIMEOUT if timeout is None else timeout
+    until = deadline.get()
+    if until is not None:
+        limit = min(limit, until - asyncio.get_running_loop().time() - DEADLINE_SHAVE)
+        if limit <= 0:
+            raise DeadlineExceeded(f"no time is left to call {peer}")
+    return limit
+
+
+def _metadata() -> list[tuple[str, str]]:
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)  # the trace only: the span of this hop is the server's
+    if request := request_id.get():
+        carrier["x-request-id"] = request
+    return list(carrier.items())

@@ -1,0 +1,135 @@
+"""From a servicer's methods to gRPC handlers, for all four cardinalities.
+
+What every call gets stands here once: its request ID and deadline, the codec, its error as a status, its metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+import uuid_utils
+from prometheus_client import Counter, Histogram
+
+from afdp.errors import DeadlineExceeded, Internal, NotaryError, Unimplemented
+from afdp.rpc.codec import decoder, encoder
+from afdp.rpc.descriptors import Method
+from afdp.rpc.status import to_status
+from afdp.telemetry.context import deadline, request_id
+
+if TYPE_CHECKING:  # generic in their stubs only
+    _Context = grpc.aio.ServicerContext[bytes, bytes]
+    _Handle = grpc.RpcMethodHandler[bytes, bytes]
+
+logger = logging.getLogger(__name__)
+
+_calls = Counter("afdp_grpc_requests", "Calls served.", ["service", "method", "code"])
+_seconds = Histogram(
+    "afdp_grpc_request_duration_seconds",
+    "How long calls took.",
+    ["service", "method"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def method_handlers(servicer: Any, methods: Iterable[Method], timeout: float) -> dict[str, _Handle]:
+    """A handler per method, by name. `timeout` is the deadline, in seconds, of a unary call that brings none."""
+    return {method.name: _Handler(servicer, method, timeout).handler() for method in methods}
+
+
+class _Handler:
+    def __init__(self, servicer: Any, method: Method, timeout: float) -> None:
+        service = method.full_name.split("/")[1]
+        self._method = method
+        self._behaviour = getattr(servicer, _snake(method.name))
+        # What a client sends must be understood whole; services of one deployment may differ by a version.
+        self._decode = decoder(method.request, strict=service.startswith("afdp.notary."))
+        self._encode = encoder(method.response)
+        self._timeout = None if method.client_streaming or method.server_streaming else timeout
+        self._seconds = _seconds.labels(service, method.name)
+        self._ok = _calls.labels(service, method.name, "OK")
+        self._labels = (service, method.name)
+
+    def handler(self) -> _Handle:
+        """The handler of this method's cardinality. Bytes go in and out: the codec's errors are told apart here."""
+        shape = (self._method.client_streaming, self._method.server_streaming)
+        return {
+            (False, False): lambda: grpc.unary_unary_rpc_method_handler(self._unary_unary),
+            (False, True): lambda: grpc.unary_stream_rpc_method_handler(self._unary_stream),
+            (True, False): lambda: grpc.stream_unary_rpc_method_handler(self._stream_unary),
+            (True, True): lambda: grpc.stream_stream_rpc_method_handler(self._stream_stream),
+        }[shape]()
+
+    async def _unary_unary(self, data: bytes, context: _Context) -> bytes:
+        async with self._call(context):
+            return self._encode(await self._behaviour(self._decode(data)))
+
+    async def _unary_stream(self, data: bytes, context: _Context) -> AsyncIterator[bytes]:
+        async with self._call(context):
+            async for answer in self._behaviour(self._decode(data)):
+                yield self._encode(answer)
+
+    async def _stream_unary(self, data: AsyncIterator[bytes], context: _Context) -> bytes:
+        async with self._call(context):
+            return self._encode(await self._behaviour(self._decoded(data)))
+
+    async def _stream_stream(self, data: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+        async with self._call(context):
+            async for answer in self._behaviour(self._decoded(data)):
+                yield self._encode(answer)
+
+    async def _decoded(self, data: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for item in data:
+            yield self._decode(item)
+
+    @asynccontextmanager
+    async def _call(self, context: _Context) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        request_id.set(_request_id(context))
+        remaining = context.time_remaining()
+        limit = self._timeout if remaining is None else remaining
+        deadline.set(None if limit is None else started + limit)
+        try:
+            async with asyncio.timeout(limit):
+                yield
+        except NotaryError as error:
+            await self._abort(context, error)
+        except NotImplementedError:
+            sentence = self._method.planned or f"{self._method.name} is not part of this release"
+            await self._abort(context, Unimplemented(sentence))
+        except TimeoutError:
+            await self._abort(context, DeadlineExceeded("the call's time ran out"))
+        except asyncio.CancelledError:
+            _calls.labels(*self._labels, "CANCELLED").inc()
+            raise
+        except Exception:  # whatever it is, the caller gets a status and never its text
+            logger.exception("a call failed unexpectedly", extra={"fields": {"method": self._method.full_name}})
+            await self._abort(context, Internal(f"an internal fault; the log has it under {request_id.get()}"))
+        else:
+            self._ok.inc()
+        finally:
+            self._seconds.observe(loop.time() - started)
+
+    async def _abort(self, context: _Context, error: NotaryError) -> None:
+        _calls.labels(*self._labels, error.code).inc()
+        code, message, trailing = to_status(error, request_id.get())
+        await context.abort(code, message, trailing)
+
+
+def _request_id(context: _Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return str(uuid_utils.uuid7())
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

@@ -1,0 +1,146 @@
+"""Serving: one builder that every service uses.
+
+It gives a servicer health, reflection, deadlines, request IDs, typed errors, metrics, traces, message limits and a
+graceful end. A servicer is a subclass of its generated base: methods from message to message that raise `NotaryError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
+
+from afdp.config import ServiceSettings
+from afdp.errors import NotaryError
+from afdp.rpc.descriptors import pool, service_methods
+from afdp.rpc.handlers import method_handlers
+from afdp.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+Check = Callable[[], Awaitable[None]]
+
+_CHECK_EVERY = 1.0  # seconds
+_CHECK_TIMEOUT = 3.0
+
+
+class Servicer(Protocol):
+    """A subclass of a generated base."""
+
+    SERVICE: str
+
+
+async def serve(
+    servicer: Servicer, settings: ServiceSettings, telemetry: Telemetry, check: Check | None = None
+) -> None:
+    """Serves until SIGTERM or SIGINT, then lets the calls under way end, for at most `drain_seconds`.
+
+    `check` raises a `NotaryError` while a dependency is away: `grpc.health.v1` then says NOT_SERVING, and calls that
+    can do without it go on.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running_server(servicer, settings, telemetry, check) as port:
+        logger.info("serving", extra={"fields": {"host": settings.host, "port": port}})
+        await stop.wait()
+        logger.info("draining", extra={"fields": {"seconds": settings.drain_seconds}})
+
+
+@asynccontextmanager
+async def running_server(
+    servicer: Servicer, settings: ServiceSettings, telemetry: Telemetry, check: Check | None = None
+) -> AsyncIterator[int]:
+    """A server that runs while the context is open; gives the port it listens on.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    """
+    server = _build(servicer, settings, telemetry)
+    health = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    names = (servicer.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server, pool=_reflection_pool())
+    port = _bind(server, settings)
+    await server.start()
+    async with asyncio.TaskGroup() as tasks:
+        watch = tasks.create_task(_watch_health(health, servicer.SERVICE, check))
+        try:
+            yield port
+        finally:
+            watch.cancel()
+            await health.enter_graceful_shutdown()
+            await server.stop(settings.drain_seconds)
+
+
+def _build(servicer: Servicer, settings: ServiceSettings, telemetry: Telemetry) -> grpc.aio.Server:
+    options = [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 0),
+    ]
+    only_ours = filters.service_name(servicer.SERVICE)
+    # The package has no types.
+    traced: Any = aio_server_interceptor(tracer_provider=telemetry.tracer, filter_=only_ours)  # type: ignore[no-untyped-call]
+    server = grpc.aio.server(interceptors=[traced], options=options)
+    handlers = method_handlers(servicer, service_methods(servicer.SERVICE), settings.request_timeout_seconds)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(servicer.SERVICE, handlers),))
+    return server
+
+
+def _bind(server: grpc.aio.Server, settings: ServiceSettings) -> int:
+    address = f"{settings.host}:{settings.port}"
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: is it in use?") from error
+
+
+def _reflection_pool() -> Any:
+    own = pool()
+    for module in (health_pb2, reflection_pb2):
+        own.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+    return own
+
+
+async def _watch_health(health: Any, service: str, check: Check | None) -> None:
+    said: int | None = None
+    while True:
+        status = await _status(check)
+        if status != said:
+            logger.log(
+                logging.INFO if status == health_pb2.HealthCheckResponse.SERVING else logging.WARNING,
+                "health changed",
+                extra={"fields": {"status": health_pb2.HealthCheckResponse.ServingStatus.Name(status)}},
+            )
+            for name in ("", service):
+                await health.set(name, status)
+            said = status
+        await asyncio.sleep(_CHECK_EVERY)
+
+
+async def _status(check: Check | None) -> int:
+    if check is not None:
+        try:
+            async with asyncio.timeout(_CHECK_TIMEOUT):
+                await check()
+        except (NotaryError, TimeoutError) as error:
+            logger.debug("a dependency is away", extra={"fields": {"reason": str(error)}})
+            return int(health_pb2.HealthCheckResponse.NOT_SERVING)
+    return int(health_pb2.HealthCheckResponse.SERVING)

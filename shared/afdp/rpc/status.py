@@ -1,0 +1,87 @@
+"""A `NotaryError` on the wire: a gRPC status with `google.rpc` details, and back.
+
+Fields travel as `BadRequest`, a retry hint as `RetryInfo`, facts and the exact kind as `ErrorInfo` (AIP-193).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from afdp.errors import BY_NUMBER, FieldViolation, Internal, NotaryError
+
+DETAILS_KEY = "grpc-status-details-bin"
+DOMAIN = "afdp.dev"
+
+CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def to_status(error: NotaryError, request_id: str = "") -> tuple[grpc.StatusCode, str, tuple[tuple[str, Any], ...]]:
+    """Code, message and trailing metadata for `context.abort`."""
+    status = Status(code=error.number, message=error.message)
+    if error.fields:
+        violations = [BadRequest.FieldViolation(field=f.field, description=f.message) for f in error.fields]
+        _pack(status, BadRequest(field_violations=violations))
+    if error.retry_after is not None:
+        delay = Duration()
+        delay.FromMilliseconds(round(error.retry_after * 1000))
+        _pack(status, RetryInfo(retry_delay=delay))
+    facts = {**error.metadata, "request_id": request_id} if request_id else error.metadata
+    _pack(status, ErrorInfo(reason=error.code, domain=DOMAIN, metadata=facts))
+    # The answer of a service that runs is final: gRPC's own retries are for connections that fail.
+    trailing = ((DETAILS_KEY, status.SerializeToString()), ("grpc-retry-pushback-ms", "-1"))
+    return CODES[error.number], error.message, trailing
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError, peer: str) -> NotaryError:
+    """The error that a call ended in. `peer` names the service in errors that the transport made itself."""
+    number = error.code().value[0]
+    kind = BY_NUMBER.get(number, Internal)
+    details = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)
+    if not isinstance(details, bytes):
+        # The transport's own words name addresses and errno: they stay in the log, callers get a sentence.
+        retry_after = 1.0 if number == grpc.StatusCode.UNAVAILABLE.value[0] else None
+        return kind(_TRANSPORT.get(kind.code, "{peer} failed").format(peer=peer), retry_after=retry_after)
+    return from_details(details, kind, error.details() or "")
+
+
+def from_details(details: bytes, kind: type[NotaryError], message: str) -> NotaryError:
+    """The error in a `google.rpc.Status`; `kind` and `message` stand where it cannot be read."""
+    try:
+        status = Status.FromString(details)
+    except DecodeError:
+        return kind(message)
+    fields: list[FieldViolation] = []
+    retry_after: float | None = None
+    metadata: dict[str, str] = {}
+    for detail in status.details:
+        if detail.Is(BadRequest.DESCRIPTOR):
+            bad = BadRequest.FromString(detail.value)
+            fields = [FieldViolation(v.field, v.description) for v in bad.field_violations]
+        elif detail.Is(RetryInfo.DESCRIPTOR):
+            retry_after = RetryInfo.FromString(detail.value).retry_delay.ToMilliseconds() / 1000
+        elif detail.Is(ErrorInfo.DESCRIPTOR):
+            metadata = dict(ErrorInfo.FromString(detail.value).metadata)
+    metadata.pop("request_id", None)
+    return kind(status.message, fields=fields, retry_after=retry_after, metadata=metadata)
+
+
+_TRANSPORT = {
+    "UNAVAILABLE": "{peer} cannot be reached",
+    "DEADLINE_EXCEEDED": "{peer} did not answer in time",
+    "CANCELLED": "the call to {peer} was cancelled",
+    "UNIMPLEMENTED": "{peer} does not know this call",
+    "RESOURCE_EXHAUSTED": "the message to or from {peer} is over its limit",
+}
+
+
+def _pack(status: Status, detail: Any) -> None:
+    status.details.append(
+        AnyMessage(type_url=f"type.googleapis.com/{detail.DESCRIPTOR.full_name}", value=detail.SerializeToString())
+    )

@@ -1,0 +1,5 @@
+"""The version of the distribution that is running."""
+
+from importlib.metadata import version
+
+VERSION = version("afdp-notary")
