@@ -1,0 +1,28 @@
+#!/bin/sh
+# Writes requirements/*.txt anew from pyproject.toml: exact versions with hashes, for every platform, naming no registry.
+#
+# dev.txt is resolved first and binds the others, so that each image runs the versions that were tested. Versions that
+# are locked already stay where they still fit; `tools/lock.sh --upgrade` takes the newest instead.
+set -eu
+cd "$(dirname "$0")/.."
+uv=.venv/bin/uv
+out=requirements
+
+compile() {
+  target=$1
+  shift
+  "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+    --no-header --output-file "$out/$target" "$@"
+}
+
+compile dev.txt pyproject.toml --extra dev --extra vault --group build --group test "$@"
+compile run.txt pyproject.toml --extra dev --group build --constraint "$out/dev.txt" "$@"
+for service in gateway notary signer transparency metadata; do
+  compile "$service.txt" pyproject.toml --extra "$service" --constraint "$out/dev.txt" "$@"
+done
+compile uv.txt "$out/uv.in" "$@"
+
+if grep -nE 'https?://|--(extra-)?index-url|--find-links' "$out"/*.txt; then
+  echo "the lines above name a registry" >&2
+  exit 1
+fi
