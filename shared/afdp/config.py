@@ -83,6 +83,8 @@ def load(schema: type[S]) -> S:
     except ValidationError as error:
         wrong += [f"{_shown(item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)]
         raise SettingsError("\n".join(wrong)) from None
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"AFDP_CONFIG: {file} must be a mapping of settings") from error
     if wrong:
         raise SettingsError("\n".join(wrong))
     return settings
