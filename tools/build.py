@@ -1,0 +1,97 @@
+"""Builds the tools of tools/versions.toml into a cache folder, once per version: `$AFDP_TOOLS/bin/NAME`.
+
+Standard library only. A missing toolchain or a failed build is reported; it is an error only where CI=true, because
+there every test must run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+
+VERSIONS = Path(__file__).with_name("versions.toml")
+BUILD_LIMIT = 30 * 60.0
+
+
+def cache_folder() -> Path:
+    """`AFDP_TOOLS`, or a folder in the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("AFDP_TOOLS") or cache / "afdp-notary" / "tools")
+
+
+def build(name: str, tool: dict[str, str], folder: Path) -> str | None:
+    """Build one tool unless this version is there. Why it is missing, or None."""
+    target = folder / f"{name}-{tool['version']}"
+    if not target.exists():
+        go = shutil.which("go")
+        if go is None:
+            return "Go is not installed"
+        print(f"Building {name} {tool['version']}, which takes {tool['takes']}", flush=True)
+        started = time.monotonic()
+        if reason := _go_build(go, tool, target):
+            return reason
+        print(f"Built {name} in {time.monotonic() - started:.0f} s", flush=True)
+    _link(folder / "bin" / name, target)
+    return None
+
+
+def _go_build(go: str, tool: dict[str, str], target: Path) -> str | None:
+    """Build from an empty module, so that the tool's own `replace` and `exclude` lines do not get in the way."""
+    environment = {**os.environ, "GOFLAGS": "-mod=mod -p=2", "GOWORK": "off"}
+    with tempfile.TemporaryDirectory(prefix="afdp-tools-") as module:
+        program = Path(module) / "program"
+        for arguments in (
+            ["mod", "init", "tools"],
+            ["get", f"{tool['go']}@{tool['version']}"],
+            ["build", "-trimpath", "-o", str(program), tool["go"]],
+        ):
+            step = [go, *arguments]
+            try:
+                done = subprocess.run(
+                    step, cwd=module, env=environment, capture_output=True, text=True, timeout=BUILD_LIMIT, check=False
+                )
+            except subprocess.TimeoutExpired:
+                return f"`go {arguments[0]}` took longer than {BUILD_LIMIT:.0f} s"
+            if done.returncode != 0:
+                return f"`go {arguments[0]}` failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.copy2(program, unfinished)
+        unfinished.replace(target)
+    return None
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(exist_ok=True)
+    if link.is_symlink() and link.readlink() == target:
+        return
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
+
+
+def main() -> int:
+    """Build what is missing; 1 if something still is and nothing may be."""
+    tools = tomllib.loads(VERSIONS.read_text())
+    folder = cache_folder().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        missing = {name: reason for name, tool in tools.items() if (reason := build(name, tool, folder))}
+    for name, reason in missing.items():
+        print(f"{name} is missing: {reason}", file=sys.stderr)
+    if not missing:
+        return 0
+    if os.environ.get("CI") == "true":
+        return 1
+    print("Tests that need these are skipped.", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
