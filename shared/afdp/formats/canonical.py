@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import orjson
 import rfc8785
@@ -38,28 +38,38 @@ def canonical_json(value: object) -> bytes:
     try:
         return orjson.dumps(_prepared(value), option=orjson.OPT_SORT_KEYS)
     except (TypeError, ValueError, RecursionError) as error:
-        raise _refusal(_faults(value, "", room=_DEPTH_OF_THE_ENCODER, nul_allowed=True), "not JSON") from error
+        rules = _Rules(_DEPTH_OF_THE_ENCODER, nul=True)
+        raise _refusal(_faults(value, "", rules.max_depth, rules)) from error
 
 
-def strict_json(data: bytes | str, *, max_depth: int = MAX_DEPTH) -> object:
+def strict_json(data: bytes | str, *, max_depth: int = MAX_DEPTH, integers_as_doubles: bool = False) -> object:
     """A JSON text (RFC 8259, narrowed as RFC 7493 asks) as dict, list, str, int, float, bool and None.
 
     Refused: duplicate keys, NaN and Infinity, numbers that overflow a double, integer literals beyond ±(2^53−1),
     U+0000, lone surrogates, invalid UTF-8, a byte order mark, more than `max_depth` levels of nesting.
 
+    With `integers_as_doubles` a larger integer literal is read as the double it stands for: RFC 8785 prints the double
+    1e20 as such a literal, so canonical bytes are read this way.
+
     Raises:
         InvalidArgument: each fault with its path, such as `metadata.a.b[3]`; `body` where the whole text is at fault.
     """
     text = _decoded(data)
+    rules = _Rules(max_depth, big_integers=integers_as_doubles)
     try:
-        value: object = _STRICT.decode(text)
+        value: object = (_DOUBLES if integers_as_doubles else _STRICT).decode(text)
     except (ValueError, RecursionError):
-        _explain(text, max_depth)
+        _explain(text, rules)
     if _SUSPECT_ESCAPE.search(text) or (text.count("{") + text.count("[") > max_depth and depth(value) > max_depth):
-        faults = list(islice(_faults(value, "", room=max_depth), _MAX_FAULTS))
+        faults = list(_faults(value, "", max_depth, rules))
         if faults:
-            raise _refusal(faults, "")
+            raise _refusal(faults)
     return value
+
+
+def json_violations(value: object, path: str = "", *, max_depth: int = MAX_DEPTH) -> list[FieldViolation]:
+    """What keeps a value in memory from being JSON by the rules of `strict_json`: up to 20 faults with their paths."""
+    return list(islice(_faults(value, path, max_depth, _Rules(max_depth)), _MAX_FAULTS))
 
 
 def depth(value: object) -> int:
@@ -174,9 +184,19 @@ def _no_constant(literal: str) -> NoReturn:
     raise ValueError(f"{literal} is not JSON")
 
 
-_STRICT = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_int=_safe_integer, parse_float=_finite, parse_constant=_no_constant
-)
+def _double(literal: str) -> int | float:
+    value = _finite(literal)
+    return int(literal) if abs(value) <= MAX_SAFE_INTEGER else value
+
+
+def _decoder(parse_int: Callable[[str], int | float]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_unique, parse_int=parse_int, parse_float=_finite, parse_constant=_no_constant
+    )
+
+
+_STRICT = _decoder(_safe_integer)
+_DOUBLES = _decoder(_double)
 # Only an escape can bring in U+0000 or a surrogate: a raw control is refused, and UTF-8 has no surrogates.
 _SUSPECT_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
@@ -204,7 +224,13 @@ _FAITHFUL = json.JSONDecoder(
 )
 
 
-def _explain(text: str, max_depth: int) -> NoReturn:
+class _Rules(NamedTuple):
+    max_depth: int
+    nul: bool = False
+    big_integers: bool = False
+
+
+def _explain(text: str, rules: _Rules) -> NoReturn:
     """Reads a refused text again, this time keeping what is wrong, and raises with the place of each fault."""
     try:
         value = _FAITHFUL.decode(text)
@@ -212,33 +238,30 @@ def _explain(text: str, max_depth: int) -> NoReturn:
         where = f"line {error.lineno}, column {error.colno}"
         raise InvalidArgument.field("body", f"not JSON: {error.msg.removesuffix(' at')} at {where}") from error
     except RecursionError as error:
-        raise InvalidArgument.field("body", _too_deep(max_depth)) from error
-    raise _refusal(_faults(value, "", room=max_depth), "not JSON")
+        raise InvalidArgument.field("body", _too_deep(rules)) from error
+    raise _refusal(_faults(value, "", rules.max_depth, rules))
 
 
-def _refusal(faults: Iterator[FieldViolation] | Sequence[FieldViolation], otherwise: str) -> InvalidArgument:
-    found = list(islice(faults, _MAX_FAULTS)) or [FieldViolation("body", otherwise)]
+def _refusal(faults: Iterable[FieldViolation]) -> InvalidArgument:
+    found = list(islice(faults, _MAX_FAULTS)) or [FieldViolation("body", "not JSON")]
     return InvalidArgument("the JSON is not valid", fields=found)
 
 
-def _faults(
-    value: object, path: str, *, room: int, limit: int | None = None, nul_allowed: bool = False
-) -> Iterator[FieldViolation]:
-    limit = room if limit is None else limit
+def _faults(value: object, path: str, room: int, rules: _Rules) -> Iterator[FieldViolation]:
     where = path or "body"
     if isinstance(value, _Literal):
-        yield from _number_faults(value, where)
+        yield from _number_faults(value, where, rules)
     elif isinstance(value, str):
-        yield from _string_faults(value, where, nul_allowed)
+        yield from _string_faults(value, where, rules)
     elif isinstance(value, (dict, list, tuple)):
         if room == 0:
-            yield FieldViolation(where, _too_deep(limit))
+            yield FieldViolation(where, _too_deep(rules))
             return
-        for child_path, child in _children(value, path, nul_allowed):
+        for child_path, child in _children(value, path, rules):
             if isinstance(child, FieldViolation):
                 yield child
             else:
-                yield from _faults(child, child_path, room=room - 1, limit=limit, nul_allowed=nul_allowed)
+                yield from _faults(child, child_path, room - 1, rules)
     elif isinstance(value, float) and value - value != 0.0:
         yield FieldViolation(where, "must be a finite number")
     elif isinstance(value, int) and abs(value) > MAX_SAFE_INTEGER:
@@ -247,9 +270,7 @@ def _faults(
         yield FieldViolation(where, f"{type(value).__name__} is not a JSON type")
 
 
-def _children(
-    value: dict[object, object] | Sequence[object], path: str, nul_allowed: bool
-) -> Iterator[tuple[str, object]]:
+def _children(value: dict[object, object] | Sequence[object], path: str, rules: _Rules) -> Iterator[tuple[str, object]]:
     """The paths and values of an array's or object's children; a faulty key comes as a violation."""
     if not isinstance(value, (dict, _Members)):
         yield from ((f"{path or 'body'}[{index}]", item) for index, item in enumerate(value))
@@ -263,25 +284,26 @@ def _children(
         if key in seen:
             yield child_path, FieldViolation(child_path, "the key stands twice")
         seen.add(key)
-        for fault in _string_faults(key, child_path, nul_allowed):
+        for fault in _string_faults(key, child_path, rules):
             yield child_path, FieldViolation(child_path, f"the key {fault.message}")
         yield child_path, child
 
 
-def _number_faults(literal: str, where: str) -> Iterator[FieldViolation]:
+def _number_faults(literal: str, where: str, rules: _Rules) -> Iterator[FieldViolation]:
+    integer = literal.lstrip("-").isdigit()
     try:
-        _safe_integer(literal) if literal.lstrip("-").isdigit() else _finite(literal)
+        _safe_integer(literal) if integer and not rules.big_integers else _finite(literal)
     except ValueError:
-        if literal.lstrip("-").isdigit():
-            yield FieldViolation(where, _UNSAFE_INTEGER)
-        elif literal in ("NaN", "Infinity", "-Infinity"):
+        if literal in ("NaN", "Infinity", "-Infinity"):
             yield FieldViolation(where, f"{literal} is not JSON")
+        elif integer and not rules.big_integers:
+            yield FieldViolation(where, _UNSAFE_INTEGER)
         else:
             yield FieldViolation(where, "must be a finite number; this one overflows a double")
 
 
-def _string_faults(value: str, where: str, nul_allowed: bool) -> Iterator[FieldViolation]:
-    if not nul_allowed and "\0" in value:
+def _string_faults(value: str, where: str, rules: _Rules) -> Iterator[FieldViolation]:
+    if not rules.nul and "\0" in value:
         yield FieldViolation(where, "must not contain U+0000")
     if _LONE_SURROGATE.search(value):
         yield FieldViolation(where, "must not contain a lone surrogate")
@@ -290,5 +312,5 @@ def _string_faults(value: str, where: str, nul_allowed: bool) -> Iterator[FieldV
 _UNSAFE_INTEGER = "must be between -(2^53-1) and 2^53-1; write a larger integer as a string"
 
 
-def _too_deep(limit: int) -> str:
-    return f"nested more than {limit} levels deep"
+def _too_deep(rules: _Rules) -> str:
+    return f"nested more than {rules.max_depth} levels deep"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afdp.errors import InvalidArgument
-from afdp.formats.canonical import MAX_SAFE_INTEGER, canonical_json, depth, strict_json
+from afdp.formats.canonical import MAX_SAFE_INTEGER, canonical_json, depth, json_violations, strict_json
 
 # RFC 8785, section 3.2.2, and the bytes of section 3.2.4
 SAMPLE = r"""{
@@ -127,15 +127,27 @@ def test_any_double_prints_as_the_reference_library_has_it(number: float) -> Non
 @given(VALUES)
 def test_canonical_bytes_are_read_back_and_written_the_same(value: object) -> None:
     once = canonical_json(value)
-    if re_readable(once):
-        assert canonical_json(strict_json(once)) == once
+    if b"\\u0000" not in once:
+        assert canonical_json(strict_json(once, integers_as_doubles=True)) == once
 
 
-def re_readable(data: bytes) -> bool:
-    """Whether the reader takes the literals: a double over 2^53 prints as an integer literal that it refuses."""
-    integers: list[int] = []
-    json.loads(data, parse_int=lambda literal: integers.append(int(literal)))
-    return b"\\u0000" not in data and all(abs(number) <= MAX_SAFE_INTEGER for number in integers)
+def test_large_integer_literals_are_doubles_only_where_that_is_asked_for() -> None:
+    assert strict_json(b"[100000000000000000000]", integers_as_doubles=True) == [1e20]
+    assert canonical_json(strict_json(b"9007199254740992", integers_as_doubles=True)) == b"9007199254740992"
+    assert strict_json(b"-9007199254740991", integers_as_doubles=True) == -MAX_SAFE_INTEGER
+    with pytest.raises(InvalidArgument, match="overflows"):
+        strict_json(b"9" * 20_000, integers_as_doubles=True)
+    with pytest.raises(InvalidArgument, match="stands twice"):
+        strict_json(b'{"a": 9007199254740992, "a": 1}', integers_as_doubles=True)
+
+
+def test_values_in_memory_are_checked_by_the_same_rules() -> None:
+    value = {"a": ["\0", {"b": math.nan}], "c": 2**53, "d": [[1]]}
+
+    faults = json_violations(value, "metadata", max_depth=2)
+
+    assert [fault.field for fault in faults] == ["metadata.a[0]", "metadata.a[1]", "metadata.c", "metadata.d[0]"]
+    assert json_violations({"a": [1, "x", None]}) == []
 
 
 @pytest.mark.parametrize(
