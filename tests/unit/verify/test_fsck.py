@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.local_log import LocalLog
+
+from afdp.formats.note import VerifierKey
+from afdp.formats.tiles import TileRef
+from afdp.verify.fsck import Fault, LogReport, check_log
+
+
+class Folder:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def read(self, path: str) -> bytes | None:
+        file = self.root / path
+        return file.read_bytes() if file.is_file() else None
+
+    def read_all(self, paths: Iterable[str]) -> Iterator[bytes | None]:
+        return map(self.read, paths)
+
+
+def log_of(size: int) -> LocalLog:
+    log = LocalLog()
+    log.append(b"entry %d of the log" % number for number in range(size))
+    return log
+
+
+@pytest.fixture
+def log() -> LocalLog:
+    return log_of(70_000)
+
+
+def check(folder: Path, log: LocalLog) -> LogReport:
+    return check_log(Folder(folder), log.log.vkey)
+
+
+def fault(folder: Path, log: LocalLog) -> Fault:
+    found = check(folder, log).fault
+    assert found is not None
+    return found
+
+
+def flip(file: Path, offset: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[offset] ^= 0x01
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 600, 65_536, 65_537])
+def test_a_sound_log_of_any_size_has_no_fault(size: int, tmp_path: Path) -> None:
+    log = log_of(size)
+
+    report = check(log.write(tmp_path), log)
+
+    assert report.fault is None
+    assert report.entries == size
+    assert report.checkpoint is not None
+    assert report.checkpoint.size == size
+
+
+def test_progress_is_told_bundle_by_bundle(tmp_path: Path) -> None:
+    log = log_of(600)
+    told: list[tuple[int, int]] = []
+
+    check_log(Folder(log.write(tmp_path)), log.log.vkey, lambda done, size: told.append((done, size)))
+
+    assert told == [(256, 600), (512, 600), (600, 600)]
+
+
+def test_a_flipped_bit_in_an_entry_is_found_where_the_entry_begins(tmp_path: Path) -> None:
+    log = log_of(600)
+    bundle = log.write(tmp_path) / "tile/entries/001"
+    start = sum(2 + len(entry) for entry in log.entries[256:300])
+    flip(bundle, start + 5)
+
+    found = fault(tmp_path, log)
+
+    assert (found.path, found.offset) == ("tile/entries/001", start)
+    assert "entry 300 is not what was logged" in found.reason
+
+
+@pytest.mark.parametrize("offset", [0, 31, 32 * 44 + 7])
+def test_a_flipped_bit_in_a_tile_of_leaf_hashes_is_found_to_the_byte(offset: int, tmp_path: Path) -> None:
+    log = log_of(600)
+    flip(log.write(tmp_path) / "tile/0/001", offset)
+
+    found = fault(tmp_path, log)
+
+    assert (found.path, found.offset) == ("tile/0/001", offset)
+
+
+@pytest.mark.parametrize("path", ["tile/1/000", "tile/1/001.p/17", "tile/2/000.p/1", "tile/0/273.p/112"])
+def test_a_flipped_bit_in_any_tile_is_found_to_the_byte(path: str, tmp_path: Path, log: LocalLog) -> None:
+    flip(log.write(tmp_path) / path, 9)
+
+    found = fault(tmp_path, log)
+
+    assert (found.path, found.offset) == (path, 9)
+
+
+def test_an_entry_changed_together_with_its_leaf_hash_is_found_in_the_tile_above(tmp_path: Path) -> None:
+    log = log_of(600)
+    folder = log.write(tmp_path)
+    forged = log_of(600)
+    forged.entries[300] = b"forged"
+    forged.key = log.key
+    again = LocalLog(key=log.key)
+    again.append(forged.entries)
+    again.write(tmp_path / "forged")
+    for path in ("tile/entries/001", "tile/0/001"):
+        (folder / path).write_bytes((tmp_path / "forged" / path).read_bytes())
+
+    found = fault(folder, log)
+
+    assert found.path == "tile/1/000.p/2"
+    assert found.offset is not None
+    assert 32 <= found.offset < 64
+    assert "neither leads to the checkpoint's root" in found.reason
+
+
+def test_a_bundle_whose_lengths_are_wrong_is_found_at_the_entry(tmp_path: Path) -> None:
+    log = log_of(600)
+    start = sum(2 + len(entry) for entry in log.entries[256:300])
+    flip(log.write(tmp_path) / "tile/entries/001", start + 1)
+
+    found = fault(tmp_path, log)
+
+    assert (found.path, found.offset) == ("tile/entries/001", start)
+
+
+@pytest.mark.parametrize("path", ["checkpoint", "tile/entries/001", "tile/0/000", "tile/1/000.p/2"])
+def test_a_missing_file_is_named(path: str, tmp_path: Path) -> None:
+    log = log_of(600)
+    (log.write(tmp_path) / path).unlink()
+
+    found = fault(tmp_path, log)
+
+    assert (found.path, found.offset, found.reason) == (path, None, "is missing")
+
+
+def test_a_tile_that_was_cut_is_named_with_its_end(tmp_path: Path) -> None:
+    log = log_of(600)
+    tile = log.write(tmp_path) / "tile/0/001"
+    tile.write_bytes(tile.read_bytes()[:100])
+
+    found = fault(tmp_path, log)
+
+    assert (found.path, found.offset) == ("tile/0/001", 100)
+
+
+def test_a_root_that_the_key_signed_and_nothing_leads_to_is_the_checkpoints_fault(tmp_path: Path) -> None:
+    log = log_of(600)
+    folder = log.write(tmp_path)
+    (folder / "checkpoint").write_bytes(log.checkpoint(root=bytes(32)).to_bytes())
+
+    found = fault(folder, log)
+
+    assert (found.path, found.offset) == ("checkpoint", len("notary.localhost\n600\n"))
+
+
+def test_a_checkpoint_of_another_key_is_refused(tmp_path: Path) -> None:
+    log = log_of(3)
+
+    found = fault(log.write(tmp_path), LocalLog())
+
+    assert (found.path, found.reason) == ("checkpoint", "the note is not signed by a known key")
+
+
+def test_a_checkpoint_of_another_origin_is_refused(tmp_path: Path) -> None:
+    log = log_of(3)
+    foreign = LocalLog(origin="other.localhost", key=log.key)
+    folder = foreign.write(tmp_path)
+
+    found = check_log(Folder(folder), VerifierKey("notary.localhost", log.log.public_key)).fault
+
+    assert found is not None
+    assert found.path == "checkpoint"
+
+
+def test_a_log_that_has_grown_may_have_dropped_its_partial_tiles(tmp_path: Path) -> None:
+    log = log_of(600)
+    folder = log.write(tmp_path)
+    old = log.checkpoint()
+    log.append(b"later %d" % number for number in range(168))
+    for ref in (TileRef(None, 2, 88), TileRef(0, 2, 88)):
+        (folder / ref.path()).unlink()
+    log.write(folder)
+    (folder / "checkpoint").write_bytes(old.to_bytes())
+
+    report = check(folder, log)
+
+    assert report.fault is None
+    assert report.entries == 600
