@@ -12,6 +12,7 @@ import orjson
 import uvloop
 
 from afdp.config import ServiceSettings, load_or_exit, shown
+from afdp.errors import NotaryError
 
 S = TypeVar("S", bound=ServiceSettings)
 Main = Callable[[S], Coroutine[Any, Any, int | None]]
@@ -31,7 +32,12 @@ def run(schema: type[S], serve: Main[S], commands: Mapping[str, Main[S]] | None 
         print(f"usage: python -m afdp.SERVICE [{known}]", file=sys.stderr)
         raise SystemExit(2)
     settings = load_or_exit(schema)
-    raise SystemExit(uvloop.run(_until_signalled(mains[name](settings))) or 0)
+    try:
+        status = uvloop.run(_until_signalled(mains[name](settings)))
+    except (NotaryError, OSError) as error:  # it cannot start: say why, in a line
+        print(f"{schema.__name__.removesuffix('Settings').lower()}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    raise SystemExit(status or 0)
 
 
 async def _until_signalled(main: Coroutine[Any, Any, int | None]) -> int | None:

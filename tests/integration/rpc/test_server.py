@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -94,9 +93,12 @@ class Server:
 async def server() -> AsyncIterator[Server]:
     servicer = Echo()
     settings = ServiceSettings(port=0, metrics_port=0, drain_seconds=1.0)
-    async with running_server(servicer, settings, Telemetry("echo", TracerProvider()), servicer.check) as port:
-        async with open_channel(f"127.0.0.1:{port}") as channel:
-            yield Server(servicer, port, NotaryServiceClient(GrpcCaller(channel)), channel)
+    telemetry = Telemetry("echo", TracerProvider())
+    async with (
+        running_server(servicer, settings, telemetry, servicer.check) as port,
+        open_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        yield Server(servicer, port, NotaryServiceClient(GrpcCaller(channel)), channel)
 
 
 async def test_a_typed_error_crosses_the_wire_whole(server: Server) -> None:
@@ -270,7 +272,7 @@ async def test_sigterm_lets_calls_under_way_end(unused_tcp_port: int, tmp_path: 
     script = tmp_path / "slow.py"
     script.write_text(SLOW_SERVICE)
     environment = {**os.environ, "AFDP_PORT": str(unused_tcp_port)}
-    process = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(sys.executable, script, env=environment)
     try:
         async with open_channel(f"127.0.0.1:{unused_tcp_port}") as channel:
             client = NotaryServiceClient(GrpcCaller(channel))
@@ -280,7 +282,9 @@ async def test_sigterm_lets_calls_under_way_end(unused_tcp_port: int, tmp_path: 
             await asyncio.sleep(0.2)
             process.send_signal(signal.SIGTERM)
             assert await under_way == GetReceiptResponse()
-        assert await asyncio.to_thread(process.wait, 5) == 0
+        async with asyncio.timeout(5):
+            assert await process.wait() == 0
     finally:
-        process.kill()
-        process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -1,0 +1,78 @@
+"""Messages in, messages out. Whatever is decided is decided in `service.py`."""
+
+from __future__ import annotations
+
+from afdp.errors import InvalidArgument, NotaryError
+from afdp.formats.note import Checkpoint, NoteError
+from afdp.messages import signer as pb
+from afdp.rpc.items import to_item
+from afdp.signer.service import KeyVersion, Purpose, Signature, Signer
+
+_PURPOSES = {
+    pb.KeyPurpose.EVIDENCE: Purpose.EVIDENCE,
+    pb.KeyPurpose.LOG: Purpose.LOG,
+}
+_NUMBERS = {purpose: number for number, purpose in _PURPOSES.items()}
+
+
+class SignerServicer(pb.SignerServiceBase):
+    """afdp.signer.v1.SignerService."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+
+    async def sign_statements(self, request: pb.SignStatementsRequest) -> pb.SignStatementsResponse:
+        answers = await self._signer.sign_statements([statement.payload for statement in request.statements])
+        return pb.SignStatementsResponse(results=[_result(answer) for answer in answers])
+
+    async def sign_checkpoint(self, request: pb.SignCheckpointRequest) -> pb.SignCheckpointResponse:
+        try:
+            checkpoint = Checkpoint(request.origin, request.size, request.root)
+        except NoteError as error:
+            raise InvalidArgument.field("root" if len(request.root) != 32 else "origin", str(error)) from None
+        signed = await self._signer.sign_checkpoint(checkpoint, request.consistency_proof, request.last_size)
+        return pb.SignCheckpointResponse(signed.signature.value, signed.signature.key.key_id, signed.public_key)
+
+    async def get_last_checkpoint(self, request: pb.GetLastCheckpointRequest) -> pb.GetLastCheckpointResponse:
+        last = self._signer.last_checkpoint(request.origin)
+        return pb.GetLastCheckpointResponse(size=last.size, root=last.root)
+
+    async def get_public_keys(self, request: pb.GetPublicKeysRequest) -> pb.GetPublicKeysResponse:
+        versions = await self._signer.versions(_purpose(request.purpose))
+        return pb.GetPublicKeysResponse(keys=[_public_key(key) for key in versions])
+
+    async def rotate_key(self, request: pb.RotateKeyRequest) -> pb.RotateKeyResponse:
+        fresh = await self._signer.rotate(_purpose(request.purpose) or Purpose.EVIDENCE)
+        return pb.RotateKeyResponse(key=_public_key(fresh))
+
+    async def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
+        revoked = await self._signer.revoke(request.key_id, request.compromised_since, request.reason)
+        return pb.RevokeKeyResponse(key=_public_key(revoked))
+
+
+def _result(answer: Signature | NotaryError) -> pb.StatementResult:
+    if isinstance(answer, NotaryError):
+        return pb.StatementResult(error=to_item(answer))
+    return pb.StatementResult(signature=pb.Signature(value=answer.value, key_id=answer.key.key_id))
+
+
+def _purpose(number: pb.KeyPurpose) -> Purpose | None:
+    if number == pb.KeyPurpose.UNSPECIFIED:
+        return None
+    if number not in _PURPOSES:
+        raise InvalidArgument.field("purpose", "is not known")
+    return _PURPOSES[number]
+
+
+def _public_key(key: KeyVersion) -> pb.PublicKey:
+    revoked = key.revoked
+    return pb.PublicKey(
+        key_id=key.key_id,
+        purpose=_NUMBERS[key.purpose],
+        algorithm=key.algorithm,
+        spki=key.spki,
+        valid_from=key.valid_from,
+        tenants=["*"],
+        revoked=pb.Revocation(revoked.at, revoked.compromised_since, revoked.reason) if revoked else None,
+        current=key.current,
+    )

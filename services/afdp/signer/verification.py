@@ -1,0 +1,56 @@
+"""The last look at a signature before it leaves."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from prometheus_client import Counter
+
+from afdp.errors import Internal
+
+_OVER_SHA256 = ECDSA(Prehashed(SHA256()))
+_load = lru_cache(maxsize=256)(load_der_public_key)
+_failures = Counter("afdp_signer_bad_signatures", "Signatures of a keyring that did not verify; stays zero.")
+
+
+def require_ecdsa(spki: bytes, signature: bytes, digest: bytes) -> None:
+    """Verifies an ECDSA signature (DER) over a SHA-256 digest.
+
+    Raises:
+        Internal: it does not verify.
+    """
+    key = _load(spki)
+    try:
+        if isinstance(key, EllipticCurvePublicKey):
+            key.verify(signature, digest, _OVER_SHA256)
+            return
+    except InvalidSignature:
+        pass
+    raise _bad()
+
+
+def require_ed25519(spki: bytes, signature: bytes, message: bytes) -> bytes:
+    """Verifies an Ed25519 signature over a message; gives the raw public key, 32 bytes.
+
+    Raises:
+        Internal: it does not verify.
+    """
+    key = _load(spki)
+    try:
+        if isinstance(key, Ed25519PublicKey):
+            key.verify(signature, message)
+            return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+    except InvalidSignature:
+        pass
+    raise _bad()
+
+
+def _bad() -> Internal:
+    _failures.inc()
+    return Internal("the key's signature did not verify and was not released")
