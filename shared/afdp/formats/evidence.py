@@ -199,7 +199,14 @@ def _check_time(time: datetime | None, latest: datetime, say: _Sayer) -> None:
         say("timestamp_utc", f"is in the future: later than {format_timestamp(latest)}, which allows for clock skew")
 
 
+def _plain(value: str) -> bool:
+    """Whether nothing can be wrong with a name: most are short ASCII."""
+    return 0 < len(value) <= MAX_NAME_BYTES and value.isascii() and "\0" not in value
+
+
 def _check_name(name: str, value: str, say: _Sayer) -> bool:
+    if _plain(value):
+        return True
     if not value:
         say(name, "must not be empty")
     elif len(value) > MAX_NAME_BYTES or not value.isascii():
@@ -225,15 +232,17 @@ def _check_artifacts(artifacts: Sequence[Artifact], say: _Sayer) -> None:
         return
     first: dict[str, int] = {}
     for index, artifact in enumerate(artifacts):
-        here = f"artifacts[{index}]"
-        if _check_name(f"{here}.name", artifact.name, say):
-            if artifact.name == RESERVED_ARTIFACT_NAME:
-                say(f"{here}.name", f"must not be {RESERVED_ARTIFACT_NAME}: the name stands for the package itself")
-            elif first.setdefault(artifact.name, index) != index:
-                say(f"{here}.name", f"is the name of artifacts[{first[artifact.name]}] too; names must be unique")
+        name = artifact.name
+        if _plain(name) or _check_name(f"artifacts[{index}].name", name, say):
+            if name == RESERVED_ARTIFACT_NAME:
+                message = f"must not be {RESERVED_ARTIFACT_NAME}: the name stands for the package itself"
+                say(f"artifacts[{index}].name", message)
+            elif first.setdefault(name, index) != index:
+                say(f"artifacts[{index}].name", f"is the name of artifacts[{first[name]}] too; names must be unique")
         if not _SHA256.fullmatch(artifact.hash_sha256):
-            say(f"{here}.hash_sha256", "must be 64 hex digits")
-        _check_text(f"{here}.uri", artifact.uri, say)
+            say(f"artifacts[{index}].hash_sha256", "must be 64 hex digits")
+        if artifact.uri and not _plain(artifact.uri):
+            _check_text(f"artifacts[{index}].uri", artifact.uri, say)
 
 
 def _canonical_metadata(metadata: Mapping[str, object], say: _Sayer) -> bytes:

@@ -88,9 +88,9 @@ VALUES = st.recursive(
 )
 
 
-def refused(data: bytes | str, **options: int) -> dict[str, str]:
+def refused(data: bytes | str, max_depth: int = 32) -> dict[str, str]:
     with pytest.raises(InvalidArgument) as caught:
-        strict_json(data, **options)
+        strict_json(data, max_depth=max_depth)
     return {fault.field: fault.message for fault in caught.value.fields}
 
 

@@ -21,6 +21,7 @@ from afdp.formats.merkle import (
     Frontier,
     HashRange,
     ProofError,
+    TileHash,
     TileHashes,
     consistency_proof,
     extend,
@@ -192,7 +193,7 @@ def test_an_extension_proves_its_new_leaves_and_its_consistency(sizes: tuple[int
 
 
 def test_growing_by_single_leaves_gives_every_tile_hash_exactly_once() -> None:
-    edge, seen = Frontier.empty(), {}
+    edge, seen = Frontier.empty(), dict[tuple[int, int], bytes]()
     for index, leaf in enumerate(LEAVES):
         extension = extend(edge, [leaf])
         assert extension.inclusion_proof(index) == tuple(path(index, 0, index + 1))
@@ -205,7 +206,7 @@ def test_growing_by_single_leaves_gives_every_tile_hash_exactly_once() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(SIZES, min_size=1, max_size=6).map(sorted))
 def test_steps_of_any_width_complete_the_same_tile_hashes(sizes: list[int]) -> None:
-    edge, seen = Frontier.empty(), []
+    edge, seen = Frontier.empty(), list[TileHash]()
     for size in sizes:
         extension = extend(edge, LEAVES[edge.size : size])
         seen += extension.completed
