@@ -1,0 +1,265 @@
+"""The way to PostgreSQL: a pool that opens when the server can be reached; while it cannot, calls fail at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+from prometheus_client import Gauge
+
+from afdp.errors import NotaryError, ResourceExhausted, Unavailable
+from afdp.postgres.errors import CONTENDED, FOREIGN, RETRY_AFTER, is_lost, translated
+from afdp.postgres.migrations import Migration, migrate
+from afdp.postgres.settings import DatabaseSettings
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_ATTEMPTS = 5
+_FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0  # seconds between attempts to reach the server
+_PROBE_TIMEOUT = 5.0
+_CLOSE_TIMEOUT = 5.0
+
+_connections = Gauge("afdp_database_connections", "Connections to PostgreSQL.", ["state"])
+_limit = Gauge("afdp_database_connections_limit", "Most connections to PostgreSQL at a time.")
+
+
+class _Session(asyncpg.Connection):  # generic in its stubs only
+    """A connection that needs no round trip when it goes back to the pool: nothing here changes a session's state.
+
+    A transaction that was left open is rolled back all the same.
+    """
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+Connection = _Session | PoolConnectionProxy
+Work = Callable[[Connection], Awaitable[T]]
+
+
+@asynccontextmanager
+async def open_database(
+    settings: DatabaseSettings, schema: str, service: str, migrations: Sequence[Migration] = ()
+) -> AsyncIterator[Database]:
+    """The schema of one service, for the length of a block, which begins after the first attempt to reach the server.
+
+    The server may be away then: calls fail at once until it is there and the migrations have been applied.
+    """
+    database = Database(settings, schema, service, migrations)
+    keeper = asyncio.create_task(database.stay_connected())
+    try:
+        await database.attempted()
+        yield database
+    finally:
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+        await database.close()
+
+
+async def migrate_database(
+    settings: DatabaseSettings, schema: str, service: str, migrations: Sequence[Migration]
+) -> list[Migration]:
+    """Bring a schema to this release over a connection of its own; gives what was applied.
+
+    Raises:
+        FailedPrecondition: a migration that was applied is not the one of this release.
+        Unavailable: the server cannot be reached.
+    """
+    try:
+        connection = await _connect(settings, schema, service)
+        try:
+            return await migrate(connection, schema, migrations)
+        finally:
+            await connection.close(timeout=_CLOSE_TIMEOUT)
+    except FOREIGN as error:
+        raise translated(error) from None
+
+
+class Database:
+    """PostgreSQL as a service sees it: reachable or not. Statements need not name the schema.
+
+    `stay_connected` runs beside; it opens the pool once the server is there and the migrations have been applied, and
+    finds out whether the server is still there whenever a connection is lost.
+    """
+
+    def __init__(
+        self, settings: DatabaseSettings, schema: str, service: str, migrations: Sequence[Migration] = ()
+    ) -> None:
+        self.schema = schema
+        self._settings = settings
+        self._service = service
+        self._migrations = migrations
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._away: NotaryError | None = Unavailable("PostgreSQL was not reached yet", retry_after=RETRY_AFTER)
+        self._attempted = asyncio.Event()
+        self._doubt = asyncio.Event()
+        self._changed = asyncio.Condition()
+        _limit.set(settings.database_pool_max)
+        _connections.labels("idle").set_function(lambda: self._pool.get_idle_size() if self._pool else 0)
+        _connections.labels("busy").set_function(self._busy)
+
+    async def run(self, work: Work[T]) -> T:
+        """What `work` gives, with a connection of the pool.
+
+        Work that concurrent transactions got in the way of, or whose connection was lost, is done again: it must be
+        of a kind that may be repeated.
+
+        Raises:
+            NotaryError: what `work` raises, or what PostgreSQL's error means.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return await self._once(work)
+            except CONTENDED as error:
+                if attempt == _ATTEMPTS:
+                    raise translated(error) from None
+                await asyncio.sleep(0.005 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+            except FOREIGN as error:
+                if not is_lost(error) or isinstance(error, TimeoutError):
+                    raise translated(error) from None
+                self._doubt.set()
+                if attempt > 1:  # once may be a connection that died in the pool
+                    raise translated(error) from None
+        raise AssertionError("the last attempt returns or raises")
+
+    async def check(self) -> None:
+        """Raise a NotaryError if the database cannot be used at present."""
+        await self.run(_select_one)
+
+    async def attempted(self) -> None:
+        """Returns once the first attempt to reach the server has ended, well or not."""
+        await self._attempted.wait()
+
+    async def until_reachable(self) -> None:
+        """Returns once the database can be used."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._away is None)
+
+    async def stay_connected(self) -> None:
+        """Runs until it is cancelled."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await self._reach()
+            except NotaryError as error:
+                await self._set_away(error)
+                await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+                pause = min(pause * 2, _LAST_PAUSE)
+            else:
+                await self._set_away(None)
+                pause = _FIRST_PAUSE
+                await self._doubt.wait()
+                self._doubt.clear()
+
+    async def close(self) -> None:
+        """Close every connection, in the end by force."""
+        pool, self._pool = self._pool, None
+        self._away = Unavailable("the service is ending")
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await pool.close()
+        except FOREIGN:
+            pool.terminate()
+
+    async def _once(self, work: Work[T]) -> T:
+        if self._away is not None or self._pool is None:
+            # A new one, because a traceback grows on each raise.
+            away = self._away or Unavailable("the service is ending")
+            raise type(away)(away.message, retry_after=away.retry_after)
+        pool = self._pool
+        try:
+            connection = await pool.acquire(timeout=self._settings.database_connect_timeout_seconds)
+        except TimeoutError:
+            raise self._starved() from None
+        try:
+            return await work(connection)
+        finally:
+            await pool.release(connection, timeout=_CLOSE_TIMEOUT)
+
+    def _starved(self) -> NotaryError:
+        if self._busy() >= self._settings.database_pool_max:
+            return ResourceExhausted("all connections to PostgreSQL are busy", retry_after=RETRY_AFTER)
+        self._doubt.set()
+        return Unavailable("PostgreSQL cannot be reached", retry_after=RETRY_AFTER)
+
+    def _busy(self) -> int:
+        return self._pool.get_size() - self._pool.get_idle_size() if self._pool else 0
+
+    async def _reach(self) -> None:
+        """Connect afresh; the first time also migrate and open the pool."""
+        try:
+            if self._pool is not None:
+                async with asyncio.timeout(_PROBE_TIMEOUT):
+                    probe = await _connect(self._settings, self.schema, self._service)
+                    try:
+                        await _select_one(probe)
+                    finally:
+                        probe.terminate()
+                return
+            await migrate_database(self._settings, self.schema, self._service, self._migrations)
+            self._pool = await self._open_pool()
+        except TimeoutError:
+            raise Unavailable("PostgreSQL does not answer", retry_after=RETRY_AFTER) from None
+        except FOREIGN as error:
+            raise translated(error) from None
+
+    async def _open_pool(self) -> asyncpg.Pool[asyncpg.Record]:
+        return await asyncpg.create_pool(
+            self._settings.database_url.get_secret_value(),
+            min_size=self._settings.database_pool_min,
+            max_size=self._settings.database_pool_max,
+            timeout=self._settings.database_connect_timeout_seconds,
+            command_timeout=self._settings.database_statement_timeout_seconds + _PROBE_TIMEOUT,
+            connection_class=_Session,
+            server_settings=_session_settings(self._settings, self.schema, self._service),
+        )
+
+    async def _set_away(self, error: NotaryError | None) -> None:
+        before, self._away = self._away, error
+        if error is None:
+            logger.info("PostgreSQL can be used")
+        elif before is None or before.message != error.message:
+            logger.warning("PostgreSQL cannot be used", extra={"fields": {"reason": error.message}})
+        self._attempted.set()
+        async with self._changed:
+            self._changed.notify_all()
+
+
+async def _connect(settings: DatabaseSettings, schema: str, service: str) -> _Session:
+    """One connection outside of any pool, without a limit on how long a command may take."""
+    return await asyncpg.connect(
+        settings.database_url.get_secret_value(),
+        timeout=settings.database_connect_timeout_seconds,
+        connection_class=_Session,
+        server_settings=_session_settings(settings, schema, service),
+    )
+
+
+async def _select_one(connection: Connection) -> None:
+    await connection.fetchval("SELECT 1")
+
+
+def _session_settings(settings: DatabaseSettings, schema: str, service: str) -> dict[str, str]:
+    milliseconds = str(round(settings.database_statement_timeout_seconds * 1000))
+    return {
+        "application_name": f"afdp-{service}",
+        "search_path": schema,
+        "statement_timeout": milliseconds,
+        "idle_in_transaction_session_timeout": milliseconds,
+        # A statement that waited for another writer's lock reads what that writer wrote.
+        "default_transaction_isolation": "read committed",
+        "jit": "off",  # these queries are short; compiling them takes longer
+        "timezone": "UTC",
+    }
