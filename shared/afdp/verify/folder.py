@@ -1,0 +1,26 @@
+"""The trust root as a folder of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from afdp.errors import InvalidArgument
+from afdp.formats.trust import REQUIRED_FILES, TrustRoot, read_trust_files
+
+_MAX_FILE_BYTES = 16 * 1024 * 1024
+
+
+def load_trust(folder: Path) -> TrustRoot:
+    """Reads a trust root from the folder that `afdp trust export` wrote.
+
+    Raises:
+        InvalidArgument: a file is missing or wrong, or two files disagree; the file is named.
+        OSError: a file cannot be read.
+    """
+    files = {}
+    for path in (*(folder / name for name in REQUIRED_FILES), *sorted((folder / "keys").glob("*.pem"))):
+        if path.is_file():
+            if path.stat().st_size > _MAX_FILE_BYTES:
+                raise InvalidArgument.field(path.name, f"is larger than {_MAX_FILE_BYTES} bytes")
+            files[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return read_trust_files(files)

@@ -1,0 +1,87 @@
+"""The single checks that tie an entry to a log: also what a notary runs on every receipt before it lets it go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from afdp.formats.bundle import LogEntry
+from afdp.formats.hashedrekord import API_VERSION, KIND, SignatureAlgorithm, entry_body
+from afdp.formats.merkle import ProofError, leaf_hash, verify_inclusion
+from afdp.formats.note import Checkpoint, Note, NoteError, VerifierKey, verify
+from afdp.verify.result import NotVerifiedError
+
+
+def check_body(body: bytes, pae: bytes, signature: bytes, spki: bytes, algorithm: SignatureAlgorithm) -> None:
+    """Checks that a log entry is the one of this signature: rebuilt from the envelope and the key, byte for byte.
+
+    Raises:
+        NotVerifiedError: it is another one.
+    """
+    if entry_body(algorithm.digest(pae), signature, spki, algorithm) != body:
+        raise NotVerifiedError("the log entry (canonicalizedBody) is not that of this envelope, signature and key")
+
+
+def check_inclusion(entry: LogEntry) -> None:
+    """Checks an entry's inclusion proof, and that the entry has the one form and the one place that it may have.
+
+    The proof leads to the root hash that the entry names itself: `check_checkpoint` ties that to the log.
+
+    Raises:
+        NotVerifiedError: something is not as it should be.
+    """
+    if (entry.kind, entry.version) != (KIND, API_VERSION):
+        raise NotVerifiedError(f"the log entry says it is a {entry.kind} {entry.version}, not a {KIND} {API_VERSION}")
+    if entry.integrated_time:
+        raise NotVerifiedError("integratedTime is not 0; an entry of this kind of log has no time of its own")
+    if entry.proof_index not in (None, entry.log_index):
+        raise NotVerifiedError(f"the proof is for entry {entry.proof_index}, not for entry {entry.log_index}")
+    try:
+        verify_inclusion(entry.log_index, entry.tree_size, leaf_hash(entry.body), entry.hashes, entry.root_hash)
+    except ProofError as error:
+        raise NotVerifiedError(f"the inclusion proof does not hold: {error}") from error
+
+
+def check_checkpoint(entry: LogEntry, vkey: VerifierKey) -> None:
+    """Checks that the log signed the tree that the entry's proof is for.
+
+    Raises:
+        NotVerifiedError: the signature does not hold, or the checkpoint is of another log, size or root.
+    """
+    checkpoint = signed_checkpoint(entry.checkpoint, vkey)
+    if checkpoint.size != entry.tree_size:
+        raise NotVerifiedError(f"the checkpoint is of {checkpoint.size} entries, the proof of {entry.tree_size}")
+    if checkpoint.root != entry.root_hash:
+        raise NotVerifiedError("the checkpoint has another root hash than the proof")
+
+
+@lru_cache(maxsize=256)
+def signed_checkpoint(note: str, vkey: VerifierKey) -> Checkpoint:
+    """The checkpoint in a note that the log's key has signed. Receipts of one batch share it, so it is remembered.
+
+    Raises:
+        NotVerifiedError: the note or the checkpoint is not well-formed, is not signed by this key, or names another
+            origin than the key.
+    """
+    try:
+        parsed = Note.parse(note)
+        verify(parsed, [vkey])
+        checkpoint = Checkpoint.parse(parsed.text)
+    except NoteError as error:
+        raise NotVerifiedError(f"the checkpoint does not hold: {error}") from error
+    if checkpoint.origin != vkey.name:
+        raise NotVerifiedError(f"the checkpoint is of {checkpoint.origin}, not of {vkey.name}")
+    return checkpoint
+
+
+def cosigners(note: str, vkey: VerifierKey, witnesses: Iterable[VerifierKey]) -> list[str]:
+    """The names of the witnesses that have cosigned a checkpoint.
+
+    Raises:
+        NotVerifiedError: the log's signature or that of a known witness does not hold.
+    """
+    try:
+        signatures = verify(Note.parse(note), [vkey, *witnesses])
+    except NoteError as error:
+        raise NotVerifiedError(f"the checkpoint does not hold: {error}") from error
+    return [each.key.name for each in signatures if each.key != vkey]

@@ -1,0 +1,89 @@
+"""What a verifier asks of a receipt beyond that it holds. Every member is enforced; there are no others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from afdp.errors import InvalidArgument
+from afdp.formats.canonical import strict_json
+from afdp.formats.members import Members
+from afdp.formats.note import NoteError, SignatureType, VerifierKey
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A verifier's rules.
+
+    Attributes:
+        require_log: whether the receipt must be in a log that the trust root knows.
+        require_timestamp: whether a trusted authority must have stamped the signature.
+        require_witnesses: how many of `witnesses` must have cosigned the checkpoint.
+        witnesses: the keys of witnesses that count.
+        tenant: the tenant that the evidence must belong to; empty: any.
+        submitters: the subjects that may have submitted it; empty: any.
+        event_types: the event types it may have; empty: any.
+    """
+
+    require_log: bool = True
+    require_timestamp: bool = False
+    require_witnesses: int = 0
+    witnesses: tuple[VerifierKey, ...] = ()
+    tenant: str = ""
+    submitters: tuple[str, ...] = ()
+    event_types: tuple[str, ...] = ()
+
+
+DEFAULT_POLICY = Policy()
+
+
+def read_policy(data: bytes) -> Policy:
+    """A policy from a YAML or JSON document.
+
+    Raises:
+        InvalidArgument: names the member that is unknown or wrong.
+    """
+    members = Members(_document(data))
+    witnesses = members.strings("witnesses") if members.has("witnesses") else ()
+    policy = Policy(
+        require_log=members.boolean("require_log") if members.has("require_log") else True,
+        require_timestamp=members.boolean("require_timestamp") if members.has("require_timestamp") else False,
+        require_witnesses=members.integer("require_witnesses") if members.has("require_witnesses") else 0,
+        witnesses=tuple(_witness(text, members.path(f"witnesses[{at}]")) for at, text in enumerate(witnesses)),
+        tenant=members.string("tenant") if members.has("tenant") else "",
+        submitters=members.strings("submitters") if members.has("submitters") else (),
+        event_types=members.strings("event_types") if members.has("event_types") else (),
+    )
+    members.end()
+    if policy.require_witnesses > len(set(policy.witnesses)):
+        members.refuse("require_witnesses", f"asks for more than the {len(set(policy.witnesses))} witnesses named")
+    return policy
+
+
+def _witness(text: str, path: str) -> VerifierKey:
+    try:
+        key = VerifierKey.parse(text)
+    except NoteError as error:
+        raise InvalidArgument.field(path, str(error)) from error
+    if key.kind is SignatureType.ED25519:
+        raise InvalidArgument.field(path, "is a log's key; a witness's key has a cosignature type")
+    return key
+
+
+def _document(data: bytes) -> object:
+    if data.lstrip().startswith(b"{"):
+        return strict_json(data)
+    import yaml  # only a policy file needs it
+
+    class UniqueKeys(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            if twice := {str(key) for key in keys if keys.count(key) > 1}:
+                raise InvalidArgument.field(min(twice), "the key stands twice")
+            return super().construct_mapping(node, deep)
+
+    try:
+        document: object = yaml.load(data, UniqueKeys)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise InvalidArgument.field("body", f"not YAML: {' '.join(str(error).split())}") from error
+    return {} if document is None else document

@@ -1,0 +1,320 @@
+"""Verification of a receipt, offline, against a trust root. The checks and their order are part of the promise.
+
+    result = verify_receipt(receipt, trust, artifacts=[ArtifactDigest("model.bin", digest)])
+    if not result.verified:
+        print(result.failures())
+
+Every check runs that can run: one that fails does not hide the others. A check that could not run is ABSENT and says
+why, and a receipt whose envelope, signature, key or evidence was not checked is not verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from afdp.errors import InvalidArgument
+from afdp.formats.bundle import Bundle, LogEntry
+from afdp.formats.dsse import IN_TOTO_PAYLOAD_TYPE
+from afdp.formats.hashedrekord import SignatureAlgorithm
+from afdp.formats.merkle import leaf_hash
+from afdp.formats.receipt import Receipt
+from afdp.formats.statement import Statement, Subject, parse_statement
+from afdp.formats.timestamps import format_timestamp
+from afdp.formats.trust import EvidenceKey, EvidencePublicKey, Log, TrustRoot
+from afdp.verify.log import check_body, check_checkpoint, check_inclusion, cosigners
+from afdp.verify.policy import DEFAULT_POLICY, Policy
+from afdp.verify.result import Check, NotVerifiedError, Result, Status
+
+NEWER_KEYS = "get the notary's newest keys with `afdp trust export`; a key that is not there either is not the notary's"
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactDigest:
+    """An artifact as the verifier has it: its name and the SHA-256 of its bytes, in lower-case hex."""
+
+    name: str
+    sha256: str
+
+
+def verify_receipt(
+    receipt: Receipt,
+    trust: TrustRoot,
+    policy: Policy = DEFAULT_POLICY,
+    *,
+    evidence: bytes | None = None,
+    artifacts: Sequence[ArtifactDigest] = (),
+    tenant: str | None = None,
+    now: datetime | None = None,
+) -> Result:
+    """Checks all that a receipt says.
+
+    Args:
+        receipt: as it was read; nothing in it is believed.
+        trust: the only keys that are believed.
+        policy: what is asked for beyond that.
+        evidence: the canonical evidence package as the verifier has it (`formats.evidence.canonical_evidence`).
+        artifacts: the artifacts as the verifier has them.
+        tenant: the tenant that the evidence must belong to.
+        now: the time of verification; by default the clock's.
+    """
+    run = _Verification(receipt, trust, policy, evidence, tenant, now or datetime.now(UTC))
+    checks = [
+        _check("envelope", run.envelope),
+        _check("signature", run.signature),
+        _check("time", run.time),
+        _check("key", run.key_holds),
+        _check("evidence", run.evidence_matches),
+        *(_check("artifact", partial(run.artifact, each)) for each in artifacts or (None,)),
+        _check("approvals", run.approvals),
+    ]
+    for bundle in (receipt.bundle, *receipt.more_bundles):
+        checks.append(_check("log", partial(run.logged, bundle)))
+        checks.append(_check("checkpoint", partial(run.checkpoint, bundle)))
+    checks.append(_check("witnesses", run.witnesses))
+    return Result(tuple(checks))
+
+
+class _NotRunError(Exception):
+    """A check cannot run: there is nothing to check, or nothing to check it with."""
+
+
+def _check(name: str, run: Callable[[], str]) -> Check:
+    try:
+        return Check(name, Status.PASSED, run())
+    except _NotRunError as absent:
+        return Check(name, Status.ABSENT, str(absent))
+    except NotVerifiedError as failed:
+        return Check(name, Status.FAILED, failed.reason, failed.advice)
+    except InvalidArgument as refused:
+        reason = "; ".join(f"{each.field} {each.message}" for each in refused.fields) or refused.message
+        return Check(name, Status.FAILED, reason)
+
+
+@dataclass(slots=True)
+class _Verification:
+    """The checks of one receipt, each a method: it returns what was found, or raises."""
+
+    receipt: Receipt
+    trust: TrustRoot
+    policy: Policy
+    evidence: bytes | None
+    tenant: str | None
+    now: datetime
+    statement: Statement | None = None
+    key: EvidenceKey | None = None
+    signed: bool = False
+    by_name: dict[str, Subject] = field(default_factory=dict)
+    by_hash: dict[str, Subject] = field(default_factory=dict)
+
+    # --- the envelope and who signed it
+
+    def envelope(self) -> str:
+        envelope = self.receipt.bundle.envelope
+        if envelope.payload_type != IN_TOTO_PAYLOAD_TYPE:
+            raise NotVerifiedError(f"the payload type is {envelope.payload_type}, not {IN_TOTO_PAYLOAD_TYPE}")
+        if len(envelope.signatures) != 1:
+            raise NotVerifiedError(f"the envelope has {len(envelope.signatures)} signatures, not one")
+        self.statement = parse_statement(envelope.payload)
+        return "DSSE, in-toto statement v1"
+
+    def signature(self) -> str:
+        receipt, bundle = self.receipt, self.receipt.bundle
+        known = self.trust.key_of_hint.get(bundle.hint)
+        if known is None:
+            raise NotVerifiedError(f"no key of the trust root has the hint {bundle.hint}", NEWER_KEYS)
+        self.key, public_key = known
+        signature = bundle.envelope.signatures[0].sig
+        if not _verifies(public_key, self.key.algorithm, signature, bundle.envelope.pae):
+            raise NotVerifiedError(f"it was not made by key {self.key.key_id} over this statement")
+        if receipt.signature != signature:
+            raise NotVerifiedError("the receipt's signature_b64 is not the signature in its bundle")
+        if receipt.public_key != self.key.spki:
+            raise NotVerifiedError(f"the receipt's public_key_b64 is not key {self.key.key_id}")
+        if receipt.key_id != self.key.key_id:
+            raise NotVerifiedError(f"the receipt's key_id is {receipt.key_id}; the key is {self.key.key_id}")
+        self.signed = True
+        return f"{_ALGORITHM_NAMES[self.key.algorithm]}, key {self.key.key_id}"
+
+    def time(self) -> str:
+        stamps = len(self.receipt.bundle.timestamps)
+        if self.policy.require_timestamp:
+            have = f"the {stamps} in the receipt cannot be verified by this version" if stamps else "there is none"
+            raise NotVerifiedError(f"the policy asks for a trusted timestamp, and {have}")
+        if stamps:
+            raise _NotRunError("the receipt has a trusted timestamp, which this version cannot verify")
+        if self.statement is None:
+            raise _NotRunError("no trusted timestamp")
+        notarized_at = self.statement.notarized_at
+        if self.receipt.integrated_time != int(notarized_at.timestamp()):
+            raise NotVerifiedError("the receipt's integrated_time is not the statement's notarized_at")
+        raise _NotRunError(f"no trusted timestamp; the notary says {format_timestamp(notarized_at)}")
+
+    def key_holds(self) -> str:
+        key = self._known_key()
+        if key.valid_from > self.now:
+            raise NotVerifiedError(f"{key.key_id} is valid only since {format_timestamp(key.valid_from)}")
+        if key.revoked is not None:
+            since = key.revoked.compromised_since
+            why = f", compromised since {format_timestamp(since)}" if since else ""
+            raise NotVerifiedError(
+                f"{key.key_id} was revoked at {format_timestamp(key.revoked.at)}{why}, and no verified timestamp "
+                "proves that it signed before",
+                f"reason given: {key.revoked.reason}" if key.revoked.reason else "",
+            )
+        if key.valid_until is not None:
+            raise NotVerifiedError(
+                f"{key.key_id} was valid until {format_timestamp(key.valid_until)}, and no verified timestamp proves "
+                "that it signed before"
+            )
+        tenant = self._tenant(key)
+        return f"valid since {key.valid_from.date().isoformat()}, not revoked, tenant {tenant}"
+
+    def _tenant(self, key: EvidenceKey) -> str:
+        if self.statement is None:
+            raise _NotRunError("there is no statement that names a tenant")
+        tenant = self.statement.tenant
+        for asked in filter(None, (self.tenant, self.policy.tenant)):
+            if tenant != asked:
+                raise NotVerifiedError(f"the evidence belongs to tenant {tenant}, not to {asked}")
+        if not key.signs_for(tenant):
+            raise NotVerifiedError(f"{key.key_id} does not sign for tenant {tenant}")
+        return tenant
+
+    # --- what was signed
+
+    def evidence_matches(self) -> str:
+        statement = self._read_statement()
+        statement.check_subjects()
+        if self.receipt.evidence_package_hash != statement.evidence_hash:
+            raise NotVerifiedError("the receipt's evidence_package_hash is not that of the evidence in the statement")
+        if not statement.workflow_id.endswith(f"-{self.receipt.receipt_id}"):
+            raise NotVerifiedError(f"the statement is of {statement.workflow_id}, not of {self.receipt.receipt_id}")
+        if self.evidence is not None and sha256(self.evidence).hexdigest() != statement.evidence_hash:
+            raise NotVerifiedError("the evidence that was given is not what was notarised")
+        event_type, submitter = str(statement.evidence.get("event_type")), statement.submitter.subject
+        if self.policy.event_types and event_type not in self.policy.event_types:
+            raise NotVerifiedError(f"the policy does not allow the event type {event_type}")
+        if self.policy.submitters and submitter not in self.policy.submitters:
+            raise NotVerifiedError(f"the policy does not allow what {submitter} submits")
+        return f"{event_type}, submitted by {submitter}" if self.signed else event_type
+
+    def artifact(self, given: ArtifactDigest | None) -> str:
+        if not self.by_name:
+            artifacts = self._read_statement().artifacts()
+            self.by_name = {each.name: each for each in artifacts}
+            self.by_hash = {each.sha256: each for each in artifacts}
+        if given is None:
+            raise _NotRunError(f"none given; the evidence names {len(self.by_name) or 'none'}")
+        named = self.by_name.get(given.name)
+        if named is not None and named.sha256 != given.sha256:
+            raise NotVerifiedError(
+                f"{given.name} has changed: its SHA-256 is {given.sha256}, the evidence says {named.sha256}"
+            )
+        found = named or self.by_hash.get(given.sha256)
+        if found is None:
+            raise NotVerifiedError(f"{given.name} (SHA-256 {given.sha256}) is not an artifact of this evidence")
+        alias = "" if found.name == given.name else f" ({found.name} in the evidence)"
+        return f"{given.name}{alias}  sha256 {given.sha256[:4]}…{given.sha256[-4:]}"
+
+    def approvals(self) -> str:
+        count = len(self._read_statement().approvals)
+        if count:
+            raise NotVerifiedError(
+                f"the statement has {count} approvals, and this version cannot verify them", "use a newer `afdp`"
+            )
+        raise _NotRunError("none asked for")
+
+    # --- the log
+
+    def logged(self, bundle: Bundle) -> str:
+        receipt, first = self.receipt, bundle is self.receipt.bundle
+        if first and (receipt.state == "signed") is not (bundle.entry is None):
+            raise NotVerifiedError(f"the receipt says {receipt.state}, and its bundle does not agree")
+        if bundle.entry is None and first and self.policy.require_log:
+            raise NotVerifiedError(
+                "it is not in a log yet", f"ask again later: GET /api/v1/receipts/{receipt.receipt_id}"
+            )
+        entry, log = self._entry_and_log(bundle)
+        if bundle.envelope != receipt.bundle.envelope:
+            raise NotVerifiedError("a further bundle has another envelope")
+        key, envelope = self._known_key(), bundle.envelope
+        check_body(entry.body, envelope.pae, envelope.signatures[0].sig, key.spki, key.algorithm)
+        check_inclusion(entry)
+        if first and receipt.rekor_log_id != leaf_hash(entry.body).hex():
+            raise NotVerifiedError("the receipt's rekor_log_id is not the hash of the log entry")
+        if first and receipt.log_index != entry.log_index:
+            raise NotVerifiedError(f"the receipt's log_index is {receipt.log_index}, its bundle's {entry.log_index}")
+        return f"entry {_grouped(entry.log_index)} of {_grouped(entry.tree_size)}, {log.origin}"
+
+    def checkpoint(self, bundle: Bundle) -> str:
+        entry, log = self._entry_and_log(bundle)
+        check_checkpoint(entry, self.trust.vkey_of_log[entry.log_id])
+        return f"signed by {log.origin}"
+
+    def witnesses(self) -> str:
+        policy, entry = self.policy, self.receipt.bundle.entry
+        if not policy.witnesses:
+            raise _NotRunError("none asked for")
+        if entry is None or entry.log_id not in self.trust.log_of_id:
+            if policy.require_witnesses:
+                raise NotVerifiedError(f"the policy asks for {policy.require_witnesses}, and there is no checkpoint")
+            raise _NotRunError("there is no checkpoint to cosign")
+        names = cosigners(entry.checkpoint, self.trust.vkey_of_log[entry.log_id], policy.witnesses)
+        if len(names) < policy.require_witnesses:
+            raise NotVerifiedError(f"the policy asks for {policy.require_witnesses} witnesses, and {len(names)} signed")
+        if not names:
+            raise _NotRunError("none of the policy's witnesses has cosigned, and it asks for none")
+        return f"cosigned by {', '.join(names)}"
+
+    # --- what the checks need
+
+    def _known_key(self) -> EvidenceKey:
+        if self.key is None:
+            raise _NotRunError("not checked: the key is not known")
+        return self.key
+
+    def _read_statement(self) -> Statement:
+        if self.statement is None:
+            raise _NotRunError("not checked: there is no statement that can be read")
+        return self.statement
+
+    def _entry_and_log(self, bundle: Bundle) -> tuple[LogEntry, Log]:
+        if bundle.entry is None:
+            raise _NotRunError("it is not in a log")
+        log = self.trust.log_of_id.get(bundle.entry.log_id)
+        if log is None and bundle is not self.receipt.bundle:
+            raise _NotRunError("a further bundle is of a log that the trust root does not know")
+        if log is None:
+            raise NotVerifiedError("the log entry is of a log that the trust root does not know", NEWER_KEYS)
+        return bundle.entry, log
+
+
+_ALGORITHM_NAMES = {
+    SignatureAlgorithm.ECDSA_P256_SHA256: "ECDSA P-256",
+    SignatureAlgorithm.ECDSA_P384_SHA384: "ECDSA P-384",
+}
+_HASHES = {
+    SignatureAlgorithm.ECDSA_P256_SHA256: ec.ECDSA(hashes.SHA256()),
+    SignatureAlgorithm.ECDSA_P384_SHA384: ec.ECDSA(hashes.SHA384()),
+}
+
+
+def _verifies(key: EvidencePublicKey, algorithm: SignatureAlgorithm, signature: bytes, data: bytes) -> bool:
+    try:
+        key.verify(signature, data, _HASHES[algorithm])
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _grouped(number: int) -> str:
+    """Digits in groups of three, with a narrow no-break space between them."""
+    return f"{number:,}".replace(",", "\u202f")
