@@ -1,0 +1,25 @@
+"""The metadata process: `python -m afdp.metadata` serves, `… migrate` brings the database to this release."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from afdp.metadata.config import MetadataSettings
+from afdp.metadata.postgres import migrate_database, open_store
+from afdp.metadata.service import Metadata
+from afdp.metadata.servicer import MetadataServicer
+from afdp.process import run
+from afdp.rpc import serve
+from afdp.telemetry import start_telemetry
+
+
+async def main(settings: MetadataSettings) -> None:
+    """Wires the parts and serves."""
+    async with AsyncExitStack() as stack:
+        telemetry = stack.enter_context(start_telemetry("metadata", settings))
+        store = await stack.enter_async_context(open_store(settings))
+        await serve(MetadataServicer(Metadata(store)), settings, telemetry, check=store.check)
+
+
+if __name__ == "__main__":
+    run(MetadataSettings, main, {"migrate": migrate_database})

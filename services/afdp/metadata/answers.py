@@ -1,0 +1,102 @@
+"""Writes answers: from values to messages."""
+
+from __future__ import annotations
+
+from afdp.errors import NotaryError
+from afdp.messages import metadata as messages
+from afdp.messages.metadata import RecordState
+from afdp.metadata.values import LogPosition, Outcome, Prepared, Record, SearchTerms, Summary, Workflow
+from afdp.rpc.items import to_item
+
+
+def to_prepare_result(outcome: Outcome) -> messages.PrepareResult:
+    """What became of one draft."""
+    if isinstance(outcome, Prepared):
+        return messages.PrepareResult(prepared=messages.Prepared())
+    if isinstance(outcome, Record):
+        return messages.PrepareResult(existing=to_record(outcome))
+    return messages.PrepareResult(error=to_item(outcome))
+
+
+def to_complete_result(outcome: LogPosition | NotaryError) -> messages.CompleteResult:
+    """What became of one completion."""
+    if isinstance(outcome, NotaryError):
+        return messages.CompleteResult(error=to_item(outcome))
+    return messages.CompleteResult(log=_to_position(outcome))
+
+
+def to_record(record: Record) -> messages.Record:
+    """A record, whole."""
+    draft, submitter = record.draft, record.draft.submitter
+    return messages.Record(
+        draft=messages.Draft(
+            receipt_id=str(draft.receipt_id),
+            submitter=messages.Principal(
+                tenant=submitter.tenant, issuer=submitter.issuer, subject=submitter.subject, method=submitter.method
+            ),
+            workflow_type=draft.workflow_type,
+            batch_id=str(draft.batch_id or ""),
+            evidence=draft.evidence,
+            evidence_hash=draft.evidence_hash,
+            terms=_to_terms(draft.terms),
+            statement=draft.statement,
+            signature=draft.signature,
+            key_id=draft.key_id,
+            leaf_hash=draft.leaf_hash,
+            notarized_at=draft.notarized_at,
+        ),
+        state=RecordState.PENDING if record.log is None else RecordState.LOGGED,
+        log=None if record.log is None else _to_position(record.log),
+        logged_at=record.logged_at,
+    )
+
+
+def to_summary(summary: Summary) -> messages.RecordSummary:
+    """What a list shows of a record."""
+    return messages.RecordSummary(
+        receipt_id=str(summary.receipt_id),
+        evidence_hash=summary.evidence_hash,
+        terms=_to_terms(summary.terms),
+        key_id=summary.key_id,
+        notarized_at=summary.notarized_at,
+        state=RecordState.PENDING if summary.log_index is None else RecordState.LOGGED,
+        log_index=summary.log_index or 0,
+        workflow_type=summary.workflow_type,
+    )
+
+
+def to_workflow(workflow: Workflow) -> messages.Workflow:
+    """A workflow as lists show it."""
+    return messages.Workflow(
+        type=workflow.type,
+        id=str(workflow.id),
+        state=workflow.state,
+        created_at=workflow.created_at,
+        completed_at=workflow.completed_at,
+        error=workflow.error,
+        event_type=workflow.event_type,
+        actor_id=workflow.actor_id,
+        item_count=workflow.item_count,
+        succeeded=workflow.succeeded,
+        failed=workflow.failed,
+    )
+
+
+def _to_terms(terms: SearchTerms) -> messages.SearchTerms:
+    return messages.SearchTerms(
+        event_type=terms.event_type,
+        actor_type=terms.actor_type,
+        actor_id=terms.actor_id,
+        timestamp_utc=terms.timestamp_utc,
+        artifact_hashes=list(terms.artifact_hashes),
+    )
+
+
+def _to_position(position: LogPosition) -> messages.LogPosition:
+    return messages.LogPosition(
+        origin=position.origin,
+        log_index=position.log_index,
+        tree_size=position.tree_size,
+        proof=position.proof,
+        checkpoint=position.checkpoint,
+    )

@@ -1,0 +1,45 @@
+"""Builds the conditions of a query whose filters are optional. Values are parameters always, never text."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from afdp.metadata.values import Position
+
+
+class Parameters:
+    """The parameters of one query."""
+
+    def __init__(self) -> None:
+        self.values: list[object] = []
+
+    def place(self, value: object) -> str:
+        """A place for the value, such as `$3`."""
+        self.values.append(value)
+        return f"${len(self.values)}"
+
+
+class Conditions:
+    """Conditions that must all hold; as text they are what stands after WHERE."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._all: list[str] = []
+
+    def add(self, condition: str, *values: object) -> None:
+        """A condition with `{}` where its values go; nothing is added for the value None, which means any."""
+        if values != (None,):
+            self._all.append(condition.format(*map(self._parameters.place, values)))
+
+    def add_span(self, time: str, start: datetime | None, end: datetime | None) -> None:
+        """Times from `start` on and before `end`."""
+        self.add(f"{time} >= {{}}", start)
+        self.add(f"{time} < {{}}", end)
+
+    def add_position(self, time: str, identifier: str, after: Position | None) -> None:
+        """What comes after the position in a list that is newest first."""
+        if after is not None:
+            self.add(f"({time}, {identifier}) < ({{}}, {{}})", after.time, after.id)
+
+    def __str__(self) -> str:
+        return " AND ".join(self._all)

@@ -1,0 +1,61 @@
+"""What goes on beside the calls, slowly: counting what is pending, forgetting old idempotency keys."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from prometheus_client import Gauge
+
+from afdp.errors import NotaryError
+from afdp.metadata.postgres import idempotency
+from afdp.metadata.postgres.connections import Connection, Database
+
+logger = logging.getLogger(__name__)
+
+FORGET_EVERY = 3600.0  # seconds
+
+_pending = Gauge("afdp_records_pending", "Records that are signed and not known to be in the log.")
+_oldest = Gauge("afdp_records_pending_oldest_seconds", "Age of the oldest pending record; 0 where there is none.")
+
+_PENDING = """
+    SELECT count(*) AS number,
+           coalesce(greatest(extract(epoch FROM now() - min(notarized_at)), 0), 0)::float8 AS oldest
+    FROM pending
+"""
+
+
+async def count_pending(database: Database, every: float) -> None:
+    """Sets the gauges each `every` seconds, until it is cancelled. While PostgreSQL is away they stay as they were."""
+    while True:
+        await database.until_reachable()
+        try:
+            await refresh_pending(database)
+        except NotaryError as error:
+            logger.info("pending records were not counted", extra={"fields": {"reason": error.message}})
+        await asyncio.sleep(every)
+
+
+async def refresh_pending(database: Database) -> None:
+    """Sets the gauges now."""
+
+    async def count(connection: Connection) -> tuple[int, float]:
+        row = await connection.fetchrow(_PENDING)
+        return (row["number"], row["oldest"]) if row else (0, 0.0)
+
+    number, oldest = await database.run(count)
+    _pending.set(number)
+    _oldest.set(oldest)
+
+
+async def forget_old_keys(database: Database, retention: timedelta, every: float = FORGET_EVERY) -> None:
+    """Deletes idempotency keys past their retention each `every` seconds, until it is cancelled."""
+    while True:
+        await database.until_reachable()
+        try:
+            while await database.run(lambda connection: idempotency.forget_expired(connection, retention)):
+                pass
+        except NotaryError as error:
+            logger.info("old idempotency keys were not deleted", extra={"fields": {"reason": error.message}})
+        await asyncio.sleep(every)

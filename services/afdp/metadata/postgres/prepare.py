@@ -1,0 +1,291 @@
+"""Prepare: signed drafts become PENDING records, all in one transaction.
+
+A batch without conflicts is one statement, and so one round trip. Whatever answers a draft already is looked up after
+it, and a batch with a draft that PostgreSQL refuses is written once more, each draft behind a savepoint of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+
+from afdp.errors import Aborted, AlreadyExists
+from afdp.metadata.postgres import idempotency, records
+from afdp.metadata.postgres.connections import Connection
+from afdp.metadata.postgres.errors import FOREIGN, RETRY_AFTER, is_refused, refusal
+from afdp.metadata.postgres.idempotency import Claim
+from afdp.metadata.values import Draft, Outcome, Prepared, Record
+
+_STATEMENT = """
+    WITH draft AS MATERIALIZED (
+        SELECT * FROM unnest(
+            $2::uuid[], $3::text[], $4::timestamptz[], $5::bytea[], $6::text[], $7::text[], $8::text[],
+            $9::timestamptz[], $10::bytea[], $11::text[], $12::smallint[], $13::uuid[], $14::text[], $15::text[],
+            $16::text[], $17::bytea[], $18::bytea[], $19::bytea[], $20::bytea[], $21::bytea[], $22::bytea[], $23::uuid[]
+        ) AS d (
+            receipt_id, tenant, notarized_at, evidence_hash, event_type, actor_type, actor_id,
+            timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, issuer, subject,
+            method, evidence, statement, signature, leaf_hash, digest, fingerprint, target
+        )
+    ), claimed AS (
+        {claimed}
+    ), won AS MATERIALIZED (
+        SELECT * FROM draft WHERE digest IS NULL OR digest IN (SELECT digest FROM claimed)
+    ), new AS MATERIALIZED (
+        SELECT * FROM won WHERE target = receipt_id
+    ), in_record AS (
+        INSERT INTO record (
+            receipt_id, tenant, notarized_at, evidence_hash, event_type, actor_type, actor_id, timestamp_utc,
+            artifact_hashes, key_id, workflow_type, batch_id
+        )
+        SELECT receipt_id, tenant, notarized_at, evidence_hash, event_type, actor_type, actor_id, timestamp_utc,
+               artifact_hashes, key_id, workflow_type, batch_id
+        FROM new
+    ), in_content AS (
+        INSERT INTO record_content (
+            receipt_id, issuer, subject, method, evidence, statement, signature, leaf_hash
+        )
+        SELECT receipt_id, issuer, subject, method, evidence, statement, signature, leaf_hash FROM new
+    ), in_artifact AS (
+        INSERT INTO record_artifact (tenant, artifact_hash, notarized_at, receipt_id)
+        SELECT tenant, artifact_hash, notarized_at, receipt_id
+        FROM new, LATERAL (
+            SELECT DISTINCT substring(artifact_hashes FROM n * 32 + 1 FOR 32) AS artifact_hash
+            FROM generate_series(0, octet_length(artifact_hashes) / 32 - 1) AS n
+        ) AS artifact
+    ), in_pending AS (
+        INSERT INTO pending (receipt_id, notarized_at) SELECT receipt_id, notarized_at FROM new
+    )
+    SELECT receipt_id FROM won
+"""
+_CLAIMED = "SELECT digest, fingerprint, target, false FROM draft WHERE digest IS NOT NULL ORDER BY digest"
+_WRITE = _STATEMENT.format(claimed=idempotency.CLAIM.format(rows=_CLAIMED))
+
+# Two writers that dedupe the same evidence take turns, so that the second one finds the first one's record.
+_TAKE_TURNS = """
+    SELECT pg_advisory_xact_lock(turn) FROM (SELECT DISTINCT turn FROM unnest($1::bigint[]) AS turn ORDER BY turn) AS t
+"""
+_NEWEST = """
+    SELECT d.place, newest.receipt_id
+    FROM unnest($1::integer[], $2::text[], $3::bytea[]) AS d (place, tenant, evidence_hash), LATERAL (
+        SELECT receipt_id FROM record r
+        WHERE r.tenant = d.tenant AND r.evidence_hash = d.evidence_hash
+        ORDER BY notarized_at DESC, receipt_id DESC
+        LIMIT 1
+    ) AS newest
+"""
+_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A draft at its place in the batch. `target` answers it: its own receipt ID, or a record from before."""
+
+    place: int
+    draft: Draft
+    digest: bytes | None
+    target: UUID
+
+
+# Writes items; gives the receipt IDs of those that were written or claimed their key, and what was refused.
+_Write = Callable[[Connection, Sequence[_Item], timedelta], Awaitable[tuple[set[UUID], dict[int, Outcome]]]]
+
+
+async def prepare(connection: Connection, drafts: Sequence[Draft], retention: timedelta) -> list[Outcome]:
+    """One outcome per draft, in order.
+
+    An idempotency key has one answer: the record of the first draft that claimed it. A receipt ID that is on record
+    with the same content is `Prepared` while PENDING, and answered by its record once LOGGED.
+
+    Raises:
+        Aborted: keys expired or records vanished while this ran.
+    """
+    items = [_item(place, draft) for place, draft in enumerate(drafts)]
+    first, later = _independent(items)
+    try:
+        # One statement is a transaction by itself.
+        one_statement = not later and not any(item.draft.dedupe for item in first)
+        return await _in_rounds(connection, items, retention, _write_together, in_transaction=not one_statement)
+    except FOREIGN as error:
+        if not is_refused(error):
+            raise
+    return await _in_rounds(connection, items, retention, _write_singly, in_transaction=True)
+
+
+def _item(place: int, draft: Draft) -> _Item:
+    key = idempotency.digest(draft.submitter, draft.idempotency) if draft.idempotency else None
+    return _Item(place, draft, key, draft.receipt_id)
+
+
+async def _in_rounds(
+    connection: Connection, items: list[_Item], retention: timedelta, write: _Write, *, in_transaction: bool
+) -> list[Outcome]:
+    """Write what does not depend on another item, look up what answers the rest, and so on until all are answered."""
+    outcomes: dict[int, Outcome] = {}
+    async with AsyncExitStack() as stack:
+        if in_transaction:
+            await stack.enter_async_context(connection.transaction())
+        waiting = items
+        for _ in range(_ROUNDS):
+            waiting = await _with_targets(connection, waiting)
+            first, later = _independent(waiting)
+            won, refused = await write(connection, first, retention)
+            outcomes |= refused
+            outcomes |= await _answered_by_targets(connection, [item for item in first if item.draft.receipt_id in won])
+            lost = [item for item in first if item.draft.receipt_id not in won and item.place not in refused]
+            if lost or later:
+                outcomes |= await _answered_before(connection, lost + later, retention)
+            waiting = [item for item in waiting if item.place not in outcomes]
+            if not waiting:
+                return [outcomes[place] for place in range(len(items))]
+    raise Aborted("what answers these drafts changed while it was looked up: try again", retry_after=RETRY_AFTER)
+
+
+async def _with_targets(connection: Connection, items: list[_Item]) -> list[_Item]:
+    """Items that dedupe get the newest record of their evidence as their target, if there is one."""
+    deduped = [item for item in items if item.draft.dedupe]
+    if not deduped:
+        return items
+    turns = [int.from_bytes(item.draft.evidence_hash[:8], "big", signed=True) for item in deduped]
+    await connection.fetch(_TAKE_TURNS, turns)
+    tenants = [item.draft.submitter.tenant for item in deduped]
+    hashes = [item.draft.evidence_hash for item in deduped]
+    rows = await connection.fetch(_NEWEST, [item.place for item in deduped], tenants, hashes)
+    targets = {row["place"]: row["receipt_id"] for row in rows}
+    return [
+        _Item(item.place, item.draft, item.digest, targets.get(item.place, item.draft.receipt_id)) for item in items
+    ]
+
+
+def _independent(items: Sequence[_Item]) -> tuple[list[_Item], list[_Item]]:
+    """Items that can be written together, and those that must see what became of an earlier one first."""
+    first: list[_Item] = []
+    later: list[_Item] = []
+    keys: set[object] = set()
+    for item in items:
+        own: set[object] = {item.draft.receipt_id} | ({item.digest} if item.digest else set())
+        evidence = (item.draft.submitter.tenant, item.draft.evidence_hash)
+        is_new = item.target == item.draft.receipt_id
+        if own & keys or (is_new and item.draft.dedupe and evidence in keys):
+            later.append(item)
+        else:
+            first.append(item)
+            keys |= own | {evidence}
+    return first, later
+
+
+async def _write_together(
+    connection: Connection, items: Sequence[_Item], retention: timedelta
+) -> tuple[set[UUID], dict[int, Outcome]]:
+    rows = await connection.fetch(_WRITE, retention, *_columns(items))
+    return {row["receipt_id"] for row in rows}, {}
+
+
+async def _write_singly(
+    connection: Connection, items: Sequence[_Item], retention: timedelta
+) -> tuple[set[UUID], dict[int, Outcome]]:
+    won: set[UUID] = set()
+    refused: dict[int, Outcome] = {}
+    for item in items:
+        try:
+            async with connection.transaction():
+                won |= (await _write_together(connection, [item], retention))[0]
+        except asyncpg.UniqueViolationError:
+            pass  # the receipt ID is on record: whether as the same, the look-up tells
+        except FOREIGN as error:
+            if not is_refused(error):
+                raise
+            refused[item.place] = refusal(error)
+    return won, refused
+
+
+def _columns(items: Sequence[_Item]) -> list[list[object]]:
+    """The parameters of `_WRITE` after the first, in its order."""
+    rows = [
+        (
+            draft.receipt_id,
+            draft.submitter.tenant,
+            draft.notarized_at,
+            draft.evidence_hash,
+            draft.terms.event_type,
+            draft.terms.actor_type,
+            draft.terms.actor_id,
+            draft.terms.timestamp_utc,
+            b"".join(draft.terms.artifact_hashes),
+            draft.key_id,
+            int(draft.workflow_type),
+            draft.batch_id,
+            draft.submitter.issuer,
+            draft.submitter.subject,
+            draft.submitter.method,
+            draft.evidence,
+            draft.statement,
+            draft.signature,
+            draft.leaf_hash,
+            item.digest,
+            draft.idempotency.fingerprint if draft.idempotency else None,
+            item.target,
+        )
+        for item in items
+        for draft in (item.draft,)
+    ]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+async def _answered_by_targets(connection: Connection, items: Iterable[_Item]) -> dict[int, Outcome]:
+    """The outcomes of items that are written, or that claimed their key for a record from before."""
+    outcomes: dict[int, Outcome] = {}
+    deduped = []
+    for item in items:
+        if item.target == item.draft.receipt_id:
+            outcomes[item.place] = Prepared()
+        else:
+            deduped.append(item)
+    if deduped:
+        found = await records.by_ids(connection, {item.target for item in deduped})
+        outcomes |= {item.place: found[item.target] for item in deduped if item.target in found}
+    return outcomes
+
+
+async def _answered_before(connection: Connection, items: Sequence[_Item], retention: timedelta) -> dict[int, Outcome]:
+    """The outcomes of items whose key or receipt ID is taken; none for an item that nothing stands against yet."""
+    claims = await idempotency.look_up(connection, (item.digest for item in items if item.digest), retention)
+    ids = {claim.target for claim in claims.values()} | {item.draft.receipt_id for item in items}
+    found = await records.by_ids(connection, ids)
+    outcomes: dict[int, Outcome] = {}
+    for item in items:
+        claim = claims.get(item.digest) if item.digest else None
+        outcome = _by_claim(item.draft, claim, found) if claim else _by_receipt_id(item.draft, found)
+        if outcome is not None:
+            outcomes[item.place] = outcome
+    return outcomes
+
+
+def _by_claim(draft: Draft, claim: Claim, found: dict[UUID, Record]) -> Outcome | None:
+    if claim.is_batch:
+        return AlreadyExists("this idempotency key was used before, for a batch")
+    before = found.get(claim.target)
+    if draft.idempotency is None or draft.idempotency.fingerprint != claim.fingerprint:
+        same_evidence = before is not None and before.draft.evidence_hash == draft.evidence_hash
+        what = "the same evidence and other options" if same_evidence else "other evidence"
+        return AlreadyExists(f"this idempotency key was used before, with {what}")
+    return _by_receipt_id(draft, found) if claim.target == draft.receipt_id else before
+
+
+def _by_receipt_id(draft: Draft, found: dict[UUID, Record]) -> Outcome | None:
+    before = found.get(draft.receipt_id)
+    if before is None:
+        return None
+    if _content(before.draft) != _content(draft):
+        return AlreadyExists("another record stands under this receipt ID")
+    # What is in the log already must not go there again.
+    return Prepared() if before.log is None else before
+
+
+def _content(draft: Draft) -> tuple[object, ...]:
+    return (draft.submitter, draft.evidence_hash, draft.statement, draft.signature, draft.leaf_hash)

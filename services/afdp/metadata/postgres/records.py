@@ -1,0 +1,115 @@
+"""Reading records: whole by ID or evidence, and what recovery needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from uuid import UUID
+
+import asyncpg
+
+from afdp.errors import ResourceExhausted
+from afdp.messages.metadata import WorkflowType
+from afdp.metadata.postgres.connections import Connection
+from afdp.metadata.values import Draft, LogPosition, Principal, Record, SearchTerms
+
+_WHOLE = """
+    SELECT r.*, c.issuer, c.subject, c.method, c.evidence, c.statement, c.signature, c.leaf_hash,
+           e.origin, e.log_index, e.tree_size, e.proof, e.logged_at, k.note
+    FROM record r
+    JOIN record_content c USING (receipt_id)
+    LEFT JOIN log_entry e USING (receipt_id)
+    LEFT JOIN checkpoint k ON k.origin = e.origin AND k.tree_size = e.tree_size
+"""
+_BY_IDS = f"{_WHOLE} WHERE r.receipt_id = ANY($1::uuid[]) ORDER BY r.receipt_id"
+_OF_TENANT = f"{_WHOLE} WHERE r.receipt_id = $1 AND r.tenant = $2"
+_BY_EVIDENCE = f"""
+    {_WHOLE}
+    WHERE r.tenant = $1 AND r.evidence_hash = $2 AND ($3 = ''::bytea OR c.signature = $3)
+    ORDER BY (e.receipt_id IS NULL), r.notarized_at DESC, r.receipt_id DESC
+    LIMIT 1
+"""
+_COUNT_OF_EVIDENCE = "SELECT count(*) FROM record WHERE tenant = $1 AND evidence_hash = $2"
+_PENDING = """
+    SELECT p.receipt_id, octet_length(c.evidence) + octet_length(c.statement) AS size
+    FROM pending p
+    JOIN record_content c USING (receipt_id)
+    WHERE p.receipt_id > $1 AND p.notarized_at < $2
+    ORDER BY p.receipt_id
+    LIMIT $3
+"""
+_BEFORE_ALL = UUID(int=0)
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+# What an answer holds of a record beside its evidence and statement, generously.
+_OTHER_BYTES = 4 * 1024
+
+
+async def by_ids(connection: Connection, receipt_ids: Iterable[UUID]) -> dict[UUID, Record]:
+    """Those records that exist, of any tenant, by ascending receipt ID."""
+    rows = await connection.fetch(_BY_IDS, list(receipt_ids))
+    return {row["receipt_id"]: to_record(row) for row in rows}
+
+
+async def of_tenant(connection: Connection, tenant: str, receipt_id: UUID) -> Record | None:
+    """One record of a tenant."""
+    row = await connection.fetchrow(_OF_TENANT, receipt_id, tenant)
+    return to_record(row) if row else None
+
+
+async def by_evidence(
+    connection: Connection, tenant: str, evidence_hash: bytes, signature: bytes
+) -> tuple[Record, int] | None:
+    """The newest record of the evidence, LOGGED before PENDING, and how many records of it there are."""
+    row = await connection.fetchrow(_BY_EVIDENCE, tenant, evidence_hash, signature)
+    if row is None:
+        return None
+    return to_record(row), await connection.fetchval(_COUNT_OF_EVIDENCE, tenant, evidence_hash)
+
+
+async def pending(
+    connection: Connection, limit: int, after: UUID | None, before: datetime | None, max_bytes: int
+) -> list[Record]:
+    """PENDING records by ascending ID.
+
+    Raises:
+        ResourceExhausted: they do not fit in `max_bytes` together.
+    """
+    rows = await connection.fetch(_PENDING, after or _BEFORE_ALL, before or _END_OF_TIME, limit)
+    if sum(row["size"] + _OTHER_BYTES for row in rows) > max_bytes:
+        raise ResourceExhausted("these records do not fit in one answer: ask for a smaller page_size")
+    return list((await by_ids(connection, (row["receipt_id"] for row in rows))).values())
+
+
+def to_record(row: asyncpg.Record) -> Record:
+    """A row of the whole record."""
+    draft = Draft(
+        receipt_id=row["receipt_id"],
+        submitter=Principal(row["tenant"], row["issuer"], row["subject"], row["method"]),
+        idempotency=None,
+        workflow_type=WorkflowType(row["workflow_type"]),
+        batch_id=row["batch_id"],
+        evidence=row["evidence"],
+        evidence_hash=row["evidence_hash"],
+        terms=to_terms(row),
+        statement=row["statement"],
+        signature=row["signature"],
+        key_id=row["key_id"],
+        leaf_hash=row["leaf_hash"],
+        notarized_at=row["notarized_at"],
+    )
+    if row["origin"] is None:
+        return Record(draft, None, None)
+    position = LogPosition(row["origin"], row["log_index"], row["tree_size"], row["proof"], row["note"])
+    return Record(draft, position, row["logged_at"])
+
+
+def to_terms(row: asyncpg.Record) -> SearchTerms:
+    """What search finds a record by, from a row of `record`."""
+    hashes: bytes = row["artifact_hashes"]
+    return SearchTerms(
+        event_type=row["event_type"],
+        actor_type=row["actor_type"],
+        actor_id=row["actor_id"],
+        timestamp_utc=row["timestamp_utc"],
+        artifact_hashes=tuple(hashes[start : start + 32] for start in range(0, len(hashes), 32)),
+    )

@@ -1,0 +1,153 @@
+"""The store of `service.py` in PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from afdp.errors import NotaryError
+from afdp.messages.metadata import WorkflowType
+from afdp.metadata.config import MetadataSettings
+from afdp.metadata.postgres import batches, housekeeping, records, workflow_list
+from afdp.metadata.postgres.complete import complete
+from afdp.metadata.postgres.connections import Database, connect
+from afdp.metadata.postgres.errors import FOREIGN, translated
+from afdp.metadata.postgres.migrations import migrate
+from afdp.metadata.postgres.prepare import prepare
+from afdp.metadata.postgres.search import search
+from afdp.metadata.values import (
+    Batch,
+    Checkpoint,
+    Completion,
+    Draft,
+    LogPosition,
+    Outcome,
+    Position,
+    Record,
+    Search,
+    Summary,
+    Workflow,
+    WorkflowQuery,
+)
+
+_CLOSE_TIMEOUT = 5.0  # seconds
+
+
+class PostgresStore:
+    """Records in PostgreSQL; the promises are those of `afdp.metadata.service.Store`.
+
+    Nothing here is kept in memory, so any number of processes may share one database.
+    """
+
+    def __init__(self, database: Database, retention: timedelta, max_answer_bytes: int) -> None:
+        self._database = database
+        self._retention = retention
+        self._max_answer_bytes = max_answer_bytes
+
+    async def check(self) -> None:
+        """Raise a NotaryError if PostgreSQL cannot be used at present."""
+        await self._database.check()
+
+    async def until_reachable(self) -> None:
+        """Returns once PostgreSQL can be used."""
+        await self._database.until_reachable()
+
+    async def prepare(self, drafts: Sequence[Draft]) -> list[Outcome]:
+        """Drafts become PENDING records."""
+        return await self._database.run(lambda connection: prepare(connection, drafts, self._retention))
+
+    async def complete(
+        self, checkpoint: Checkpoint, completions: Sequence[Completion]
+    ) -> list[LogPosition | NotaryError]:
+        """PENDING records become LOGGED ones."""
+        return await self._database.run(lambda connection: complete(connection, checkpoint, completions))
+
+    async def list_pending(self, limit: int, after: UUID | None, before: datetime | None) -> list[Record]:
+        """PENDING records by ascending receipt ID.
+
+        Raises:
+            ResourceExhausted: they are too large together for one message.
+        """
+        most = self._max_answer_bytes
+        return await self._database.run(lambda connection: records.pending(connection, limit, after, before, most))
+
+    async def get_record(self, tenant: str, receipt_id: UUID) -> Record | None:
+        """One record of a tenant."""
+        return await self._database.run(lambda connection: records.of_tenant(connection, tenant, receipt_id))
+
+    async def find_evidence(self, tenant: str, evidence_hash: bytes, signature: bytes) -> tuple[Record, int] | None:
+        """The newest record of the evidence, and how many there are."""
+        return await self._database.run(
+            lambda connection: records.by_evidence(connection, tenant, evidence_hash, signature)
+        )
+
+    async def search(self, query: Search, after: Position | None, limit: int) -> list[Summary]:
+        """Records that match, newest first."""
+        return await self._database.run(lambda connection: search(connection, query, after, limit))
+
+    async def create_batch(self, batch: Batch) -> tuple[UUID, bool]:
+        """The batch of this idempotency key, and whether another request made it before."""
+        return await self._database.run(lambda connection: batches.create(connection, batch, self._retention))
+
+    async def finish_batch(self, tenant: str, batch_id: UUID, succeeded: int, failed: int) -> None:
+        """A batch ends with its counts."""
+        await self._database.run(lambda connection: batches.finish(connection, tenant, batch_id, succeeded, failed))
+
+    async def get_workflow(self, tenant: str, kind: WorkflowType, workflow_id: UUID) -> Workflow | None:
+        """One workflow of a tenant."""
+        return await self._database.run(lambda connection: workflow_list.get(connection, tenant, kind, workflow_id))
+
+    async def list_workflows(self, query: WorkflowQuery, after: Position | None, limit: int) -> list[Workflow]:
+        """Workflows that match, newest first."""
+        return await self._database.run(lambda connection: workflow_list.page(connection, query, after, limit))
+
+    async def count_workflows(self, query: WorkflowQuery) -> int:
+        """How many workflows match."""
+        return await self._database.run(lambda connection: workflow_list.count(connection, query))
+
+
+@asynccontextmanager
+async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]:
+    """The store, at once: PostgreSQL may still be away, and then every call says so until it is there.
+
+    Once it can be reached its schema is brought to this release. Beside run the counting of pending records and the
+    forgetting of old idempotency keys.
+    """
+    database = Database(settings, migrate)
+    retention = timedelta(days=settings.idempotency_retention_days)
+    async with asyncio.TaskGroup() as tasks:
+        beside = [
+            tasks.create_task(database.stay_connected()),
+            tasks.create_task(housekeeping.count_pending(database, settings.pending_refresh_seconds)),
+            tasks.create_task(housekeeping.forget_old_keys(database, retention)),
+        ]
+        try:
+            yield PostgresStore(database, retention, settings.max_message_bytes)
+        finally:
+            for task in beside:
+                task.cancel()
+            await database.close()
+
+
+async def migrate_database(settings: MetadataSettings) -> int:
+    """The command `migrate`: brings the schema to this release, and says what it did. Gives the exit status."""
+    try:
+        connection = await connect(settings)
+        try:
+            done = await migrate(connection)
+        finally:
+            await connection.close(timeout=_CLOSE_TIMEOUT)
+    except NotaryError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except FOREIGN as error:
+        print(translated(error), file=sys.stderr)
+        return 1
+    for migration in done:
+        print(f"applied {migration.version:04d}_{migration.name}")
+    print("the schema is up to date")
+    return 0

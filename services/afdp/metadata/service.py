@@ -1,0 +1,244 @@
+"""What the metadata service promises, whatever keeps the records.
+
+Knows drafts, records and workflows. Knows no gRPC and no SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from itertools import accumulate
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from afdp.errors import InvalidArgument, NotaryError, NotFound
+from afdp.formats.note import Note, NoteError
+from afdp.messages.metadata import WorkflowType
+from afdp.metadata import pages
+from afdp.metadata.pages import PageToken
+from afdp.metadata.values import (
+    Batch,
+    Checkpoint,
+    Completion,
+    Draft,
+    LogPosition,
+    Outcome,
+    Position,
+    Record,
+    Search,
+    Summary,
+    Workflow,
+    WorkflowQuery,
+)
+
+# A page of summaries ends early where their artifact hashes would fill a message.
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+_SUMMARY_BYTES = 2 * 1024  # more than a summary takes without its artifacts
+
+T = TypeVar("T", Draft, Completion)
+R = TypeVar("R")
+
+
+class Store(Protocol):
+    """One technology that keeps records: `postgres/`. Its writes may be repeated; each is one transaction.
+
+    Every method raises Unavailable while the technology cannot be reached.
+    """
+
+    async def prepare(self, drafts: Sequence[Draft]) -> list[Outcome]:
+        """Write drafts as PENDING records: one outcome per draft, in order; one that is refused fails alone."""
+
+    async def complete(
+        self, checkpoint: Checkpoint, completions: Sequence[Completion]
+    ) -> list[LogPosition | NotaryError]:
+        """Turn PENDING records into LOGGED ones: the position on record per completion, in order.
+
+        Raises:
+            FailedPrecondition: another tree of the same size is on record for this log.
+        """
+
+    async def list_pending(self, limit: int, after: UUID | None, before: datetime | None) -> list[Record]:
+        """PENDING records of all tenants by ascending receipt ID."""
+
+    async def get_record(self, tenant: str, receipt_id: UUID) -> Record | None:
+        """One record, whole."""
+
+    async def find_evidence(self, tenant: str, evidence_hash: bytes, signature: bytes) -> tuple[Record, int] | None:
+        """The newest record of the evidence, LOGGED before PENDING, and how many records of it there are.
+
+        With a signature that is not empty the record is one that has it; it does not change the number.
+        """
+
+    async def search(self, query: Search, after: Position | None, limit: int) -> list[Summary]:
+        """Records that match, newest first, from right after a position."""
+
+    async def create_batch(self, batch: Batch) -> tuple[UUID, bool]:
+        """The batch of this idempotency key and whether another request made it before.
+
+        Raises:
+            AlreadyExists: the key, or the ID, stands for something else.
+        """
+
+    async def finish_batch(self, tenant: str, batch_id: UUID, succeeded: int, failed: int) -> None:
+        """End a batch with its counts; the last word counts.
+
+        Raises:
+            NotFound: this tenant has no such batch.
+            InvalidArgument: the counts are more than its packages.
+        """
+
+    async def get_workflow(self, tenant: str, kind: WorkflowType, workflow_id: UUID) -> Workflow | None:
+        """One workflow as it stands."""
+
+    async def list_workflows(self, query: WorkflowQuery, after: Position | None, limit: int) -> list[Workflow]:
+        """Workflows that match, newest first, from right after a position."""
+
+    async def count_workflows(self, query: WorkflowQuery) -> int:
+        """How many match in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPage:
+    """Records, newest first; an empty token: there are no more."""
+
+    records: list[Summary]
+    next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowPage:
+    """Workflows, newest first, and how many there were in all when the first page was made."""
+
+    workflows: list[Workflow]
+    next_page_token: str
+    total: int
+
+
+class Metadata:
+    """The records of what was notarised, each read confined to one tenant."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def prepare(self, drafts: Sequence[Draft | NotaryError]) -> list[Outcome]:
+        """Write drafts as PENDING records: one outcome per draft, in order. What is an error already stays one."""
+        checked = [_with_its_hash(draft, index) for index, draft in enumerate(drafts)]
+        good = [draft for draft in checked if not isinstance(draft, NotaryError)]
+        outcomes: list[Outcome] = await self._store.prepare(good) if good else []
+        return _merged(checked, outcomes)
+
+    async def complete(
+        self, checkpoint: Checkpoint, completions: Sequence[Completion | NotaryError]
+    ) -> list[LogPosition | NotaryError]:
+        """Turn PENDING records into LOGGED ones: the position on record per completion, in order.
+
+        A record that is LOGGED already keeps its position.
+
+        Raises:
+            InvalidArgument: the checkpoint is not a note of this log and size.
+            FailedPrecondition: another tree of the same size is on record for this log.
+        """
+        _require_note_of(checkpoint)
+        checked = [_within(checkpoint, completion, index) for index, completion in enumerate(completions)]
+        good = [completion for completion in checked if not isinstance(completion, NotaryError)]
+        return _merged(checked, await self._store.complete(checkpoint, good) if good else [])
+
+    async def list_pending(self, limit: int, after: UUID | None, before: datetime | None) -> list[Record]:
+        """PENDING records of all tenants, oldest first; fewer than `limit`: there are no more."""
+        return await self._store.list_pending(limit, after, before)
+
+    async def get_record(self, tenant: str, receipt_id: UUID) -> Record:
+        """One record, whole. Raises NotFound where this tenant has none."""
+        return _found(await self._store.get_record(tenant, receipt_id), "no record has this receipt ID")
+
+    async def find_evidence(self, tenant: str, evidence_hash: bytes, signature: bytes = b"") -> tuple[Record, int]:
+        """The newest record of the evidence, LOGGED before PENDING, and how many there are. Raises NotFound."""
+        found = await self._store.find_evidence(tenant, evidence_hash, signature)
+        return _found(found, "no record has this evidence" + (" with this signature" if signature else ""))
+
+    async def search(self, query: Search, page_size: int, page_token: str) -> SearchPage:
+        """A page of the records that match, newest first; it may be shorter than asked for and still not the last.
+
+        Raises:
+            InvalidArgument: the token is damaged or belongs to another query.
+        """
+        token = pages.decode(page_token, query)
+        found = await self._store.search(query, token.position if token else None, page_size + 1)
+        shown = found[: min(page_size, _fitting(found))]
+        if len(shown) == len(found):
+            return SearchPage(shown, "")
+        position = Position(shown[-1].notarized_at, shown[-1].receipt_id)
+        return SearchPage(shown, pages.encode(PageToken(position), query))
+
+    async def create_batch(self, batch: Batch) -> tuple[UUID, bool]:
+        """Begin a batch, or find the one of its idempotency key; True: another request made it before.
+
+        Raises:
+            AlreadyExists: the key, or the ID, stands for something else.
+        """
+        return await self._store.create_batch(batch)
+
+    async def finish_batch(self, tenant: str, batch_id: UUID, succeeded: int, failed: int) -> None:
+        """End a batch with its counts; may be repeated, and the last word counts. Raises NotFound, InvalidArgument."""
+        await self._store.finish_batch(tenant, batch_id, succeeded, failed)
+
+    async def get_workflow(self, tenant: str, kind: WorkflowType, workflow_id: UUID) -> Workflow:
+        """One workflow as it stands. Raises NotFound where this tenant has none."""
+        return _found(await self._store.get_workflow(tenant, kind, workflow_id), "no workflow has this ID")
+
+    async def list_workflows(self, query: WorkflowQuery, page_size: int, page_token: str) -> WorkflowPage:
+        """A page of the workflows that match, newest first. The total is counted once, with the first page.
+
+        Raises:
+            InvalidArgument: the token is damaged or belongs to another query.
+        """
+        token = pages.decode(page_token, query)
+        total = token.total if token else await self._store.count_workflows(query)
+        found = await self._store.list_workflows(query, token.position if token else None, page_size + 1)
+        shown = found[:page_size]
+        if len(shown) == len(found):
+            return WorkflowPage(shown, "", total)
+        position = Position(shown[-1].created_at, shown[-1].id)
+        return WorkflowPage(shown, pages.encode(PageToken(position, total), query), total)
+
+
+def _with_its_hash(draft: Draft | NotaryError, index: int) -> Draft | NotaryError:
+    if isinstance(draft, Draft) and sha256(draft.evidence).digest() != draft.evidence_hash:
+        return InvalidArgument.field(f"drafts[{index}].evidence_hash", "must be the SHA-256 of evidence")
+    return draft
+
+
+def _require_note_of(checkpoint: Checkpoint) -> None:
+    """Root and signatures are the business of others; here the note must be of the tree that it is filed under."""
+    try:
+        lines = Note.parse(checkpoint.note).text.split("\n")
+    except NoteError as error:
+        raise InvalidArgument.field("checkpoint", str(error)) from None
+    if lines[:2] != [checkpoint.origin, str(checkpoint.tree_size)]:
+        raise InvalidArgument.field("checkpoint", "must be the note of the given origin and tree_size")
+
+
+def _within(checkpoint: Checkpoint, completion: Completion | NotaryError, index: int) -> Completion | NotaryError:
+    if isinstance(completion, Completion) and completion.log_index >= checkpoint.tree_size:
+        return InvalidArgument.field(f"completions[{index}].log_index", "must be less than tree_size")
+    return completion
+
+
+def _merged(items: Sequence[T | NotaryError], answers: Sequence[R]) -> list[R | NotaryError]:
+    """Answers to the items that are no errors, and the errors, in the items' order."""
+    remaining = iter(answers)
+    return [item if isinstance(item, NotaryError) else next(remaining) for item in items]
+
+
+def _fitting(summaries: Sequence[Summary]) -> int:
+    """How many summaries fit in a page, at least one."""
+    sizes = accumulate(_SUMMARY_BYTES + 32 * len(summary.terms.artifact_hashes) for summary in summaries)
+    return max(1, sum(size <= MAX_PAGE_BYTES for size in sizes))
+
+
+def _found(value: R | None, message: str) -> R:
+    if value is None:
+        raise NotFound(message)
+    return value

@@ -1,0 +1,83 @@
+"""The gRPC face of the metadata service: messages in, messages out. What is decided is decided in `service.py`."""
+
+from __future__ import annotations
+
+from afdp.messages.metadata import (
+    CompleteRequest,
+    CompleteResponse,
+    CreateBatchRequest,
+    CreateBatchResponse,
+    FindEvidenceRequest,
+    FindEvidenceResponse,
+    FinishBatchRequest,
+    FinishBatchResponse,
+    GetRecordRequest,
+    GetRecordResponse,
+    GetWorkflowRequest,
+    GetWorkflowResponse,
+    ListPendingRequest,
+    ListPendingResponse,
+    ListWorkflowsRequest,
+    ListWorkflowsResponse,
+    MetadataServiceBase,
+    PrepareRequest,
+    PrepareResponse,
+    SearchRecordsRequest,
+    SearchRecordsResponse,
+)
+from afdp.metadata import answers, requests
+from afdp.metadata.service import Metadata
+
+
+class MetadataServicer(MetadataServiceBase):
+    """Serves `afdp.metadata.v1.MetadataService`."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self._metadata = metadata
+
+    async def prepare(self, request: PrepareRequest) -> PrepareResponse:
+        outcomes = await self._metadata.prepare(requests.read_prepare(request))
+        return PrepareResponse(results=[answers.to_prepare_result(outcome) for outcome in outcomes])
+
+    async def complete(self, request: CompleteRequest) -> CompleteResponse:
+        checkpoint, completions = requests.read_complete(request)
+        positions = await self._metadata.complete(checkpoint, completions)
+        return CompleteResponse(results=[answers.to_complete_result(position) for position in positions])
+
+    async def list_pending(self, request: ListPendingRequest) -> ListPendingResponse:
+        records = await self._metadata.list_pending(*requests.read_list_pending(request))
+        return ListPendingResponse(records=[answers.to_record(record) for record in records])
+
+    async def get_record(self, request: GetRecordRequest) -> GetRecordResponse:
+        record = await self._metadata.get_record(*requests.read_get_record(request))
+        return GetRecordResponse(record=answers.to_record(record))
+
+    async def find_evidence(self, request: FindEvidenceRequest) -> FindEvidenceResponse:
+        record, count = await self._metadata.find_evidence(*requests.read_find_evidence(request))
+        return FindEvidenceResponse(record=answers.to_record(record), count=count)
+
+    async def search_records(self, request: SearchRecordsRequest) -> SearchRecordsResponse:
+        page = await self._metadata.search(*requests.read_search(request))
+        return SearchRecordsResponse(
+            records=[answers.to_summary(summary) for summary in page.records], next_page_token=page.next_page_token
+        )
+
+    async def create_batch(self, request: CreateBatchRequest) -> CreateBatchResponse:
+        batch_id, existing = await self._metadata.create_batch(requests.read_create_batch(request))
+        return CreateBatchResponse(batch_id=str(batch_id), existing=existing)
+
+    async def finish_batch(self, request: FinishBatchRequest) -> FinishBatchResponse:
+        await self._metadata.finish_batch(*requests.read_finish_batch(request))
+        return FinishBatchResponse()
+
+    async def get_workflow(self, request: GetWorkflowRequest) -> GetWorkflowResponse:
+        workflow = await self._metadata.get_workflow(*requests.read_get_workflow(request))
+        return GetWorkflowResponse(workflow=answers.to_workflow(workflow))
+
+    async def list_workflows(self, request: ListWorkflowsRequest) -> ListWorkflowsResponse:
+        page = await self._metadata.list_workflows(*requests.read_list_workflows(request))
+        return ListWorkflowsResponse(
+            workflows=[answers.to_workflow(workflow) for workflow in page.workflows],
+            next_page_token=page.next_page_token,
+            total_count=page.total,
+        )

@@ -1,0 +1,182 @@
+"""What the metadata service speaks of: drafts, records, log positions, workflows, and the questions asked about them.
+
+Hashes are 32 raw bytes, times are aware datetimes, IDs are UUIDs of version 7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from afdp.errors import NotaryError
+from afdp.messages.metadata import WorkflowState, WorkflowType
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who submits, as authenticated. Without authentication: an empty issuer, `anonymous` and `none`."""
+
+    tenant: str
+    issuer: str
+    subject: str
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A key under which its principal gets one answer, and the SHA-256 of what was asked for under it."""
+
+    key: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SearchTerms:
+    """What search finds a record by."""
+
+    event_type: str
+    actor_type: str
+    actor_id: str
+    timestamp_utc: datetime
+    artifact_hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A signed statement on its way into the log. `leaf_hash` is its entry's, by RFC 6962."""
+
+    receipt_id: UUID
+    submitter: Principal
+    idempotency: Idempotency | None
+    workflow_type: WorkflowType
+    batch_id: UUID | None
+    evidence: bytes
+    evidence_hash: bytes
+    terms: SearchTerms
+    statement: bytes
+    signature: bytes
+    key_id: str
+    leaf_hash: bytes
+    notarized_at: datetime
+    dedupe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The signed note of a log's tree."""
+
+    origin: str
+    tree_size: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A record that is now in the log. `proof` is its audit path: hashes of 32 bytes, concatenated."""
+
+    receipt_id: UUID
+    log_index: int
+    proof: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogPosition:
+    """Where an entry is in the log, with the proof for the tree of `checkpoint`."""
+
+    origin: str
+    log_index: int
+    tree_size: int
+    proof: bytes
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What was prepared (without `idempotency` and `dedupe`), and its place in the log once it has one."""
+
+    draft: Draft
+    log: LogPosition | None
+    logged_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The draft is on record as PENDING: go on to the log."""
+
+
+# What became of a draft: written, answered by a record from before, or refused.
+Outcome = Prepared | Record | NotaryError
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a list shows of a record; `log_index` is None while it is PENDING."""
+
+    receipt_id: UUID
+    evidence_hash: bytes
+    terms: SearchTerms
+    key_id: str
+    notarized_at: datetime
+    workflow_type: WorkflowType
+    log_index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where in a list, newest first, a page ended: the next one begins right after it."""
+
+    time: datetime
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which records of a tenant; None: any. `start_time` belongs to the span, `end_time` does not."""
+
+    tenant: str
+    evidence_hash: bytes | None = None
+    artifact_hash: bytes | None = None
+    event_type: str | None = None
+    actor_id: str | None = None
+    key_id: str | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch workflow as it begins."""
+
+    batch_id: UUID
+    submitter: Principal
+    idempotency: Idempotency | None
+    item_count: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A workflow as lists show it. Event type and actor are of simple workflows, the counts of batches."""
+
+    type: WorkflowType
+    id: UUID
+    state: WorkflowState
+    created_at: datetime
+    completed_at: datetime | None = None
+    error: str = ""
+    event_type: str = ""
+    actor_id: str = ""
+    item_count: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowQuery:
+    """Which workflows of a tenant; None: any. `start_time` belongs to the span, `end_time` does not."""
+
+    tenant: str
+    state: WorkflowState | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
