@@ -9,9 +9,9 @@ import asyncpg
 
 from afdp.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
 from afdp.metadata.postgres import idempotency
-from afdp.metadata.postgres.connections import Connection
-from afdp.metadata.postgres.errors import RETRY_AFTER
 from afdp.metadata.values import Batch, Idempotency
+from afdp.postgres import Connection
+from afdp.postgres.errors import RETRY_AFTER
 
 _CLAIM = idempotency.CLAIM.format(rows="VALUES ($2::bytea, $3::bytea, $4::uuid, true)")
 _INSERT = """

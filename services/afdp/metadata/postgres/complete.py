@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from afdp.errors import FailedPrecondition, NotaryError, NotFound
-from afdp.metadata.postgres.connections import Connection
-from afdp.metadata.postgres.errors import FOREIGN, is_refused, refusal
 from afdp.metadata.values import Checkpoint, Completion, LogPosition
+from afdp.postgres import Connection, is_refused, refusal
+from afdp.postgres.errors import FOREIGN
 
 # A note of the same tree may carry other signatures: the first one stays. One of another tree leaves `noted` empty, and
 # then nothing is written.

@@ -10,7 +10,7 @@ from prometheus_client import Gauge
 
 from afdp.errors import NotaryError
 from afdp.metadata.postgres import idempotency
-from afdp.metadata.postgres.connections import Connection, Database
+from afdp.postgres import Connection, Database
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from datetime import timedelta
 from hashlib import sha256
 from uuid import UUID
 
-from afdp.metadata.postgres.connections import Connection
 from afdp.metadata.values import Idempotency, Principal
+from afdp.postgres import Connection
 
 # Takes over a key that is past its retention ($1); a key that is still good is left alone and not returned. PostgreSQL
 # makes a concurrent writer of the same key wait until the first one is through. To be completed by a list of rows

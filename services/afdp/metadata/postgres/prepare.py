@@ -16,10 +16,10 @@ import asyncpg
 
 from afdp.errors import Aborted, AlreadyExists
 from afdp.metadata.postgres import idempotency, records
-from afdp.metadata.postgres.connections import Connection
-from afdp.metadata.postgres.errors import FOREIGN, RETRY_AFTER, is_refused, refusal
 from afdp.metadata.postgres.idempotency import Claim
 from afdp.metadata.values import Draft, Outcome, Prepared, Record
+from afdp.postgres import Connection, is_refused, refusal
+from afdp.postgres.errors import FOREIGN, RETRY_AFTER
 
 _STATEMENT = """
     WITH draft AS MATERIALIZED (

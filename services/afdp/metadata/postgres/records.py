@@ -10,8 +10,8 @@ import asyncpg
 
 from afdp.errors import ResourceExhausted
 from afdp.messages.metadata import WorkflowType
-from afdp.metadata.postgres.connections import Connection
 from afdp.metadata.values import Draft, LogPosition, Principal, Record, SearchTerms
+from afdp.postgres import Connection
 
 _WHOLE = """
     SELECT r.*, c.issuer, c.subject, c.method, c.evidence, c.statement, c.signature, c.leaf_hash,

@@ -6,9 +6,9 @@ import asyncpg
 
 from afdp.messages.metadata import WorkflowType
 from afdp.metadata.postgres.conditions import Conditions, Parameters
-from afdp.metadata.postgres.connections import Connection
 from afdp.metadata.postgres.records import to_terms
 from afdp.metadata.values import Position, Search, Summary
+from afdp.postgres import Connection
 
 # The log's index is added to the few rows of a page only.
 _PAGE = """

@@ -14,9 +14,6 @@ from afdp.messages.metadata import WorkflowType
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import batches, housekeeping, records, workflow_list
 from afdp.metadata.postgres.complete import complete
-from afdp.metadata.postgres.connections import Database, connect
-from afdp.metadata.postgres.errors import FOREIGN, translated
-from afdp.metadata.postgres.migrations import migrate
 from afdp.metadata.postgres.prepare import prepare
 from afdp.metadata.postgres.search import search
 from afdp.metadata.values import (
@@ -33,8 +30,11 @@ from afdp.metadata.values import (
     Workflow,
     WorkflowQuery,
 )
+from afdp.postgres import Database, open_database, packaged
+from afdp.postgres import migrate_database as migrate_schema
 
-_CLOSE_TIMEOUT = 5.0  # seconds
+_SCHEMA, _SERVICE = "afdp_metadata", "metadata"
+_PACKAGE = "afdp.metadata.postgres"
 
 
 class PostgresStore:
@@ -112,16 +112,17 @@ class PostgresStore:
 
 @asynccontextmanager
 async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]:
-    """The store, at once: PostgreSQL may still be away, and then every call says so until it is there.
+    """The store, after the first attempt to reach PostgreSQL: while it is away every call says so.
 
     Once it can be reached its schema is brought to this release. Beside run the counting of pending records and the
     forgetting of old idempotency keys.
     """
-    database = Database(settings, migrate)
     retention = timedelta(days=settings.idempotency_retention_days)
-    async with asyncio.TaskGroup() as tasks:
+    async with (
+        open_database(settings, _SCHEMA, _SERVICE, packaged(_PACKAGE)) as database,
+        asyncio.TaskGroup() as tasks,
+    ):
         beside = [
-            tasks.create_task(database.stay_connected()),
             tasks.create_task(housekeeping.count_pending(database, settings.pending_refresh_seconds)),
             tasks.create_task(housekeeping.forget_old_keys(database, retention)),
         ]
@@ -130,22 +131,14 @@ async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]
         finally:
             for task in beside:
                 task.cancel()
-            await database.close()
 
 
 async def migrate_database(settings: MetadataSettings) -> int:
     """The command `migrate`: brings the schema to this release, and says what it did. Gives the exit status."""
     try:
-        connection = await connect(settings)
-        try:
-            done = await migrate(connection)
-        finally:
-            await connection.close(timeout=_CLOSE_TIMEOUT)
+        done = await migrate_schema(settings, _SCHEMA, _SERVICE, packaged(_PACKAGE))
     except NotaryError as error:
         print(error, file=sys.stderr)
-        return 1
-    except FOREIGN as error:
-        print(translated(error), file=sys.stderr)
         return 1
     for migration in done:
         print(f"applied {migration.version:04d}_{migration.name}")

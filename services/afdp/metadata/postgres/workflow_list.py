@@ -8,8 +8,8 @@ import asyncpg
 
 from afdp.messages.metadata import WorkflowState, WorkflowType
 from afdp.metadata.postgres.conditions import Conditions, Parameters
-from afdp.metadata.postgres.connections import Connection
 from afdp.metadata.values import Position, Workflow, WorkflowQuery
+from afdp.postgres import Connection
 
 # A package's workflow runs until its record is in the log.
 _OF_RECORDS = """
