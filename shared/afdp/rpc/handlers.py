@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -73,8 +73,9 @@ class _Handler:
 
     async def _unary_stream(self, data: bytes, context: _Context) -> AsyncIterator[bytes]:
         async with self._call(context):
-            async for answer in self._behaviour(self._decode(data)):
-                yield self._encode(answer)
+            async with aclosing(self._behaviour(self._decode(data))) as answers:
+                async for answer in answers:
+                    yield self._encode(answer)
 
     async def _stream_unary(self, data: AsyncIterator[bytes], context: _Context) -> bytes:
         async with self._call(context):
@@ -82,8 +83,9 @@ class _Handler:
 
     async def _stream_stream(self, data: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
         async with self._call(context):
-            async for answer in self._behaviour(self._decoded(data)):
-                yield self._encode(answer)
+            async with aclosing(self._behaviour(self._decoded(data))) as answers:
+                async for answer in answers:
+                    yield self._encode(answer)
 
     async def _decoded(self, data: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for item in data:

@@ -1,0 +1,73 @@
+"""The notary process: reads its settings, connects to its peers, serves until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from afdp.messages.metadata import MetadataServiceClient
+from afdp.messages.signer import SignerServiceClient
+from afdp.messages.transparency import TransparencyServiceClient
+from afdp.notary.config import NotarySettings
+from afdp.notary.health import PeerWatch
+from afdp.notary.keys import KeyDirectory
+from afdp.notary.pipeline import Limits, Pipeline, Stages
+from afdp.notary.queue import FairQueue
+from afdp.notary.receipts import ReceiptOffice
+from afdp.notary.recovery import Recovery
+from afdp.notary.service import Notary
+from afdp.notary.servicer import NotaryServicer
+from afdp.notary.validation import Validator
+from afdp.process import run
+from afdp.rpc import GrpcCaller, open_channel, serve
+from afdp.telemetry import start_telemetry
+
+
+async def main(settings: NotarySettings) -> None:
+    """Serves until it is told to stop."""
+    async with AsyncExitStack() as stack:
+        telemetry = stack.enter_context(start_telemetry("notary", settings))
+        addresses = {
+            "signer": settings.signer_address,
+            "transparency": settings.transparency_address,
+            "metadata": settings.metadata_address,
+        }
+        channels = {
+            name: await stack.enter_async_context(open_channel(address, settings.max_message_bytes))
+            for name, address in addresses.items()
+        }
+        signer = SignerServiceClient(GrpcCaller(channels["signer"]))
+        transparency = TransparencyServiceClient(GrpcCaller(channels["transparency"]))
+        metadata = MetadataServiceClient(GrpcCaller(channels["metadata"]))
+
+        keys = KeyDirectory(signer, transparency)
+        stages = Stages(signer, metadata, transparency, keys, settings.stage_timeout_seconds)
+        recovery = Recovery(metadata, stages, settings.recovery_interval_seconds, settings.stage_timeout_seconds)
+        queue = FairQueue(settings.queue_items, settings.queue_bytes)
+        limits = Limits(settings.batch_items, settings.batch_bytes)
+        pipeline = Pipeline(queue, stages, limits, recovery.ask)
+        peers = PeerWatch(channels)
+        notary = Notary(pipeline, ReceiptOffice(keys), keys, metadata, signer)
+        servicer = NotaryServicer(notary, Validator(notary, keys), keys, peers, settings.stream_in_flight)
+
+        await stack.enter_async_context(_running(pipeline.run(), recovery.run(), peers.run()))
+        await serve(servicer, settings, telemetry, peers.check)
+
+
+@asynccontextmanager
+async def _running(*parts: Awaitable[None]) -> AsyncIterator[None]:
+    """Runs parts beside the server; they end after it, so that calls under way are finished first."""
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(_forever(part)) for part in parts]
+        yield
+        for task in running:
+            task.cancel()
+
+
+async def _forever(part: Awaitable[None]) -> None:
+    await part
+
+
+if __name__ == "__main__":
+    run(NotarySettings, main)

@@ -1,0 +1,29 @@
+"""What the notary can be told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from afdp.config import Port, Seconds, ServiceSettings
+
+
+class NotarySettings(ServiceSettings):
+    """Where its peers are, and how much it takes on."""
+
+    port: Port = 50051
+    metrics_port: Port = 9094
+
+    auth: Literal["off"] = Field("off", description="Who may call. Off: everybody, as tenant `default`, anonymously.")
+    signer_address: str = Field("127.0.0.1:50052", description="The signer's host:port.")
+    transparency_address: str = Field("127.0.0.1:50053", description="The transparency service's host:port.")
+    metadata_address: str = Field("127.0.0.1:50054", description="The metadata service's host:port.")
+
+    batch_items: int = Field(256, ge=1, le=1024, description="Most evidence packages in one batch.")
+    batch_bytes: int = Field(8 * 1024 * 1024, ge=1024 * 1024, description="Most evidence bytes in one batch.")
+    queue_items: int = Field(4096, ge=1, description="Most evidence packages that wait; more are refused (429).")
+    queue_bytes: int = Field(64 * 1024 * 1024, ge=1024 * 1024, description="Most evidence bytes that wait.")
+    stage_timeout_seconds: Seconds = Field(10.0, description="Longest wait for one stage of a batch.")
+    stream_in_flight: int = Field(256, ge=1, description="Most requests of one stream that are worked on at once.")
+    recovery_interval_seconds: Seconds = Field(15.0, description="How often unfinished records are looked for.")

@@ -1,0 +1,114 @@
+"""What the notary knows of its peers' keys: remembered, so that reading goes on while they are away."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from afdp.errors import NotaryError, Unavailable
+from afdp.formats.hashedrekord import SignatureAlgorithm
+from afdp.formats.note import VerifierKey
+from afdp.formats.trust import EvidenceKey, Log, Revocation, TrustRoot
+from afdp.messages.signer import GetPublicKeysRequest, KeyPurpose, PublicKey, SignerServiceClient
+from afdp.messages.transparency import GetLogRequest, TransparencyServiceClient
+
+FRESH = 5.0  # seconds for which keys are believed without asking again
+_TIMEOUT = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogIdentity:
+    """The log, as receipts and verifiers name it."""
+
+    trusted: Log
+    vkey: VerifierKey
+    base_url: str
+
+
+class KeyDirectory:
+    """Evidence keys by ID, and the log."""
+
+    def __init__(self, signer: SignerServiceClient, transparency: TransparencyServiceClient) -> None:
+        self._signer = signer
+        self._transparency = transparency
+        self._keys: list[PublicKey] = []
+        self._by_id: dict[str, EvidenceKey] = {}
+        self._log: LogIdentity | None = None
+        self._asked = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def evidence_key(self, key_id: str) -> EvidenceKey:
+        """One version of the evidence key.
+
+        Raises:
+            Unavailable: it is not known here, and the signer cannot be asked or does not know it either.
+        """
+        known = self._by_id.get(key_id)
+        if known is None:
+            await self._refresh()
+            known = self._by_id.get(key_id)
+        if known is None:
+            raise Unavailable("the signer does not list the key version of this record", retry_after=FRESH)
+        return known
+
+    async def log(self) -> LogIdentity:
+        """The log.
+
+        Raises:
+            Unavailable: it is not known here, and the log cannot be asked.
+        """
+        if self._log is None:
+            found = await self._transparency.get_log(GetLogRequest(), timeout=_TIMEOUT)
+            keys = await self.versions()
+            began = min(key.valid_from for key in keys if key.purpose == KeyPurpose.LOG and key.valid_from)
+            trusted = Log.of(found.origin, found.spki, began)
+            self._log = LogIdentity(trusted, trusted.vkey, found.base_url)
+        return self._log
+
+    async def versions(self) -> list[PublicKey]:
+        """Every key version, at most `FRESH` seconds old, or as last seen while the signer is away.
+
+        Raises:
+            Unavailable: none was ever seen.
+        """
+        if asyncio.get_running_loop().time() - self._asked > FRESH:
+            try:
+                await self._refresh()
+            except NotaryError:
+                if not self._keys:
+                    raise
+        return self._keys
+
+    async def trust_root(self) -> TrustRoot:
+        """What a verifier has to trust."""
+        versions = await self.versions()
+        evidence = tuple(self._by_id[key.key_id] for key in versions if key.key_id in self._by_id)
+        return TrustRoot(keys=evidence, logs=((await self.log()).trusted,))
+
+    def forget(self) -> None:
+        """Asks again next time: keys were changed through us."""
+        self._asked = float("-inf")
+
+    async def _refresh(self) -> None:
+        async with self._lock:
+            answer = await self._signer.get_public_keys(GetPublicKeysRequest(), timeout=_TIMEOUT)
+            self._keys = answer.keys
+            self._by_id = {key.key_id: _evidence_key(key) for key in answer.keys if key.purpose == KeyPurpose.EVIDENCE}
+            self._asked = asyncio.get_running_loop().time()
+
+
+def _evidence_key(key: PublicKey) -> EvidenceKey:
+    if key.valid_from is None:
+        raise Unavailable(f"the signer does not say since when {key.key_id} is valid")
+    revoked = None
+    if key.revoked and key.revoked.at:
+        revoked = Revocation(key.revoked.at, key.revoked.compromised_since, key.revoked.reason)
+    return EvidenceKey(
+        key_id=key.key_id,
+        algorithm=SignatureAlgorithm(key.algorithm),
+        spki=key.spki,
+        valid_from=key.valid_from,
+        valid_until=key.valid_until,
+        tenants=tuple(key.tenants),
+        revoked=revoked,
+    )

@@ -1,0 +1,63 @@
+"""The values that travel through the notary."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from afdp.formats.evidence import EvidencePackage
+from afdp.formats.statement import Submitter
+from afdp.messages import metadata as store
+from afdp.messages.notary import ReceiptState
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling, as authenticated, and for which tenant."""
+
+    tenant: str
+    submitter: Submitter
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedEvidence:
+    """An evidence package that was found valid, with its canonical form."""
+
+    package: EvidencePackage
+    canonical: bytes
+    hash: bytes  # SHA-256 of it
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a caller wants done with one evidence package."""
+
+    evidence: CheckedEvidence
+    principal: Principal
+    idempotency_key: str = ""
+    dedupe: bool = False
+    wait_for: ReceiptState = ReceiptState.LOGGED
+    batch_id: str = ""  # UUIDv7, or empty
+
+
+@dataclass(eq=False, slots=True)
+class Submission:
+    """An order on its way through the pipeline, and where its caller waits for the record."""
+
+    order: Order
+    outcome: asyncio.Future[store.Record] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def size(self) -> int:
+        """Its weight in the queue, in bytes."""
+        return len(self.order.evidence.canonical)
+
+    def succeed(self, record: store.Record) -> None:
+        """Gives the record to the caller, if it still waits."""
+        if not self.outcome.done():
+            self.outcome.set_result(record)
+
+    def fail(self, error: Exception) -> None:
+        """Gives the error to the caller, if it still waits."""
+        if not self.outcome.done():
+            self.outcome.set_exception(error)

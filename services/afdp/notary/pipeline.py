@@ -1,0 +1,288 @@
+"""One batch through four stages, as a unit: sign, prepare, append, complete.
+
+There is no timer: a batch starts when the last one ends, with all that arrived meanwhile. A lone caller therefore never
+waits, and under load batches grow by themselves. An item that is refused fails alone; what was prepared and then met a
+failure stays PENDING and is finished by `recovery.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import uuid_utils
+from opentelemetry import trace
+from prometheus_client import Histogram
+
+from afdp.errors import Internal, NotaryError
+from afdp.formats.statement import statement_bytes
+from afdp.messages import metadata as store
+from afdp.messages.notary import ReceiptState
+from afdp.messages.signer import SignerServiceClient, SignStatementsRequest, Statement
+from afdp.messages.transparency import AppendRequest, TransparencyServiceClient
+from afdp.notary.ids import SIMPLE_SIGNING
+from afdp.notary.keys import KeyDirectory
+from afdp.notary.model import Order, Submission
+from afdp.notary.queue import FairQueue
+from afdp.notary.receipts import Entry, log_entry
+from afdp.rpc.items import from_item
+from afdp.telemetry.context import request_id
+
+logger = logging.getLogger(__name__)
+tracer = trace.get_tracer(__name__)
+
+_sizes = Histogram(
+    "afdp_notary_batch_items", "Evidence packages in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+)
+_seconds = Histogram(
+    "afdp_notary_stage_duration_seconds",
+    "How long each stage of a batch took.",
+    ["stage"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much goes into one batch."""
+
+    items: int
+    size: int  # bytes of evidence
+
+
+class Pipeline:
+    """Takes orders, gives records."""
+
+    def __init__(self, queue: FairQueue, stages: Stages, limits: Limits, on_unfinished: Callable[[], None]) -> None:
+        self._queue = queue
+        self._stages = stages
+        self._limits = limits
+        self._on_unfinished = on_unfinished
+
+    async def notarise(self, order: Order, *, wait: bool = False) -> store.Record:
+        """The record of an order, once it has come as far as the order's `wait_for`.
+
+        With `wait`, a full queue holds the caller back instead of refusing.
+
+        Raises:
+            ResourceExhausted: the queue is full.
+            AlreadyExists: other evidence stands under this idempotency key.
+            Unavailable, DeadlineExceeded: a peer is away. It may yet be notarised; a retry with the same idempotency
+                key finds out.
+        """
+        submission = Submission(order)
+        await self._queue.put(submission, wait=wait)
+        return await submission.outcome
+
+    async def run(self) -> None:
+        """Runs batches until cancelled."""
+        while True:
+            batch = await self._queue.take(self._limits.items, self._limits.size)
+            request_id.set(f"batch-{uuid_utils.uuid7()}")
+            _sizes.observe(len(batch))
+            try:
+                with tracer.start_as_current_span("batch", attributes={"afdp.batch.items": len(batch)}):
+                    await self._run(batch)
+            except NotaryError as error:
+                logger.warning("a batch failed", extra={"fields": {"code": error.code, "reason": str(error)}})
+                _fail(batch, error)
+            except Exception:  # a fault of ours must cost this batch, not all that follow
+                logger.exception("a batch failed unexpectedly")
+                _fail(batch, Internal(f"an internal fault; the log has it under {request_id.get()}"))
+
+    async def _run(self, batch: Sequence[Submission]) -> None:
+        signed = await self._stages.sign(batch)
+        prepared = await self._stages.prepare(signed)
+        if not prepared:
+            return
+        try:
+            outcomes = await self._stages.log([each.record for each in prepared])
+            for each, outcome in zip(prepared, outcomes, strict=True):
+                each.answer(outcome)
+        except NotaryError:
+            self._on_unfinished()
+            raise
+        if any(isinstance(outcome, NotaryError) for outcome in outcomes):
+            self._on_unfinished()
+
+
+def _fail(batch: Sequence[Submission], error: NotaryError) -> None:
+    for submission in batch:
+        submission.fail(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A submission with its signed draft."""
+
+    submission: Submission
+    draft: store.Draft
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A PENDING record and all who wait for it: a retry under the same idempotency key waits for the same one."""
+
+    record: store.Record
+    submissions: list[Submission]
+
+    def answer(self, outcome: store.Record | NotaryError) -> None:
+        """Tells all who wait."""
+        for submission in self.submissions:
+            if isinstance(outcome, NotaryError):
+                submission.fail(outcome)
+            else:
+                submission.succeed(outcome)
+
+
+class Stages:
+    """The four stages, each one call to one peer."""
+
+    def __init__(
+        self,
+        signer: SignerServiceClient,
+        metadata: store.MetadataServiceClient,
+        transparency: TransparencyServiceClient,
+        keys: KeyDirectory,
+        timeout: float,
+    ) -> None:
+        self._signer = signer
+        self._metadata = metadata
+        self._transparency = transparency
+        self._keys = keys
+        self._timeout = timeout
+
+    async def sign(self, batch: Sequence[Submission]) -> list[Signed]:
+        """Stage 1: statements, signed. What the signer refuses fails here."""
+        now = datetime.now(UTC)
+        drafts = [_draft(submission.order, now) for submission in batch]
+        statements = [Statement(_tenant(draft), draft.statement) for draft in drafts]
+        with _timed("sign"):
+            answer = await self._signer.sign_statements(SignStatementsRequest(statements), timeout=self._timeout)
+        signed = []
+        for submission, draft, result in zip(batch, drafts, answer.results, strict=True):
+            if result.signature is None:
+                submission.fail(from_item(result.error) if result.error else Internal("the signer gave no signature"))
+                continue
+            draft.signature, draft.key_id = result.signature.value, result.signature.key_id
+            draft.leaf_hash = (await self._entry(draft)).leaf_hash
+            signed.append(Signed(submission, draft))
+        return signed
+
+    async def prepare(self, signed: Sequence[Signed]) -> list[Prepared]:
+        """Stage 2: PENDING records, durable. What the store refuses fails here; what it knows already is answered."""
+        if not signed:
+            return []
+        with _timed("prepare"):
+            request = store.PrepareRequest([each.draft for each in signed])
+            answer = await self._metadata.prepare(request, timeout=self._timeout)
+        pending: dict[str, Prepared] = {}
+        for each, result in zip(signed, answer.results, strict=True):
+            if result.error is not None:
+                each.submission.fail(from_item(result.error))
+                continue
+            record = result.existing or store.Record(draft=each.draft, state=store.RecordState.PENDING)
+            if record.state == store.RecordState.LOGGED:
+                each.submission.succeed(record)
+                continue
+            if each.submission.order.wait_for == ReceiptState.SIGNED:
+                each.submission.succeed(record)
+            receipt_id = record.draft.receipt_id if record.draft else ""
+            pending.setdefault(receipt_id, Prepared(record, [])).submissions.append(each.submission)
+        return list(pending.values())
+
+    async def log(self, records: Sequence[store.Record]) -> list[store.Record | NotaryError]:
+        """Stages 3 and 4: into the log, then LOGGED on record. One answer per record, in order.
+
+        May be repeated for the same records at any time, by anyone: the log appends no leaf twice, and a record that is
+        LOGGED keeps its position.
+        """
+        drafts = [record.draft or store.Draft() for record in records]
+        entries = [await self._entry(draft) for draft in drafts]
+        with _timed("append"):
+            request = AppendRequest([entry.body for entry in entries])
+            appended = await self._transparency.append(request, timeout=self._timeout)
+        outcomes: list[store.Record | NotaryError] = []
+        completions: list[store.Completion] = []
+        completed: list[int] = []
+        for index, (draft, result) in enumerate(zip(drafts, appended.results, strict=True)):
+            found = result.inclusion
+            if found is None:
+                outcomes.append(from_item(result.error) if result.error else Internal("the log gave no position"))
+                continue
+            outcomes.append(Internal("the record was not completed"))
+            completions.append(store.Completion(draft.receipt_id, found.leaf_index, found.proof))
+            completed.append(index)
+        if not completions or appended.checkpoint is None:
+            return outcomes
+        log = await self._keys.log()
+        with _timed("complete"):
+            answer = await self._metadata.complete(
+                store.CompleteRequest(
+                    origin=log.trusted.origin,
+                    tree_size=appended.checkpoint.size,
+                    checkpoint=appended.checkpoint.note,
+                    completions=completions,
+                ),
+                timeout=self._timeout,
+            )
+        for index, done in zip(completed, answer.results, strict=True):
+            if done.error is not None:
+                outcomes[index] = from_item(done.error)
+            elif done.log is not None:
+                outcomes[index] = replace(records[index], state=store.RecordState.LOGGED, log=done.log)
+        return outcomes
+
+    async def _entry(self, draft: store.Draft) -> Entry:
+        return log_entry(draft, await self._keys.evidence_key(draft.key_id))
+
+
+def _draft(order: Order, now: datetime) -> store.Draft:
+    receipt_id = str(uuid_utils.uuid7())
+    evidence, principal = order.evidence, order.principal
+    package = evidence.package
+    statement = statement_bytes(
+        evidence.canonical,
+        evidence.hash.hex(),
+        [(artifact.name, artifact.hash_sha256) for artifact in package.artifacts],
+        principal.tenant,
+        principal.submitter,
+        SIMPLE_SIGNING + receipt_id,
+        now,
+        os.urandom(32),
+    )
+    submitter = principal.submitter
+    key = order.idempotency_key
+    return store.Draft(
+        receipt_id=receipt_id,
+        submitter=store.Principal(principal.tenant, submitter.issuer, submitter.subject, submitter.method),
+        idempotency=store.Idempotency(key, evidence.hash) if key else None,
+        workflow_type=store.WorkflowType.SIMPLE_SIGNING,
+        batch_id=order.batch_id,
+        evidence=evidence.canonical,
+        evidence_hash=evidence.hash,
+        terms=store.SearchTerms(
+            event_type=package.event_type,
+            actor_type=package.actor.actor_type if package.actor else "",
+            actor_id=package.actor.id if package.actor else "",
+            timestamp_utc=package.timestamp_utc,
+            artifact_hashes=[bytes.fromhex(artifact.hash_sha256) for artifact in package.artifacts],
+        ),
+        statement=statement,
+        notarized_at=now,
+        dedupe=order.dedupe,
+    )
+
+
+def _tenant(draft: store.Draft) -> str:
+    return draft.submitter.tenant if draft.submitter else ""
+
+
+@contextmanager
+def _timed(stage: str) -> Iterator[None]:
+    with _seconds.labels(stage).time():
+        yield

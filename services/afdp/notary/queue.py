@@ -1,0 +1,86 @@
+"""The queue before the pipeline: bounded by items and bytes, and fair between tenants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from prometheus_client import Gauge
+
+from afdp.errors import ResourceExhausted
+from afdp.notary.model import Submission
+
+RETRY_AFTER = 1.0  # seconds
+
+_items = Gauge("afdp_notary_queue_items", "Evidence packages that wait for their batch.")
+_bound = Gauge("afdp_notary_queue_items_limit", "How many may wait.")
+
+
+class FairQueue:
+    """Takes submissions as they come and gives them out round-robin by tenant."""
+
+    def __init__(self, max_items: int, max_bytes: int) -> None:
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._tenants: dict[str, deque[Submission]] = {}
+        self._items = 0
+        self._bytes = 0
+        self._changed = asyncio.Condition()
+        _bound.set(max_items)
+
+    async def put(self, submission: Submission, *, wait: bool) -> None:
+        """Adds a submission.
+
+        With `wait`, a full queue holds the caller back, until the caller's own time runs out.
+
+        Raises:
+            ResourceExhausted: the queue is full, and the caller does not want to wait.
+        """
+        async with self._changed:
+            if not self._fits(submission):
+                if not wait:
+                    raise ResourceExhausted("the notary has as much work as it may queue", retry_after=RETRY_AFTER)
+                await self._changed.wait_for(lambda: self._fits(submission))
+            tenant = submission.order.principal.tenant
+            self._tenants.setdefault(tenant, deque()).append(submission)
+            self._count(1, submission.size)
+            self._changed.notify_all()
+
+    async def take(self, max_items: int, max_bytes: int) -> list[Submission]:
+        """Waits until there is work, then gives all of it, up to the bounds; at least one submission.
+
+        What its caller has given up is dropped.
+        """
+        async with self._changed:
+            taken: list[Submission] = []
+            while not taken:
+                await self._changed.wait_for(lambda: self._items)
+                taken = self._round_robin(max_items, max_bytes)
+            self._changed.notify_all()
+            return taken
+
+    def _round_robin(self, max_items: int, max_bytes: int) -> list[Submission]:
+        taken: list[Submission] = []
+        size = 0
+        while self._tenants and len(taken) < max_items:
+            tenant, waiting = next(iter(self._tenants.items()))
+            if taken and size + waiting[0].size > max_bytes:
+                break
+            submission = waiting.popleft()
+            del self._tenants[tenant]
+            if waiting:
+                self._tenants[tenant] = waiting  # to the end of the round
+            self._count(-1, -submission.size)
+            if not submission.outcome.done():
+                taken.append(submission)
+                size += submission.size
+        return taken
+
+    def _fits(self, submission: Submission) -> bool:
+        fits_bytes = not self._items or self._bytes + submission.size <= self._max_bytes
+        return self._items < self._max_items and fits_bytes
+
+    def _count(self, items: int, size: int) -> None:
+        self._items += items
+        self._bytes += size
+        _items.set(self._items)

@@ -1,0 +1,116 @@
+"""From a record to the receipt that leaves: assembled in one place, and checked on the way out.
+
+The same record gives the same bytes whether it was notarised a moment or a year ago.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+
+from prometheus_client import Counter
+
+from afdp.errors import DataLoss
+from afdp.formats.bundle import LogEntry, bundle_json
+from afdp.formats.dsse import IN_TOTO_PAYLOAD_TYPE, pae
+from afdp.formats.encoding import b64
+from afdp.formats.hashedrekord import entry_body, key_hint
+from afdp.formats.merkle import HASH_SIZE, leaf_hash
+from afdp.formats.trust import EvidenceKey
+from afdp.messages.metadata import Draft, LogPosition, Record, RecordState
+from afdp.messages.notary import NotarizationReceipt, ReceiptState
+from afdp.notary.keys import KeyDirectory, LogIdentity
+from afdp.verify.log import check_checkpoint, check_inclusion, signed_checkpoint
+from afdp.verify.result import NotVerifiedError
+
+_failures = Counter("afdp_notary_release_failures", "Receipts that were held back because a check failed; stays zero.")
+_hint = lru_cache(maxsize=256)(key_hint)
+
+
+class ReceiptOffice:
+    """Turns records into receipts. No receipt leaves that it has not checked."""
+
+    def __init__(self, keys: KeyDirectory) -> None:
+        self._keys = keys
+
+    async def receipt(self, record: Record) -> NotarizationReceipt:
+        """The receipt of a record.
+
+        Raises:
+            DataLoss: leaf hash, inclusion proof or checkpoint do not hold; the receipt stays here.
+            Unavailable: a key it needs is not known.
+        """
+        draft = _draft(record)
+        key = await self._keys.evidence_key(draft.key_id)
+        log = await self._keys.log()
+        entry = log_entry(draft, key)
+        if record.state != RecordState.LOGGED or record.log is None:
+            return _receipt(draft, key, log, ReceiptState.SIGNED, None, entry)
+        located = _checked(draft, record.log, log, entry)
+        return _receipt(draft, key, log, ReceiptState.LOGGED, located, entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A log entry's bytes and their leaf hash."""
+
+    body: bytes
+    leaf_hash: bytes
+
+
+def log_entry(draft: Draft, key: EvidenceKey) -> Entry:
+    """The entry of a signed statement: the same bytes for the same draft, always."""
+    digest = sha256(pae(IN_TOTO_PAYLOAD_TYPE, draft.statement)).digest()
+    body = entry_body(digest, draft.signature, key.spki, key.algorithm)
+    return Entry(body, leaf_hash(body))
+
+
+def _draft(record: Record) -> Draft:
+    if record.draft is None or record.draft.notarized_at is None:
+        raise _withheld("the record is not whole")
+    return record.draft
+
+
+def _checked(draft: Draft, position: LogPosition, log: LogIdentity, entry: Entry) -> LogEntry:
+    if draft.leaf_hash != entry.leaf_hash:
+        raise _withheld("the leaf hash on record is not that of the entry")
+    try:
+        located = LogEntry(
+            log_index=position.log_index,
+            log_id=log.trusted.log_id,
+            body=entry.body,
+            tree_size=position.tree_size,
+            root_hash=signed_checkpoint(position.checkpoint, log.vkey).root,
+            hashes=[position.proof[at : at + HASH_SIZE] for at in range(0, len(position.proof), HASH_SIZE)],
+            checkpoint=position.checkpoint,
+        )
+        check_inclusion(located)
+        check_checkpoint(located, log.vkey)
+    except NotVerifiedError as error:
+        raise _withheld(error.reason) from None
+    return located
+
+
+def _receipt(
+    draft: Draft, key: EvidenceKey, log: LogIdentity, state: ReceiptState, located: LogEntry | None, entry: Entry
+) -> NotarizationReceipt:
+    hint = _hint(key.spki)
+    return NotarizationReceipt(
+        evidence_package_hash=draft.evidence_hash.hex(),
+        rekor_log_id=entry.leaf_hash.hex(),
+        rekor_server_url=log.base_url,
+        signature_b64=b64(draft.signature),
+        public_key_b64=b64(key.spki),
+        integrated_time=int(draft.notarized_at.timestamp()) if draft.notarized_at else 0,
+        log_index=located.log_index if located else 0,
+        receipt_id=draft.receipt_id,
+        state=state,
+        key_id=draft.key_id,
+        bundle=bundle_json(hint=hint, payload=draft.statement, signature=draft.signature, entry=located),
+    )
+
+
+def _withheld(reason: str) -> DataLoss:
+    _failures.inc()
+    return DataLoss(f"the receipt is withheld: {reason}; an operator is needed")

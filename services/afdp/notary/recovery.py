@@ -1,0 +1,89 @@
+"""Finishing what a failure left between two stages.
+
+A PENDING record is signed and durable; whether its leaf is in the log is not known. The log is asked to append it,
+which it does only where the leaf is absent, and the record is completed. Nothing is ever signed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+
+import uuid_utils
+from prometheus_client import Counter
+
+from afdp.errors import NotaryError
+from afdp.messages.metadata import ListPendingRequest, MetadataServiceClient, Record
+from afdp.notary.pipeline import Stages
+from afdp.telemetry.context import request_id
+
+logger = logging.getLogger(__name__)
+
+PAGE = 256
+GRACE = timedelta(seconds=2)  # a batch under way needs no help
+RETRY = 1.0  # seconds
+
+_recovered = Counter("afdp_notary_recovered_records", "PENDING records that recovery has completed.")
+_stuck = Counter("afdp_notary_recovery_failures", "PENDING records that recovery could not complete, each time.")
+
+
+class Recovery:
+    """Looks for PENDING records at the start, after a failure, and now and then for what another notary left."""
+
+    def __init__(self, metadata: MetadataServiceClient, stages: Stages, interval: float, timeout: float) -> None:
+        self._metadata = metadata
+        self._stages = stages
+        self._interval = interval
+        self._timeout = timeout
+        self._asked = asyncio.Event()
+
+    def ask(self) -> None:
+        """Says that a batch left something unfinished."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Recovers until cancelled."""
+        cutoff = datetime.now(UTC)  # at the start nothing is under way in this process
+        while True:
+            request_id.set(f"recovery-{uuid_utils.uuid7()}")
+            try:
+                clean = await self._recover(cutoff)
+            except NotaryError as error:
+                logger.info("recovery waits", extra={"fields": {"code": error.code, "reason": str(error)}})
+                clean = False
+            if clean:
+                await self._until_asked(self._interval)
+            await asyncio.sleep(RETRY)
+            cutoff = datetime.now(UTC) - GRACE
+
+    async def _until_asked(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._asked.wait()
+        except TimeoutError:
+            return
+        self._asked.clear()
+        await asyncio.sleep(GRACE.total_seconds())
+
+    async def _recover(self, before: datetime) -> bool:
+        """One pass over all PENDING records; whether none is left."""
+        after, clean = "", True
+        while True:
+            request = ListPendingRequest(page_size=PAGE, after_receipt_id=after, before=before)
+            records = (await self._metadata.list_pending(request, timeout=self._timeout)).records
+            if not records:
+                return clean
+            clean = await self._finish(records) and clean
+            after = records[-1].draft.receipt_id if records[-1].draft else ""
+
+    async def _finish(self, records: list[Record]) -> bool:
+        outcomes = await self._stages.log(records)
+        failed = [outcome for outcome in outcomes if isinstance(outcome, NotaryError)]
+        _recovered.inc(len(outcomes) - len(failed))
+        _stuck.inc(len(failed))
+        for error in failed:
+            logger.error("a record cannot be completed", extra={"fields": {"code": error.code, "reason": str(error)}})
+        if len(outcomes) > len(failed):
+            logger.info("records recovered", extra={"fields": {"records": len(outcomes) - len(failed)}})
+        return not failed

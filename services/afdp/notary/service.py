@@ -1,0 +1,279 @@
+"""What the notary promises: every decision of the public API.
+
+Knows evidence, receipts and who may see them. Knows no gRPC and no SQL; its peers are the generated clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+
+import uuid_utils
+
+from afdp.errors import InvalidArgument, NotaryError, NotFound
+from afdp.messages import metadata as store
+from afdp.messages import signer as keyring
+from afdp.messages.notary import NotarizationReceipt, ReceiptState
+from afdp.notary.ids import BATCH_SIGNING, parse_hash, parse_workflow_id, require_uuid
+from afdp.notary.keys import KeyDirectory
+from afdp.notary.model import CheckedEvidence, Order, Principal
+from afdp.notary.pipeline import Pipeline
+from afdp.notary.receipts import ReceiptOffice
+
+MAX_BATCH = 1000
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+MAX_PAGE = 1000
+DEFAULT_PAGE = 50
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_READ_TIMEOUT = 10.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Notarised:
+    """A receipt and its workflow."""
+
+    workflow: store.Workflow
+    receipt: NotarizationReceipt
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch and what became of its items, in order."""
+
+    batch_id: str
+    results: list[Notarised | NotaryError]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list."""
+
+    size: int
+    token: str
+
+    @classmethod
+    def of(cls, size: int, token: str) -> Page:
+        """The page that a request asks for.
+
+        Raises:
+            InvalidArgument: its size is out of range.
+        """
+        if not 0 <= size <= MAX_PAGE:
+            raise InvalidArgument.field("page_size", f"must be 0 to {MAX_PAGE}")
+        return cls(size or DEFAULT_PAGE, token)
+
+
+class Notary:
+    """The public service."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        office: ReceiptOffice,
+        keys: KeyDirectory,
+        metadata: store.MetadataServiceClient,
+        signer: keyring.SignerServiceClient,
+    ) -> None:
+        self._pipeline = pipeline
+        self._office = office
+        self._keys = keys
+        self._metadata = metadata
+        self._signer = signer
+
+    # --- notarising ---------------------------------------------------------------------------------------------------
+
+    async def sign(self, order: Order, *, wait: bool = False) -> Notarised:
+        """Notarises one evidence package. With `wait`, a full queue holds the caller back instead of refusing.
+
+        Raises:
+            InvalidArgument: the order asks for what there is not.
+            AlreadyExists: other evidence stands under this idempotency key.
+            ResourceExhausted: the queue is full.
+            Unavailable, DeadlineExceeded: a retry with the same idempotency key finds out what became of it.
+        """
+        _check_order(order)
+        return await self._notarised(await self._pipeline.notarise(order, wait=wait))
+
+    async def sign_batch(
+        self,
+        evidence: Sequence[CheckedEvidence | NotaryError],
+        principal: Principal,
+        wait_for: ReceiptState,
+        idempotency_key: str,
+    ) -> Batch:
+        """Notarises many packages; each fails alone. Item `i` has the idempotency key `key/i`."""
+        _check_batch(evidence, idempotency_key)
+        fingerprint = sha256(b"".join(_fingerprint(each) for each in evidence)).digest()
+        request = store.CreateBatchRequest(
+            batch_id=str(uuid_utils.uuid7()),
+            submitter=_submitter(principal),
+            idempotency=store.Idempotency(idempotency_key, fingerprint) if idempotency_key else None,
+            item_count=len(evidence),
+            created_at=datetime.now(UTC),
+        )
+        batch_id = (await self._metadata.create_batch(request, timeout=_READ_TIMEOUT)).batch_id
+        orders = [
+            each
+            if isinstance(each, NotaryError)
+            else Order(
+                each, principal, f"{idempotency_key}/{index}" if idempotency_key else "", False, wait_for, batch_id
+            )
+            for index, each in enumerate(evidence)
+        ]
+        results = await asyncio.gather(*(self._item(order) for order in orders))
+        failed = sum(isinstance(result, NotaryError) for result in results)
+        ended = store.FinishBatchRequest(batch_id, principal.tenant, len(results) - failed, failed)
+        await self._metadata.finish_batch(ended, timeout=_READ_TIMEOUT)
+        return Batch(BATCH_SIGNING + batch_id, list(results))
+
+    async def _item(self, order: Order | NotaryError) -> Notarised | NotaryError:
+        if isinstance(order, NotaryError):
+            return order
+        try:
+            return await self.sign(order, wait=True)
+        except NotaryError as error:
+            return error
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def receipt(self, principal: Principal, receipt_id: str) -> NotarizationReceipt:
+        """A receipt by its ID, as it stands now."""
+        return await self._office.receipt(await self._record(principal, require_uuid("receipt_id", receipt_id)))
+
+    async def workflow(self, principal: Principal, workflow_id: str) -> tuple[store.Workflow, store.Record | None]:
+        """Where a workflow stands, with its record if it is one of a single receipt."""
+        kind, identifier = parse_workflow_id(workflow_id)
+        request = store.GetWorkflowRequest(principal.tenant, kind, identifier)
+        found = (await self._metadata.get_workflow(request, timeout=_READ_TIMEOUT)).workflow
+        if found is None:
+            raise NotFound("there is no such workflow")
+        record = await self._record(principal, identifier) if kind == store.WorkflowType.SIMPLE_SIGNING else None
+        return found, record
+
+    async def workflow_receipt(self, principal: Principal, workflow_id: str) -> NotarizationReceipt | None:
+        """The receipt that a workflow made; None where it makes none, such as a batch, or there is no such workflow."""
+        kind, identifier = parse_workflow_id(workflow_id)
+        if kind != store.WorkflowType.SIMPLE_SIGNING:
+            return None
+        try:
+            return await self._office.receipt(await self._record(principal, identifier))
+        except NotFound:
+            return None
+
+    async def workflows(
+        self,
+        principal: Principal,
+        page: Page,
+        state: store.WorkflowState,
+        start: datetime | None,
+        end: datetime | None,
+    ) -> store.ListWorkflowsResponse:
+        """Workflows, newest first."""
+        request = store.ListWorkflowsRequest(principal.tenant, page.size, page.token, state, start, end)
+        return await self._metadata.list_workflows(request, timeout=_READ_TIMEOUT)
+
+    async def evidence(self, principal: Principal, hash_hex: str) -> tuple[store.Record, NotarizationReceipt, int]:
+        """The newest record of an evidence hash, its receipt, and how many there are."""
+        wanted = parse_hash("evidence_package_hash", hash_hex)
+        record, count = await self._find(principal, wanted, b"")
+        return record, await self._office.receipt(record), count
+
+    async def record_of(self, principal: Principal, evidence_hash: bytes, signature: bytes) -> store.Record:
+        """The record of this evidence with this signature.
+
+        Raises:
+            NotFound: the tenant has none.
+        """
+        record, _ = await self._find(principal, evidence_hash, signature)
+        return record
+
+    async def search(self, principal: Principal, request: store.SearchRecordsRequest) -> store.SearchRecordsResponse:
+        """Records by what is known of them, newest first, of the caller's tenant whatever the request says."""
+        request.tenant = principal.tenant
+        return await self._metadata.search_records(request, timeout=_READ_TIMEOUT)
+
+    async def office_receipt(self, record: store.Record) -> NotarizationReceipt:
+        """The receipt of a record."""
+        return await self._office.receipt(record)
+
+    # --- keys ---------------------------------------------------------------------------------------------------------
+
+    async def keys(self) -> list[keyring.PublicKey]:
+        """Every key version that ever signed."""
+        return await self._keys.versions()
+
+    async def rotate_key(self, purpose: keyring.KeyPurpose) -> keyring.PublicKey:
+        """A new version of a key, which signs from now on."""
+        answer = await self._signer.rotate_key(keyring.RotateKeyRequest(purpose), timeout=_READ_TIMEOUT)
+        self._keys.forget()
+        return answer.key or keyring.PublicKey()
+
+    async def revoke_key(self, key_id: str, compromised_since: datetime | None, reason: str) -> keyring.PublicKey:
+        """Records that a key version is not to be trusted any more."""
+        request = keyring.RevokeKeyRequest(key_id, compromised_since, reason)
+        answer = await self._signer.revoke_key(request, timeout=_READ_TIMEOUT)
+        self._keys.forget()
+        return answer.key or keyring.PublicKey()
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    async def _notarised(self, record: store.Record) -> Notarised:
+        draft = record.draft or store.Draft()
+        logged = record.state == store.RecordState.LOGGED
+        workflow = store.Workflow(
+            type=store.WorkflowType.SIMPLE_SIGNING,
+            id=draft.receipt_id,
+            state=store.WorkflowState.COMPLETED if logged else store.WorkflowState.RUNNING,
+        )
+        return Notarised(workflow, await self._office.receipt(record))
+
+    async def _record(self, principal: Principal, receipt_id: str) -> store.Record:
+        request = store.GetRecordRequest(principal.tenant, receipt_id)
+        found = (await self._metadata.get_record(request, timeout=_READ_TIMEOUT)).record
+        if found is None:
+            raise NotFound("there is no such receipt")
+        return found
+
+    async def _find(self, principal: Principal, evidence_hash: bytes, signature: bytes) -> tuple[store.Record, int]:
+        request = store.FindEvidenceRequest(principal.tenant, evidence_hash, signature)
+        found = await self._metadata.find_evidence(request, timeout=_READ_TIMEOUT)
+        if found.record is None:
+            raise NotFound("there is no such evidence")
+        return found.record, found.count
+
+
+def _check_order(order: Order) -> None:
+    if order.idempotency_key:
+        check_idempotency_key(order.idempotency_key)
+    if order.wait_for not in (ReceiptState.SIGNED, ReceiptState.LOGGED):
+        raise InvalidArgument.field("wait_for", "must be signed or logged: no witnesses are configured")
+
+
+def check_idempotency_key(key: str) -> None:
+    """Refuses a key that is not 1 to 255 printable ASCII characters."""
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidArgument.field("idempotency_key", "must be 1 to 255 printable ASCII characters")
+
+
+def _check_batch(evidence: Sequence[CheckedEvidence | NotaryError], idempotency_key: str) -> None:
+    if not 1 <= len(evidence) <= MAX_BATCH:
+        raise InvalidArgument.field("evidence_packages", f"must be 1 to {MAX_BATCH} packages")
+    size = sum(len(each.canonical) for each in evidence if isinstance(each, CheckedEvidence))
+    if size > MAX_BATCH_BYTES:
+        raise InvalidArgument.field("evidence_packages", f"has {size} bytes, at most {MAX_BATCH_BYTES} are allowed")
+    if idempotency_key:
+        check_idempotency_key(f"{idempotency_key}/{MAX_BATCH - 1}")
+
+
+def _fingerprint(evidence: CheckedEvidence | NotaryError) -> bytes:
+    return evidence.hash if isinstance(evidence, CheckedEvidence) else sha256(str(evidence).encode()).digest()
+
+
+def _submitter(principal: Principal) -> store.Principal:
+    submitter = principal.submitter
+    return store.Principal(principal.tenant, submitter.issuer, submitter.subject, submitter.method)

@@ -1,0 +1,267 @@
+"""Messages in, messages out. Whatever is decided is decided in `service.py` and `validation.py`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from afdp.errors import InvalidArgument, NotaryError, Unavailable
+from afdp.formats.hashedrekord import key_hint
+from afdp.formats.pem import spki_pem
+from afdp.formats.statement import ANONYMOUS, DEFAULT_TENANT
+from afdp.formats.trust import trust_files
+from afdp.messages import metadata as store
+from afdp.messages import notary as pb
+from afdp.messages import signer as keyring
+from afdp.notary.evidence import checked, to_message
+from afdp.notary.health import PeerWatch
+from afdp.notary.ids import NAMES, PREFIXES, SIMPLE_SIGNING, parse_hash
+from afdp.notary.keys import KeyDirectory
+from afdp.notary.model import CheckedEvidence, Order, Principal
+from afdp.notary.service import Notarised, Notary, Page
+from afdp.notary.streams import answer_each
+from afdp.notary.validation import Validator
+from afdp.rpc.codec import WireStruct
+from afdp.rpc.items import to_item
+from afdp.version import VERSION
+
+# Authentication is off: everybody is this one.
+_ANYBODY = Principal(DEFAULT_TENANT, ANONYMOUS)
+
+
+class NotaryServicer(pb.NotaryServiceBase):
+    """afdp.notary.v1.NotaryService."""
+
+    def __init__(
+        self, notary: Notary, validator: Validator, keys: KeyDirectory, peers: PeerWatch, stream_in_flight: int
+    ) -> None:
+        self._notary = notary
+        self._validator = validator
+        self._keys = keys
+        self._peers = peers
+        self._stream_in_flight = stream_in_flight
+
+    # --- notarising ---------------------------------------------------------------------------------------------------
+
+    async def sign_evidence(self, request: pb.SignEvidenceRequest) -> pb.SignEvidenceResponse:
+        return _signed(await self._notary.sign(_order(request)))
+
+    async def sign_evidence_batch(self, request: pb.SignEvidenceBatchRequest) -> pb.SignEvidenceBatchResponse:
+        evidence = [
+            _checked_item(message, f"evidence_packages[{index}]")
+            for index, message in enumerate(request.evidence_packages)
+        ]
+        wait_for = request.wait_for or pb.ReceiptState.LOGGED
+        batch = await self._notary.sign_batch(evidence, _ANYBODY, wait_for, request.idempotency_key)
+        results = [_item(result) for result in batch.results]
+        any_good = any(result.receipt is not None for result in results)
+        status = pb.WorkflowStatus.COMPLETED if any_good else pb.WorkflowStatus.FAILED
+        return pb.SignEvidenceBatchResponse(batch_workflow_id=batch.batch_id, results=results, status=status)
+
+    def sign_evidence_stream(
+        self, requests: AsyncIterator[pb.SignEvidenceStreamRequest]
+    ) -> AsyncIterator[pb.SignEvidenceStreamResponse]:
+        return answer_each(requests, self._stream_answer, self._stream_in_flight)
+
+    async def _stream_answer(self, request: pb.SignEvidenceStreamRequest) -> pb.SignEvidenceStreamResponse:
+        try:
+            if request.request is None:
+                raise InvalidArgument.field("request", "is missing")
+            signed = await self._notary.sign(_order(request.request), wait=True)
+        except NotaryError as error:
+            return pb.SignEvidenceStreamResponse(sequence=request.sequence, error=to_item(error))
+        return pb.SignEvidenceStreamResponse(sequence=request.sequence, response=_signed(signed))
+
+    async def validate_evidence(self, request: pb.ValidateEvidenceRequest) -> pb.ValidateEvidenceResponse:
+        evidence = checked(request.evidence_package, "evidence_package")
+        return await self._validator.validate(_ANYBODY, evidence, request.signature)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def get_evidence(self, request: pb.GetEvidenceRequest) -> pb.GetEvidenceResponse:
+        record, receipt, count = await self._notary.evidence(_ANYBODY, request.evidence_package_hash)
+        package = to_message(record.draft.evidence) if record.draft else None
+        return pb.GetEvidenceResponse(evidence_package=package, receipt=receipt, receipt_count=count)
+
+    async def search_evidence(self, request: pb.SearchEvidenceRequest) -> pb.SearchEvidenceResponse:
+        page = Page.of(request.page_size, request.page_token)
+        wanted = store.SearchRecordsRequest(
+            page_size=page.size,
+            page_token=page.token,
+            evidence_hash=_optional_hash("evidence_package_hash", request.evidence_package_hash),
+            artifact_hash=_optional_hash("artifact_hash", request.artifact_hash),
+            event_type=request.event_type,
+            actor_id=request.actor_id,
+            start_time=request.start_time,
+            end_time=request.end_time,
+        )
+        found = await self._notary.search(_ANYBODY, wanted)
+        return pb.SearchEvidenceResponse([_summary(each) for each in found.records], found.next_page_token)
+
+    async def get_workflow_status(self, request: pb.GetWorkflowStatusRequest) -> pb.GetWorkflowStatusResponse:
+        workflow, record = await self._notary.workflow(_ANYBODY, request.workflow_id)
+        return pb.GetWorkflowStatusResponse(
+            workflow_id=request.workflow_id,
+            status=pb.WorkflowStatus(workflow.state),
+            created_at=workflow.created_at,
+            completed_at=workflow.completed_at,
+            error_message=workflow.error,
+            result=WireStruct.of(_result(workflow, record)),
+        )
+
+    async def get_notarization_receipt(
+        self, request: pb.GetNotarizationReceiptRequest
+    ) -> pb.GetNotarizationReceiptResponse:
+        receipt = await self._notary.workflow_receipt(_ANYBODY, request.workflow_id)
+        return pb.GetNotarizationReceiptResponse(receipt=receipt, found=receipt is not None)
+
+    async def list_workflows(self, request: pb.ListWorkflowsRequest) -> pb.ListWorkflowsResponse:
+        page = Page.of(request.page_size, request.page_token)
+        if request.status_filter not in pb.WorkflowStatus.__members__.values():
+            raise InvalidArgument.field("status_filter", "is not known")
+        state = store.WorkflowState(request.status_filter)
+        found = await self._notary.workflows(_ANYBODY, page, state, request.start_time, request.end_time)
+        return pb.ListWorkflowsResponse(
+            workflows=[_workflow(each) for each in found.workflows],
+            next_page_token=found.next_page_token,
+            total_count=min(found.total_count, 2**31 - 1),
+        )
+
+    async def get_receipt(self, request: pb.GetReceiptRequest) -> pb.GetReceiptResponse:
+        return pb.GetReceiptResponse(receipt=await self._notary.receipt(_ANYBODY, request.receipt_id))
+
+    # --- keys and trust -----------------------------------------------------------------------------------------------
+
+    async def list_keys(self, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
+        return pb.ListKeysResponse([_key(key) for key in await self._notary.keys()])
+
+    async def rotate_key(self, request: pb.RotateKeyRequest) -> pb.RotateKeyResponse:
+        if request.purpose not in pb.KeyPurpose.__members__.values():
+            raise InvalidArgument.field("purpose", "is not known")
+        purpose = keyring.KeyPurpose(request.purpose)
+        return pb.RotateKeyResponse(_key(await self._notary.rotate_key(purpose)))
+
+    async def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
+        revoked = await self._notary.revoke_key(request.key_id, request.compromised_since, request.reason)
+        return pb.RevokeKeyResponse(_key(revoked))
+
+    async def list_affected_receipts(self, request: pb.ListAffectedReceiptsRequest) -> pb.ListAffectedReceiptsResponse:
+        if not request.key_id:
+            raise InvalidArgument.field("key_id", "must not be empty")
+        page = Page.of(request.page_size, request.page_token)
+        wanted = store.SearchRecordsRequest(
+            page_size=page.size, page_token=page.token, key_id=request.key_id, start_time=request.since
+        )
+        found = await self._notary.search(_ANYBODY, wanted)
+        return pb.ListAffectedReceiptsResponse([_affected(each) for each in found.records], found.next_page_token)
+
+    async def get_trust_root(self, request: pb.GetTrustRootRequest) -> pb.GetTrustRootResponse:
+        files = trust_files(await self._keys.trust_root())
+        return pb.GetTrustRootResponse([pb.TrustFile(name, content) for name, content in files.items()])
+
+    async def health_check(self, request: pb.HealthRequest) -> pb.HealthResponse:
+        peers = await self._peers.peers()
+        away = [f"{peer.name} {peer.error}" for peer in peers if not peer.healthy]
+        reads = all(peer.healthy for peer in peers if peer.name == "metadata")
+        if away and (request.writes or not reads):
+            raise Unavailable("; ".join(away), retry_after=1.0)
+        return pb.HealthResponse(
+            status="degraded" if away else "healthy",
+            version=VERSION,
+            uptime_seconds=int(self._peers.uptime),
+            dependencies=[
+                pb.DependencyStatus(peer.name, peer.healthy, round(peer.response_time * 1000), peer.error)
+                for peer in peers
+            ],
+        )
+
+
+def _order(request: pb.SignEvidenceRequest) -> Order:
+    return Order(
+        evidence=checked(request.evidence_package, "evidence_package"),
+        principal=_ANYBODY,
+        idempotency_key=request.idempotency_key,
+        dedupe=request.dedupe,
+        wait_for=request.wait_for or pb.ReceiptState.LOGGED,
+    )
+
+
+def _checked_item(message: pb.EvidencePackage, field: str) -> CheckedEvidence | NotaryError:
+    try:
+        return checked(message, field)
+    except NotaryError as error:
+        return error
+
+
+def _signed(result: Notarised) -> pb.SignEvidenceResponse:
+    workflow_id = SIMPLE_SIGNING + result.workflow.id
+    status = pb.WorkflowStatus(result.workflow.state)
+    return pb.SignEvidenceResponse(workflow_id=workflow_id, receipt=result.receipt, status=status)
+
+
+def _item(result: Notarised | NotaryError) -> pb.SignEvidenceResponse:
+    if isinstance(result, NotaryError):
+        return pb.SignEvidenceResponse(status=pb.WorkflowStatus.FAILED, error=to_item(result))
+    return _signed(result)
+
+
+def _optional_hash(field: str, text: str) -> bytes:
+    return parse_hash(field, text) if text else b""
+
+
+def _summary(record: store.RecordSummary) -> pb.EvidenceSummary:
+    terms = record.terms or store.SearchTerms()
+    logged = record.state == store.RecordState.LOGGED
+    return pb.EvidenceSummary(
+        evidence_package_hash=record.evidence_hash.hex(),
+        receipt_id=record.receipt_id,
+        workflow_id=PREFIXES.get(record.workflow_type, SIMPLE_SIGNING) + record.receipt_id,
+        event_type=terms.event_type,
+        actor_id=terms.actor_id,
+        timestamp_utc=terms.timestamp_utc,
+        notarized_at=record.notarized_at,
+        state=pb.ReceiptState.LOGGED if logged else pb.ReceiptState.SIGNED,
+    )
+
+
+def _result(workflow: store.Workflow, record: store.Record | None) -> dict[str, object]:
+    if record is None or record.draft is None:
+        return {"items": workflow.item_count, "succeeded": workflow.succeeded, "failed": workflow.failed}
+    found: dict[str, object] = {
+        "receipt_id": record.draft.receipt_id,
+        "evidence_package_hash": record.draft.evidence_hash.hex(),
+    }
+    if record.log is not None:
+        found["log_index"] = record.log.log_index
+    return found
+
+
+def _workflow(workflow: store.Workflow) -> pb.WorkflowSummary:
+    return pb.WorkflowSummary(
+        workflow_id=PREFIXES[workflow.type] + workflow.id,
+        workflow_type=NAMES[workflow.type],
+        status=pb.WorkflowStatus(workflow.state),
+        created_at=workflow.created_at,
+        completed_at=workflow.completed_at,
+        event_type=workflow.event_type,
+        actor_id=workflow.actor_id,
+    )
+
+
+def _affected(record: store.RecordSummary) -> pb.AffectedReceipt:
+    return pb.AffectedReceipt(record.receipt_id, record.evidence_hash.hex(), record.notarized_at, record.log_index)
+
+
+def _key(key: keyring.PublicKey) -> pb.Key:
+    revoked = key.revoked
+    return pb.Key(
+        key_id=key.key_id,
+        purpose=pb.KeyPurpose(key.purpose),
+        algorithm=key.algorithm,
+        hint=key_hint(key.spki),
+        public_key_pem=spki_pem(key.spki),
+        valid_from=key.valid_from,
+        valid_until=key.valid_until,
+        tenants=key.tenants,
+        revoked=pb.KeyRevocation(revoked.at, revoked.compromised_since, revoked.reason) if revoked else None,
+        current=key.current,
+    )
