@@ -1,0 +1,27 @@
+"""The gateway process: reads its settings, builds its parts, serves until it is told to stop."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from afdp.gateway.app import build_app
+from afdp.gateway.config import GatewaySettings
+from afdp.gateway.descriptors import load_api
+from afdp.gateway.log_proxy import open_log_proxy
+from afdp.gateway.server import HttpServer
+from afdp.gateway.upstream import open_upstream
+from afdp.process import run
+from afdp.telemetry import start_telemetry
+
+
+async def main(settings: GatewaySettings) -> None:
+    """Serves HTTP until SIGTERM or SIGINT."""
+    async with AsyncExitStack() as stack:
+        stack.enter_context(start_telemetry("gateway", settings))
+        upstream = await stack.enter_async_context(open_upstream(settings.notary_address, settings.max_message_bytes))
+        log = await stack.enter_async_context(open_log_proxy(str(settings.log_url)))
+        await HttpServer(build_app(settings, load_api(), upstream, log), settings).serve()
+
+
+if __name__ == "__main__":
+    run(GatewaySettings, main)

@@ -1,0 +1,87 @@
+"""The application: its routes, and how its errors are answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from afdp.errors import Internal, NotaryError, NotFound
+from afdp.gateway.body import BodyReader
+from afdp.gateway.config import GatewaySettings
+from afdp.gateway.descriptors import Api
+from afdp.gateway.docs import documentation
+from afdp.gateway.edge import Edge
+from afdp.gateway.exchange import exchange_of
+from afdp.gateway.health import health, judge_readiness
+from afdp.gateway.log_proxy import LogProxy
+from afdp.gateway.problems import MethodNotAllowed, ProblemResponse
+from afdp.gateway.transcoder import Limits, Transcoder
+from afdp.gateway.upstream import Upstream
+
+
+def build_app(settings: GatewaySettings, api: Api, upstream: Upstream, log: LogProxy) -> ASGIApp:
+    """Everything that answers under the gateway's port."""
+    bodies = BodyReader(settings.max_body_bytes, settings.max_buffered_bytes, settings.request_timeout_seconds)
+    limits = Limits(
+        message_bytes=settings.max_message_bytes,
+        timeout=settings.request_timeout_seconds,
+        timeouts={"HealthCheck": settings.ready_timeout_seconds},
+    )
+    routes = [
+        Transcoder(api, upstream, bodies, limits, {"HealthCheck": judge_readiness}),
+        _page("/health", health),
+        _page("/metrics", metrics),
+        log.route(),
+        *(_page(path, serve) for path, serve in documentation(api).items()),
+    ]
+    handlers = {NotaryError: _notary_error, HTTPException: _http_error, Exception: _unexpected}
+    return Edge(
+        Starlette(routes=routes, exception_handlers=handlers),
+        max_in_flight=settings.max_in_flight,
+        access_log=settings.access_log,
+    )
+
+
+async def metrics(request: Request) -> Response:
+    """What Prometheus scrapes. Made beside the event loop: it takes milliseconds."""
+    return Response(await asyncio.to_thread(generate_latest), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+Serve = Callable[[Request], Awaitable[Response]]
+
+
+def _page(path: str, serve: Serve) -> Route:
+    async def counted(request: Request) -> Response:
+        exchange_of(request.scope).endpoint = path
+        return await serve(request)
+
+    return Route(path, counted, methods=["GET"])
+
+
+async def _notary_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, NotaryError)  # noqa: S101 - Starlette's handlers are typed for any exception
+    return ProblemResponse(error, exchange_of(request.scope).request_id)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own: no route, or not under this verb."""
+    allow = getattr(error, "headers", None) or {}
+    if getattr(error, "status_code", 0) == 405:
+        allowed = allow.get("Allow", "")
+        return await _notary_error(request, MethodNotAllowed(f"this path takes {allowed}", metadata={"allow": allowed}))
+    return await _notary_error(
+        request, NotFound("there is nothing under this path; GET /openapi.json lists what there is")
+    )
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    """A fault of ours; `edge` logs it."""
+    return await _notary_error(request, Internal("an internal error; its cause is in the log under the request ID"))

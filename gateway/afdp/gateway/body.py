@@ -1,0 +1,89 @@
+"""Reading a request's body within its bounds."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from afdp.errors import FieldViolation, PayloadTooLarge, ResourceExhausted, UnsupportedMediaType
+from afdp.gateway.problems import RequestTimeout
+
+
+def content_type_fault(content_type: str | None, content_encoding: str | None) -> UnsupportedMediaType | None:
+    """What is wrong with how a body is said to be encoded: only JSON in UTF-8, uncompressed, is spoken."""
+    if content_encoding not in (None, "", "identity"):
+        return UnsupportedMediaType("the body must not be compressed: leave Content-Encoding out")
+    if content_type == "application/json":
+        return None
+    if content_type is None:
+        return UnsupportedMediaType("Content-Type is missing; it must be application/json")
+    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    if kind != "application/json":
+        return UnsupportedMediaType("Content-Type must be application/json")
+    if any(parameter.replace('"', "") not in ("charset=utf-8", "") for parameter in parameters):
+        return UnsupportedMediaType("Content-Type must be application/json, in UTF-8")
+    return None
+
+
+class BodyReader:
+    """Reads bodies within three bounds: bytes of one, bytes of all that are held at once, and time.
+
+    Args:
+        limit: bytes of one body.
+        budget: bytes of all bodies whose requests are being served.
+        timeout: seconds for all of a body to arrive.
+    """
+
+    def __init__(self, limit: int, budget: int, timeout: float) -> None:
+        self._limit = limit
+        self._budget = budget
+        self._timeout = timeout
+        self._held = 0
+
+    async def read(self, receive: Receive, content_length: str | None) -> bytes:
+        """The whole body; it counts as held until `release`.
+
+        Raises:
+            PayloadTooLarge: it is over the limit; by `content_length`, before a byte is read.
+            ResourceExhausted: too much is held for other requests.
+            RequestTimeout: it did not arrive in time.
+            ClientDisconnect: the client went away.
+        """
+        if content_length is not None and (len(content_length) > 18 or int(content_length) > self._limit):
+            raise self._too_large()
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._timeout):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    chunk = message.get("body", b"")
+                    more = message.get("more_body", False)
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    self._held += len(chunk)
+                    if size > self._limit:
+                        raise self._too_large()
+                    if self._held > self._budget:
+                        raise ResourceExhausted("too many large requests at once; try again", retry_after=1.0)
+        except BaseException as error:  # whatever ends the reading, what was counted is given back
+            self._held -= size
+            if isinstance(error, TimeoutError):
+                raise RequestTimeout(f"the body did not arrive within {self._timeout:g} seconds") from None
+            raise
+        return b"".join(chunks)
+
+    def release(self, body: bytes) -> None:
+        """Gives back what a body held."""
+        self._held -= len(body)
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            "the request is too large",
+            fields=[FieldViolation("body", f"is over {self._limit} bytes")],
+        )

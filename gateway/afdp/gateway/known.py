@@ -1,0 +1,67 @@
+"""What the notary asks of fields beyond their types: for the OpenAPI document and its page; nothing is decided by it.
+
+The types are in the descriptors; these rules are enforced by the notary, which names the field it refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_SHA256 = {"pattern": "^[0-9a-fA-F]{64}$"}
+_NAME = {"minLength": 1, "maxLength": 512}
+_PAGE_SIZE = {"minimum": 0, "maximum": 1000, "examples": [50]}
+_IDEMPOTENCY_KEY = {"minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$", "examples": ["build-4711"]}
+_HASH_EXAMPLE = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
+_RECEIPT_ID = "019ab5a4-5d7e-7a31-9a55-6c0d3d3c7f11"
+
+CONSTRAINTS: Mapping[str, Mapping[str, Any]] = {
+    "EvidencePackage.spec_version": {"enum": ["1.0.0"], "examples": ["1.0.0"]},
+    "EvidencePackage.timestamp_utc": {"examples": ["2026-11-24T04:09:28Z"]},
+    "EvidencePackage.event_type": {
+        "pattern": r"^[a-z0-9_-]+(\.[a-z0-9_-]+)+$",
+        "maxLength": 512,
+        "examples": ["ai.model.deployment.completed"],
+    },
+    "EvidencePackage.artifacts": {"maxItems": 1000},
+    "EvidencePackage.metadata": {"examples": [{"pipeline": "credit-risk", "accuracy": 0.93}]},
+    "Actor.actor_type": {**_NAME, "examples": ["workload"]},
+    "Actor.id": {**_NAME, "examples": ["ci@acme.example"]},
+    "Actor.auth_provider": {"maxLength": 512, "examples": [""]},
+    "Artifact.name": {**_NAME, "examples": ["model.safetensors"]},
+    "Artifact.uri": {"examples": ["s3://models/credit-risk/model.safetensors"]},
+    "Artifact.hash_sha256": {**_SHA256, "examples": [_HASH_EXAMPLE]},
+    "SignEvidenceRequest.wait_for": {"examples": ["logged"]},
+    "SignEvidenceRequest.idempotency_key": _IDEMPOTENCY_KEY,
+    "SignEvidenceRequest.dedupe": {"examples": [False]},
+    "SignEvidenceBatchRequest.evidence_packages": {"minItems": 1, "maxItems": 1000},
+    "SignEvidenceBatchRequest.wait_for": {"examples": ["logged"]},
+    "SignEvidenceBatchRequest.idempotency_key": _IDEMPOTENCY_KEY,
+    "ValidateEvidenceRequest.signature": {"minLength": 1, "examples": ["MEUCIQD0…"]},
+    "GetEvidenceRequest.evidence_package_hash": {**_SHA256, "examples": [_HASH_EXAMPLE]},
+    "SearchEvidenceRequest.page_size": _PAGE_SIZE,
+    "SearchEvidenceRequest.evidence_package_hash": _SHA256,
+    "SearchEvidenceRequest.artifact_hash": {**_SHA256, "examples": [_HASH_EXAMPLE]},
+    "GetReceiptRequest.receipt_id": {"format": "uuid", "examples": [_RECEIPT_ID]},
+    "GetWorkflowStatusRequest.workflow_id": {"examples": [f"simple-signing-{_RECEIPT_ID}"]},
+    "GetNotarizationReceiptRequest.workflow_id": {"examples": [f"simple-signing-{_RECEIPT_ID}"]},
+    "ListWorkflowsRequest.page_size": _PAGE_SIZE,
+    "RotateKeyRequest.purpose": {"examples": ["evidence"]},
+    "RevokeKeyRequest.key_id": {"pattern": "^.+:[0-9]+$", "examples": ["afdp-notary-key:1"]},
+    "RevokeKeyRequest.compromised_since": {"examples": ["2026-11-20T00:00:00Z"]},
+    "RevokeKeyRequest.reason": {"minLength": 1, "maxLength": 1024, "examples": ["the build host was compromised"]},
+    "ListAffectedReceiptsRequest.key_id": {"pattern": "^.+:[0-9]+$", "examples": ["afdp-notary-key:1"]},
+    "ListAffectedReceiptsRequest.page_size": _PAGE_SIZE,
+}
+"""JSON Schema keywords, by `Message.field`."""
+
+REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "EvidencePackage": ("spec_version", "timestamp_utc", "event_type", "actor"),
+    "Actor": ("actor_type", "id"),
+    "Artifact": ("name", "hash_sha256"),
+    "SignEvidenceRequest": ("evidence_package",),
+    "SignEvidenceBatchRequest": ("evidence_packages",),
+    "ValidateEvidenceRequest": ("evidence_package", "signature"),
+    "RevokeKeyRequest": ("reason",),
+}
+"""Fields that a request must have, by message."""

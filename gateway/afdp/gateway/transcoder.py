@@ -1,0 +1,189 @@
+"""REST to gRPC: finds the method, makes its request, calls it, prints its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+from afdp.errors import InvalidArgument, NotaryError, PayloadTooLarge, Unauthenticated, Unimplemented
+from afdp.gateway.body import BodyReader, content_type_fault
+from afdp.gateway.decode import Encoders
+from afdp.gateway.descriptors import Api, HttpRule, Method
+from afdp.gateway.encode import Readers, ResponseEncoder
+from afdp.gateway.exchange import exchange_of
+from afdp.gateway.problems import MethodNotAllowed
+from afdp.gateway.request import RequestDecoder
+from afdp.gateway.routes import Route, RouteTable
+from afdp.gateway.upstream import Metadata, Upstream
+
+Judge = Callable[[Any, dict[str, Any]], NotaryError | None]
+"""What is answered instead, given a request message and its answer as JSON."""
+
+LARGE = 128 * 1024
+"""Bytes from which on reading a body or printing an answer takes long enough to be done beside the event loop."""
+
+_MATCHED = "afdp.matched"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on one call.
+
+    Attributes:
+        message_bytes: of the request message, which may be larger than its JSON.
+        timeout: seconds for a call; `timeouts` has those of methods that differ, by name.
+    """
+
+    message_bytes: int
+    timeout: float
+    timeouts: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One rule of one method, compiled."""
+
+    method: Method
+    decode: RequestDecoder
+    encode: ResponseEncoder
+    request: Any  # the upb class, for judges
+    judge: Judge | None
+    timeout: float
+
+
+class Transcoder(BaseRoute):
+    """Every bound method as one route of a Starlette application."""
+
+    def __init__(
+        self, api: Api, upstream: Upstream, bodies: BodyReader, limits: Limits, judges: Mapping[str, Judge]
+    ) -> None:
+        self._upstream = upstream
+        self._bodies = bodies
+        self._limits = limits
+        encoders, readers = Encoders(api.raw_json), Readers(api.raw_json)
+
+        def bind(method: Method, rule: HttpRule) -> Binding:
+            return Binding(
+                method,
+                RequestDecoder(method, rule, encoders),
+                ResponseEncoder(api, method.response, readers),
+                api.message_class(method.request.full_name),
+                judges.get(method.name),
+                limits.timeouts.get(method.name, limits.timeout),
+            )
+
+        self._routes = RouteTable(
+            Route(rule.verb, rule.template, bind(method, rule)) for method in api.methods for rule in method.rules
+        )
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Full where the path and verb are bound, partial where only the path is."""
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        path = scope["raw_path"].decode("ascii", "replace")
+        if (matched := self._routes.match(scope["method"], path)) is not None:
+            return Match.FULL, {_MATCHED: matched}
+        return (Match.PARTIAL, {}) if self._routes.allowed(path) else (Match.NONE, {})
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request that matched.
+
+        Raises:
+            NotaryError: whatever is to be answered as a problem.
+        """
+        matched = scope.get(_MATCHED)
+        if matched is None:
+            allow = ", ".join(self._routes.allowed(scope["raw_path"].decode("ascii", "replace")))
+            raise MethodNotAllowed(f"this path takes {allow}", metadata={"allow": allow})
+        binding: Binding = matched.route.target
+        exchange = exchange_of(scope)
+        exchange.endpoint = matched.route.template
+        if binding.method.planned:
+            raise Unimplemented(binding.method.planned)
+        headers = _Headers.of(scope)
+        body = await self._body(binding, headers, receive)
+        try:
+            answer = await self._answer(binding, body, matched.variables, headers, scope)
+        finally:
+            self._bodies.release(body)
+        await Response(answer, media_type="application/json")(scope, receive, send)
+
+    async def _body(self, binding: Binding, headers: _Headers, receive: Receive) -> bytes:
+        if not binding.decode.takes_body:
+            if headers.content_length not in (None, "0") or headers.chunked:
+                raise InvalidArgument.field("body", "this method takes no body; its parameters stand in the URL")
+            return b""
+        if (fault := content_type_fault(headers.content_type, headers.content_encoding)) is not None:
+            raise fault
+        return await self._bodies.read(receive, headers.content_length)
+
+    async def _answer(
+        self, binding: Binding, body: bytes, variables: Mapping[str, str], headers: _Headers, scope: Scope
+    ) -> bytes:
+        query = scope["query_string"].decode("ascii", "replace")
+        arguments = (body, variables, query, headers.idempotency_key)
+        request = (
+            binding.decode(*arguments) if len(body) < LARGE else await asyncio.to_thread(binding.decode, *arguments)
+        )
+        if len(request) > self._limits.message_bytes:
+            raise PayloadTooLarge(f"the request is over {self._limits.message_bytes} bytes as a message; send less")
+        exchange = exchange_of(scope)
+        metadata = headers.metadata(exchange.request_id, exchange.traceparent)
+        answer = await self._upstream.call(binding.method.path, request, binding.timeout, metadata)
+        if binding.judge is None:
+            return binding.encode(answer) if len(answer) < LARGE else await asyncio.to_thread(binding.encode, answer)
+        plain = binding.encode.plain(answer)
+        if (verdict := binding.judge(binding.request.FromString(request), plain)) is not None:
+            raise verdict
+        return orjson.dumps(plain)
+
+
+@dataclass(slots=True)
+class _Headers:
+    """The headers that mean something here; a repeated one is refused where two could disagree."""
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    content_length: str | None = None
+    idempotency_key: str | None = None
+    authorization: str | None = None
+    chunked: bool = False
+
+    @classmethod
+    def of(cls, scope: Scope) -> _Headers:
+        found = cls()
+        for name, value in scope["headers"]:
+            if name == b"transfer-encoding":
+                found.chunked = True
+            elif (attribute := _READ.get(name)) is not None:
+                if getattr(found, attribute) is not None:
+                    raise InvalidArgument.field(name.decode(), "the header stands more than once")
+                setattr(found, attribute, value.decode("latin-1"))
+        return found
+
+    def metadata(self, request_id: str, traceparent: str) -> Metadata:
+        """What goes on to the notary: the caller's credentials, the request's ID, the trace; nothing else."""
+        metadata = [("x-request-id", request_id)]
+        if traceparent:
+            metadata.append(("traceparent", traceparent))
+        if self.authorization is not None:
+            if not self.authorization.isascii() or not self.authorization.isprintable():
+                raise Unauthenticated("the Authorization header must be printable ASCII")
+            metadata.append(("authorization", self.authorization))
+        return metadata
+
+
+_READ = {
+    b"content-type": "content_type",
+    b"content-encoding": "content_encoding",
+    b"content-length": "content_length",
+    b"idempotency-key": "idempotency_key",
+    b"authorization": "authorization",
+}
