@@ -18,15 +18,7 @@ from functools import cached_property
 from typing import TypeVar
 
 import orjson
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_der_public_key,
-    load_pem_public_key,
-)
 
 from afdp.errors import FieldViolation, InvalidArgument
 from afdp.formats.canonical import strict_json
@@ -34,6 +26,7 @@ from afdp.formats.encoding import b64
 from afdp.formats.hashedrekord import SignatureAlgorithm, key_hint
 from afdp.formats.members import Members
 from afdp.formats.note import NoteError, VerifierKey, key_digest, validate_origin
+from afdp.formats.spki import ed25519_spki, from_pem, load_ec, load_ed25519, to_pem
 from afdp.formats.timestamps import format_timestamp
 
 TRUSTED_ROOT_MEDIA_TYPE = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
@@ -44,7 +37,6 @@ ED25519 = "PKIX_ED25519"
 
 EvidencePublicKey = ec.EllipticCurvePublicKey
 _Read = TypeVar("_Read")
-_CURVES = {SignatureAlgorithm.ECDSA_P256_SHA256: "secp256r1", SignatureAlgorithm.ECDSA_P384_SHA384: "secp384r1"}
 _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}:[0-9]{1,9}")
 
 
@@ -104,10 +96,10 @@ class Log:
             validate_origin(origin)
         except NoteError as error:
             raise InvalidArgument.field("origin", str(error)) from error
-        key = _load(spki, "spki")
-        if not isinstance(key, Ed25519PublicKey):
-            raise InvalidArgument.field("spki", "must be an Ed25519 key")
-        return cls(origin, key.public_bytes_raw(), valid_from)
+        try:
+            return cls(origin, load_ed25519(spki), valid_from)
+        except ValueError as error:
+            raise InvalidArgument.field("spki", str(error)) from error
 
     @property
     def vkey(self) -> VerifierKey:
@@ -122,8 +114,7 @@ class Log:
     @property
     def spki(self) -> bytes:
         """SubjectPublicKeyInfo, DER."""
-        key = Ed25519PublicKey.from_public_bytes(self.public_key)
-        return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return ed25519_spki(self.public_key)
 
 
 @dataclass(frozen=True)
@@ -178,8 +169,8 @@ def trust_files(root: TrustRoot) -> dict[str, str]:
     for key in root.keys:
         if not _KEY_ID.fullmatch(key.key_id):
             raise InvalidArgument.field("key_id", _KEY_ID_RULE)
-        pem = _evidence_key(key).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        files[pem_name(key.key_id)] = pem.decode("ascii")
+        _evidence_key(key)
+        files[pem_name(key.key_id)] = to_pem(key.spki)
     return files
 
 
@@ -315,10 +306,9 @@ def _with_pem(entry: _KeyEntry, files: Mapping[str, bytes]) -> EvidenceKey:
     if name not in files:
         raise InvalidArgument.field(name, "is missing from the trust root")
     try:
-        public_key = load_pem_public_key(files[name])
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise InvalidArgument.field(name, "must be a PEM public key (SubjectPublicKeyInfo)") from error
-    spki = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        spki = from_pem(files[name].decode("ascii", "replace"))
+    except ValueError as error:
+        raise InvalidArgument.field(name, str(error)) from error
     if key_hint(spki) != entry.hint:
         raise InvalidArgument.field(name, f"is not the key whose hint {KEYS} has for {entry.key_id}")
     key = EvidenceKey(
@@ -390,18 +380,11 @@ def _within(file: str, read: Callable[[bytes], _Read], data: bytes) -> _Read:
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
-def _load(spki: bytes, field: str) -> object:
-    try:
-        return load_der_public_key(spki)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise InvalidArgument.field(field, "must be a SubjectPublicKeyInfo of a supported kind, DER") from error
-
-
 def _evidence_key(key: EvidenceKey) -> EvidencePublicKey:
-    public_key = _load(key.spki, key.key_id)
-    if not isinstance(public_key, ec.EllipticCurvePublicKey) or public_key.curve.name != _CURVES[key.algorithm]:
-        raise InvalidArgument.field(key.key_id, f"is not a key for {key.algorithm}")
-    return public_key
+    try:
+        return load_ec(key.spki, key.algorithm)
+    except ValueError as error:
+        raise InvalidArgument.field(key.key_id, str(error)) from error
 
 
 _KEY_ID_RULE = "must be `name:version`, the name of letters, digits, dots, dashes and underscores, such as signer:1"

@@ -127,7 +127,7 @@ OTHER_LOG = Log.of("other.localhost", ED25519, START)
         (edited("keys.json", lambda d: d["keys"].append(d["keys"][0])), "the same key_id twice"),
         (key(key_id="../../etc/passwd:1"), r"keys\[0\]\.key_id: must be `name:version`"),
         (key(hint=SECOND.hint), r"keys/afdp-notary-key:1\.pem: is not the key whose hint"),
-        (key(algorithm="PKIX_ECDSA_P384_SHA_384"), "afdp-notary-key:1: is not a key for PKIX_ECDSA_P384_SHA_384"),
+        (key(algorithm="PKIX_ECDSA_P384_SHA_384"), "afdp-notary-key:1: must be a key for PKIX_ECDSA_P384_SHA_384"),
         (key(algorithm="PKIX_ED25519"), r"keys\[0\]\.algorithm: must be one of"),
         (key(tenants=[]), r"keys\[0\]\.tenants: must not be empty"),
         (key(tenants="*"), r"keys\[0\]\.tenants: must be an array"),

@@ -1,0 +1,105 @@
+"""`afdp`: notarise evidence, verify receipts, look after a notary.
+
+Exit: 0 good · 1 what was checked is not good · 2 usage, or input that cannot be read · 3 not reachable.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from afdp.cli.options import json_option, url_option
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named with their help, and imported only when they run."""
+
+    def __init__(self, *, lazy: dict[str, tuple[str, str]], **settings: object) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type]  # click's own keyword arguments, passed on
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table, which is that of use."""
+        return list(self._lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the command."""
+        if cmd_name not in self._lazy:
+            return None
+        module, _, name = self._lazy[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self._lazy.items()])
+
+
+def group(name: str, text: str, **lazy: tuple[str, str]) -> LazyGroup:
+    """A group of commands below another."""
+    return LazyGroup(name=name, help=text, short_help=text, lazy=lazy)
+
+
+trust = group(
+    "trust",
+    "The keys that a verifier believes.",
+    export=("afdp.cli.trust:export", "Write the notary's trust root into a folder."),
+)
+log = group(
+    "log",
+    "Transparency logs.",
+    fsck=("afdp.cli.log:fsck", "Recompute a whole log from its entries and name the first bad byte."),
+)
+config = group(
+    "config",
+    "Settings.",
+    show=("afdp.cli.config:show", "Print a service's effective settings, secrets masked."),
+)
+
+COMMANDS = {
+    "sign": ("afdp.cli.sign:sign", "Notarise files or an evidence package."),
+    "verify": ("afdp.cli.verify:verify", "Verify receipts, offline."),
+    "trust": (f"{__name__}:trust", "The keys that a verifier believes: export."),
+    "log": (f"{__name__}:log", "Transparency logs: fsck."),
+    "dev": ("afdp.cli.dev:dev", "Run the whole stack on this machine."),
+    "config": (f"{__name__}:config", "Settings: show."),
+}
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from afdp.version import VERSION  # looks into the installed distribution: only when asked
+
+        click.echo(f"afdp {VERSION}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    help="Evidence in, receipts out that anyone can verify offline.",
+    epilog="Exit: 0 good · 1 what was checked is not good · 2 usage, or input that cannot be read · 3 not reachable.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@url_option
+@json_option
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
+def cli(url: str, as_json: bool) -> None:
+    """The root; commands read `--url` and `--json` here where they were not given them themselves."""
+
+
+def main() -> None:
+    """The entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a tick shows a question mark
+    cli(prog_name="afdp")
+
+
+if __name__ == "__main__":
+    main()

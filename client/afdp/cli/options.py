@@ -1,0 +1,62 @@
+"""What every command has: `--url`, `--json`, and how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+DEFAULT_URL = "http://127.0.0.1:3030"
+
+NOT_GOOD, UNREADABLE, UNREACHABLE = 1, 2, 3
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Unreadable(click.ClickException):
+    """Ends the process: something that was given cannot be read or used."""
+
+    exit_code = UNREADABLE
+
+
+class Unreachable(click.ClickException):
+    """Ends the process: a server does not answer, or not now."""
+
+    exit_code = UNREACHABLE
+
+
+def _from_root(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """A value that was not given to the command may have been given before it."""
+    if value is None or value is False:
+        root = ctx.find_root()
+        if ctx is not root:
+            return root.params.get(str(parameter.name))
+    return value
+
+
+def url_option(command: F) -> F:
+    """`--url`, before or after the command."""
+    return click.option(
+        "--url",
+        envvar="AFDP_URL",
+        metavar="URL",
+        callback=_url,
+        help=f"The notary.  [env: AFDP_URL; default: {DEFAULT_URL}]",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """`--json`, before or after the command."""
+    return click.option("--json", "as_json", is_flag=True, callback=_from_root, help="Answer in JSON.")(command)
+
+
+def _url(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    source = ctx.get_parameter_source(str(parameter.name))
+    root = ctx.find_root()
+    if ctx is not root and source is not click.core.ParameterSource.COMMANDLINE:
+        return str(root.params[str(parameter.name)])
+    url = (value or DEFAULT_URL).rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        raise click.BadParameter("must start with http:// or https://", ctx, parameter)
+    return url
