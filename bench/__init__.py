@@ -1,0 +1,1 @@
+"""Measures the running service: `make bench`."""

@@ -1,0 +1,56 @@
+"""`afdp dev`: the whole stack on this machine, in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from afdp.embedded.stack import StackOptions
+
+
+@click.command()
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".afdp"),
+    show_default=True,
+    help="Keeps all data; a second start on it finds everything again.",
+)
+@click.option("--port-offset", type=click.IntRange(0, 10_000), default=0, help="Added to every port.")
+@click.option("--vault", is_flag=True, help="Keep the keys in OpenBao, started beside the services.")
+def dev(data_dir: Path, port_offset: int, vault: bool) -> None:
+    """Run the five services, PostgreSQL and, with --vault, OpenBao on loopback.
+
+    Prints `ready URL` once it can notarise. Ctrl-C stops everything. Authentication is off and nothing is encrypted on
+    the wire, which is why it listens on loopback only.
+    """
+    # Started here and not at the top: `afdp verify` must not pay for it.
+    from afdp.embedded.stack import StackOptions
+    from afdp.errors import NotaryError
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        asyncio.run(_run(StackOptions(data_dir, port_offset, vault)))
+    except NotaryError as error:
+        raise click.ClickException(str(error)) from None
+
+
+async def _run(options: StackOptions) -> None:
+    from afdp.embedded.stack import running_stack
+
+    # Explicit, because a background job of a shell inherits SIGINT as ignored.
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, lambda: task and task.cancel())
+    try:
+        async with running_stack(options) as stack:
+            click.echo(f"ready {stack.url}")
+            await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        return

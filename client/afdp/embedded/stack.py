@@ -1,0 +1,267 @@
+"""The whole stack on loopback: five services as real processes, PostgreSQL from its wheel, OpenBao if it is wished.
+
+    async with running_stack(StackOptions(Path(".afdp"))) as stack:
+        print(stack.url)
+
+The services are what production runs, with settings of their own; only the adapters differ. All data is in one folder,
+and a second start on it finds everything again. A child that dies is restarted, whatever killed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+
+from afdp.embedded.openbao import OpenBao
+from afdp.embedded.postgres import Postgres
+from afdp.embedded.process import LOOPBACK, FolderLock, ServerProcess, claim_port, free_port
+from afdp.errors import FailedPrecondition, NotaryError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+SERVICES = ("signer", "metadata", "transparency", "notary", "gateway")
+PORTS = {"gateway": 3030, "notary": 50051, "signer": 50052, "transparency": 50053, "metadata": 50054}
+METRICS_PORTS = {"signer": 9091, "transparency": 9092, "metadata": 9093, "notary": 9094}
+LOG_PORT = 8053
+
+_RESTART_AFTER = (0.1, 0.5, 1.0, 2.0, 5.0)  # seconds, by how often it died in a row
+_PATIENCE = 3.0  # seconds for a service to end, so that all is over within five
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """How to run the stack."""
+
+    data_dir: Path
+    port_offset: int = 0
+    vault: bool = False
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # further environment, by service
+
+
+class Running(Protocol):
+    """A server that was started."""
+
+    @property
+    def pid(self) -> int: ...
+    async def wait(self) -> int: ...
+    async def stop(self, *, patience: float = ...) -> object: ...
+
+
+class Supervised:
+    """A server that is started again when it dies."""
+
+    def __init__(self, name: str, start: Callable[[], Awaitable[Running]]) -> None:
+        self.name = name
+        self._start = start
+        self._current: Running | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process's ID.
+
+        Raises:
+            Unavailable: it is not running just now.
+        """
+        if self._current is None:
+            raise Unavailable(f"{self.name} is not running")
+        return self._current.pid
+
+    async def begin(self) -> Running:
+        """Starts it, and watches over it until `end`."""
+        self._current = await self._start()
+        self._task = asyncio.create_task(self._watch(self._current), name=f"supervise {self.name}")
+        return self._current
+
+    async def end(self) -> None:
+        """Stops it for good."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        if self._current is not None:
+            await self._current.stop(patience=_PATIENCE)
+
+    async def _watch(self, running: Running) -> None:
+        deaths, loop = 0, asyncio.get_running_loop()
+        while True:
+            born = loop.time()
+            code = await running.wait()
+            self._current = None
+            deaths = 0 if loop.time() - born > 30 else deaths + 1
+            logger.warning("%s ended with %s; it is started again", self.name, code)
+            while self._current is None:
+                await asyncio.sleep(_RESTART_AFTER[min(deaths, len(_RESTART_AFTER) - 1)])
+                try:
+                    self._current = running = await self._start()
+                except NotaryError as error:
+                    deaths += 1
+                    logger.warning("%s does not start: %s", self.name, error)
+
+
+class Stack:
+    """The running stack. `url` is the gateway's."""
+
+    def __init__(self, options: StackOptions) -> None:
+        self._options = options
+        self.data_dir = options.data_dir.resolve()
+        self._servers: dict[str, Supervised] = {}
+        self._lock: FolderLock | None = None
+        self.url = f"http://{LOOPBACK}:{self.port('gateway')}"
+
+    def port(self, service: str) -> int:
+        """The port of a service."""
+        return PORTS[service] + self._options.port_offset
+
+    def server(self, name: str) -> Supervised:
+        """A server by its name: a service, `postgres` or `openbao`."""
+        return self._servers[name]
+
+    @property
+    def log_url(self) -> str:
+        """The base URL of the transparency log's read path."""
+        return f"http://{LOOPBACK}:{LOG_PORT + self._options.port_offset}"
+
+    async def start(self) -> None:
+        """Starts everything and waits until it can notarise.
+
+        Raises:
+            FailedPrecondition: the folder is in use, or a port is.
+            Unavailable: it is not ready in time; the message names the logs.
+        """
+        self._prepare_folder()
+        for name, port in self._ports().items():
+            claim_port(port, name)
+        stores = [self._start_postgres()]
+        if self._options.vault:
+            stores.append(self._start_openbao())
+        environments: dict[str, dict[str, str]] = {}
+        for found in await asyncio.gather(*stores):
+            for service, environment in found.items():
+                environments.setdefault(service, {}).update(environment)
+        for service in SERVICES:
+            await self._start_service(service, environments.get(service, {}))
+        await self._until_ready()
+
+    async def stop(self) -> None:
+        """Stops everything, the services before what they stand on."""
+        stores = ("postgres", "openbao")
+        await asyncio.gather(*(server.end() for name, server in self._servers.items() if name not in stores))
+        await asyncio.gather(*(self._servers[name].end() for name in stores if name in self._servers))
+        if self._lock is not None:
+            self._lock.release()
+
+    def _prepare_folder(self) -> None:
+        # PostgreSQL refuses root: its own account must be able to walk through, and through nothing else.
+        self.data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            self.data_dir.chmod(0o711)
+        self._lock = FolderLock(self.data_dir)
+        for folder in ("logs", *SERVICES):
+            (self.data_dir / folder).mkdir(mode=0o700, exist_ok=True)
+
+    def _ports(self) -> dict[str, int]:
+        offset = self._options.port_offset
+        metrics = {f"{name}'s metrics": port + offset for name, port in METRICS_PORTS.items()}
+        return {**{name: self.port(name) for name in PORTS}, **metrics, "the log's tiles": LOG_PORT + offset}
+
+    async def _start_postgres(self) -> dict[str, dict[str, str]]:
+        port = free_port()
+        server = Supervised("postgres", lambda: Postgres.start(self.data_dir / "postgres", port))
+        self._servers["postgres"] = server
+        running = await server.begin()
+        if not isinstance(running, Postgres):
+            raise FailedPrecondition("PostgreSQL did not start")
+        settings = {"AFDP_DATABASE_URL": running.dsn, "AFDP_DATABASE_POOL_MIN": "2"}
+        return {"metadata": settings, "transparency": settings}
+
+    async def _start_openbao(self) -> dict[str, dict[str, str]]:
+        port = free_port()
+        server = Supervised("openbao", lambda: OpenBao.start(self.data_dir / "openbao", port))
+        self._servers["openbao"] = server
+        running = await server.begin()
+        if not isinstance(running, OpenBao):
+            raise FailedPrecondition("OpenBao did not start")
+        vault = {"AFDP_KEYS": "vault", "VAULT_ADDR": running.addr, "AFDP_VAULT_TOKEN_FILE": str(running.token_file)}
+        return {"signer": vault}
+
+    async def _start_service(self, service: str, environment: Mapping[str, str]) -> None:
+        settings = {**self._settings(service), **environment, **self._options.settings.get(service, {})}
+
+        async def start() -> ServerProcess:
+            return await ServerProcess.spawn(
+                service,
+                [sys.executable, "-m", f"afdp.{service}"],
+                log=self.data_dir / "logs" / f"{service}.log",
+                environment={**_inherited(), **settings},
+                folder=self.data_dir / service,
+            )
+
+        server = self._servers[service] = Supervised(service, start)
+        await server.begin()
+
+    def _settings(self, service: str) -> dict[str, str]:
+        offset = self._options.port_offset
+        peers = {
+            f"AFDP_{peer.upper()}_ADDRESS": f"{LOOPBACK}:{self.port(peer)}"
+            for peer in {
+                "gateway": ("notary",),
+                "notary": ("signer", "transparency", "metadata"),
+                "transparency": ("signer",),
+            }.get(service, ())
+        }
+        own = {
+            "gateway": {"AFDP_LOG_URL": self.log_url},
+            "transparency": {"AFDP_HTTP_PORT": str(LOG_PORT + offset), "AFDP_LOG_BASE_URL": f"{self.url}/log"},
+        }.get(service, {})
+        return {
+            "AFDP_HOST": LOOPBACK,
+            "AFDP_PORT": str(self.port(service)),
+            "AFDP_METRICS_PORT": str(METRICS_PORTS[service] + offset if service in METRICS_PORTS else 0),
+            "AFDP_DATA_DIR": str(self.data_dir / service),
+            "AFDP_DRAIN_SECONDS": "2",
+            **peers,
+            **own,
+        }
+
+    async def _until_ready(self, seconds: float = 60.0) -> None:
+        try:
+            async with asyncio.timeout(seconds), httpx.AsyncClient(base_url=self.url, trust_env=False) as client:
+                while True:
+                    if await _is_ready(client):
+                        return
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise Unavailable(f"the stack is not ready after {seconds:.0f} s: see {self.data_dir / 'logs'}") from None
+
+
+@asynccontextmanager
+async def running_stack(options: StackOptions) -> AsyncIterator[Stack]:
+    """A stack that is ready, and stopped on leaving."""
+    stack = Stack(options)
+    try:
+        await stack.start()
+        yield stack
+    finally:
+        await stack.stop()
+
+
+async def _is_ready(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/ready", params={"writes": "true"}, timeout=2.0)).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def _inherited() -> dict[str, str]:
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
+    return {name: os.environ[name] for name in kept if name in os.environ}
