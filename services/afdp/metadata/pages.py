@@ -36,7 +36,7 @@ def encode(token: PageToken, query: Search | WorkflowQuery) -> str:
     """The token in its opaque form, good for this query only."""
     micros = (token.position.time - _EPOCH) // timedelta(microseconds=1)
     body = _BODY.pack(_VERSION, micros, token.position.id.bytes, token.total)
-    return urlsafe_b64encode(body + _check(body, query)).rstrip(b"=").decode()
+    return _text(body + _check(body, query))
 
 
 def decode(text: str, query: Search | WorkflowQuery) -> PageToken | None:
@@ -52,12 +52,16 @@ def decode(text: str, query: Search | WorkflowQuery) -> PageToken | None:
     except ValueError:  # binascii.Error is one
         data = b""
     body, check = data[: _BODY.size], data[_BODY.size :]
-    if len(body) != _BODY.size or check != _check(body, query):
+    if len(body) != _BODY.size or check != _check(body, query) or text != _text(data):
         raise InvalidArgument.field(
             "page_token", "is not one that this list gave for these filters: begin with the first page"
         )
     _, micros, id_bytes, total = _BODY.unpack(body)
     return PageToken(Position(_EPOCH + timedelta(microseconds=micros), UUID(bytes=id_bytes)), total)
+
+
+def _text(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _check(body: bytes, query: Search | WorkflowQuery) -> bytes:
