@@ -1,8 +1,8 @@
 """Measures the running service and writes bench/results.json.
 
-The stack runs with OpenBao and a PostgreSQL that syncs to disk. After a warm-up, the real call and the empty call of the
-same way alternate three times in one run, so that their ratio holds where the machine's speed drifts. Every answer is a
-receipt, and every receipt is verified offline afterwards.
+The stack runs with OpenBao and a PostgreSQL that syncs to disk. After a warm-up, the real call and the empty call of
+the same way alternate three times in one run, so that their ratio holds where the machine's speed drifts. Every answer
+is a receipt, and every receipt is verified offline afterwards.
 """
 
 from __future__ import annotations
@@ -26,17 +26,11 @@ from bench.rest_load import run_rest
 RESULTS = Path(__file__).parent / "results.json"
 
 
-async def main(seconds: float, rounds: int, concurrency: int) -> None:
-    """Runs the table."""
+def main(seconds: float, rounds: int, concurrency: int) -> None:
+    """Runs the table and prints it."""
     with tempfile.TemporaryDirectory(prefix="afdp-bench-") as folder:
         Path(folder).chmod(0o711)
-        async with running_stack(StackOptions(Path(folder) / "data", port_offset=1000, vault=True)) as stack:
-            trust = await _trust(stack.url)
-            figures = [
-                *await _alternate("rest", stack, trust, seconds, rounds, concurrency),
-                *await _alternate("grpc", stack, trust, seconds, rounds, concurrency),
-            ]
-            memory = {name: _resident_mib(stack.server(name).pid) for name in SERVICES}
+        figures, memory = asyncio.run(_measure(Path(folder) / "data", seconds, rounds, concurrency))
     report = {
         "machine": _machine(),
         "figures": [figure.to_object() for figure in figures],
@@ -47,6 +41,18 @@ async def main(seconds: float, rounds: int, concurrency: int) -> None:
         print(figure)
     print("resident MiB:", ", ".join(f"{name} {size:.0f}" for name, size in memory.items()))
     print(f"written to {RESULTS}")
+
+
+async def _measure(
+    folder: Path, seconds: float, rounds: int, concurrency: int
+) -> tuple[list[Figure], dict[str, float]]:
+    async with running_stack(StackOptions(folder, port_offset=1000, vault=True)) as stack:
+        trust = await _trust(stack.url)
+        figures = [
+            *await _alternate("rest", stack, trust, seconds, rounds, concurrency),
+            *await _alternate("grpc", stack, trust, seconds, rounds, concurrency),
+        ]
+        return figures, {name: _resident_mib(stack.server(name).pid) for name in SERVICES}
 
 
 async def _alternate(
@@ -101,4 +107,4 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3, help="how often real and empty runs alternate")
     parser.add_argument("--concurrency", type=int, default=64, help="connections, or calls in flight")
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.seconds, arguments.rounds, arguments.concurrency))
+    main(arguments.seconds, arguments.rounds, arguments.concurrency)

@@ -38,7 +38,10 @@ async def answer_each(
         while (found := await ready.get()) is not None:
             yield found
             room.release()
-        await reader  # raises what ended it
+        try:
+            await reader
+        except ExceptionGroup as ended:
+            raise ended.exceptions[0] from None  # one is what the caller can be told
     finally:
         reader.cancel()
         await asyncio.wait([reader])
