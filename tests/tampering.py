@@ -51,7 +51,15 @@ def _signature(receipt: Json) -> None:
 
 
 def _body(receipt: Json) -> None:
-    entry(receipt)["canonicalizedBody"] = flipped(entry(receipt)["canonicalizedBody"], 40)
+    entry(receipt)["canonicalizedBody"] = flipped(entry(receipt)["canonicalizedBody"], 0)
+
+
+def _body_signature(receipt: Json) -> None:
+    body = json.loads(b64decode(entry(receipt)["canonicalizedBody"]))
+    signature = body["spec"]["hashedRekordV002"]["signature"]
+    signature["content"] = flipped(signature["content"])
+    canonical = json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
+    entry(receipt)["canonicalizedBody"] = b64encode(canonical).decode()
 
 
 def _hashes(receipt: Json) -> None:
@@ -116,7 +124,9 @@ def _hint(receipt: Json) -> None:
     key["hint"] = flipped(key["hint"])
 
 
+# cosign 3 rebuilds the log entry from the envelope, and of the bundle's own copy only asks that it can be read.
 REFUSED_BY_OURS = [
+    Tampering("canonicalizedBody, still well-formed", _body_signature, "log"),
     Tampering("rootHash", _root_hash, "log"),
     Tampering("treeSize", _tree_size, "checkpoint"),
     Tampering("inclusionProof.logIndex", _proof_index, "log"),
