@@ -8,7 +8,7 @@ from afdp.gateway.app import build_app
 from afdp.gateway.config import GatewaySettings
 from afdp.gateway.descriptors import load_api
 from afdp.gateway.log_proxy import open_log_proxy
-from afdp.gateway.server import HttpServer
+from afdp.gateway.server import serve_http
 from afdp.gateway.upstream import open_upstream
 from afdp.process import run
 from afdp.telemetry import start_telemetry
@@ -20,7 +20,7 @@ async def main(settings: GatewaySettings) -> None:
         stack.enter_context(start_telemetry("gateway", settings))
         upstream = await stack.enter_async_context(open_upstream(settings.notary_address, settings.max_message_bytes))
         log = await stack.enter_async_context(open_log_proxy(str(settings.log_url)))
-        await HttpServer(build_app(settings, load_api(), upstream, log), settings).serve()
+        await serve_http(build_app(settings, load_api(), upstream, log), settings)
 
 
 if __name__ == "__main__":

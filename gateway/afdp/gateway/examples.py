@@ -35,7 +35,7 @@ def request_example(schema: Schema, document: Document) -> Any:
     return {
         name: request_example(field, document)
         for name, field in schema["properties"].items()
-        if name in wanted or "examples" in field or resolved(field, document).get("type") == "array"
+        if name in wanted or "examples" in field or "items" in resolved(field, document)
     }
 
 

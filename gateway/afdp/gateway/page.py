@@ -49,12 +49,12 @@ def _contents(document: Document) -> Iterator[str]:
             for verb, _, operation in _operations(document, tag["name"])
         )
         items = "".join(f"<li>{link}</li>" for link in links)
-        yield f"<h2>{escape(tag['name'])}</h2><ul>{items}</ul>"
+        yield f"<h2>{escape(_words(tag['name']))}</h2><ul>{items}</ul>"
 
 
 def _sections(document: Document) -> Iterator[str]:
     for tag in document["tags"]:
-        yield f"<section><h2>{escape(tag['name'].capitalize())}</h2><p>{_text(tag['description'])}</p>"
+        yield f"<section><h2>{escape(_words(tag['name']).capitalize())}</h2><p>{_text(tag['description'])}</p>"
         for verb, path, operation in _operations(document, tag["name"]):
             yield _article(verb, path, operation, document)
         yield "</section>"
@@ -140,9 +140,10 @@ def _rows(schema: Schema, document: Document, prefix: str, within: tuple[str, ..
 
 def _row(name: str, kind: str, said: str, *, required: bool) -> str:
     mark = ' <span class="required">required</span>' if required else ""
-    return (
-        f'<tr><th scope="row"><code>{escape(name)}</code>{mark}</th><td>{escape(kind)}</td><td>{_text(said)}</td></tr>'
-    )
+    prefix, dot, leaf = name.rpartition(".")
+    within = f'<span class="within">{escape(prefix + dot)}</span>' if dot else ""
+    field = f'<th scope="row"><code>{within}{escape(leaf)}</code>{mark}</th>'
+    return f"<tr>{field}<td>{escape(kind)}</td><td>{_text(said)}</td></tr>"
 
 
 def _table(rows: str) -> str:
@@ -177,6 +178,10 @@ def _curl(verb: str, path: str, operation: Operation, document: Document) -> str
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     body = json.dumps(request_example(schema, document), indent=2, ensure_ascii=False)
     return f"curl {url} \\\n  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(body)}"
+
+
+def _words(tag: str) -> str:
+    return tag.replace("-", " ")
 
 
 def _code(text: str) -> str:

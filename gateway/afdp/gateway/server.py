@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import orjson
@@ -19,16 +20,37 @@ from afdp.gateway.exchange import request_id_from
 from afdp.gateway.problems import MEDIA_TYPE, HeadersTooLarge, problem
 
 
-class HttpServer(uvicorn.Server):
+async def serve_http(app: ASGIApp, settings: GatewaySettings) -> None:
     """Serves until SIGTERM or SIGINT; then what is under way ends, within `drain_seconds`."""
+    server = _Server(app, settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.handle_exit, number, None)
+    await server.serve()
 
+
+@asynccontextmanager
+async def running_http(app: ASGIApp, settings: GatewaySettings) -> AsyncIterator[int]:
+    """A server that runs while the context is open; gives the port it listens on."""
+    server = _Server(app, settings)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(server.serve())
+        await server.listening.wait()
+        try:
+            yield server.servers[0].sockets[0].getsockname()[1]
+        finally:
+            server.should_exit = True
+
+
+class _Server(uvicorn.Server):
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+        bounds = (settings.header_timeout_seconds, settings.max_header_bytes, settings.max_connections)
         config = uvicorn.Config(
             app,
             host=settings.host,
             port=settings.port,
             loop="none",
-            http=bounded_protocol(settings.header_timeout_seconds, settings.max_header_bytes, settings.max_connections),
+            http=bounded_protocol(*bounds),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -39,20 +61,17 @@ class HttpServer(uvicorn.Server):
             timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
         )
         super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """On the event loop; uvicorn would raise the signal again at the end and so cut short what closes after it."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
+        # uvicorn would take the signals from the loop and raise them again at the end, and so cut short what closes
+        # after it: whoever starts the server sees to them.
         yield
-
-    @property
-    def bound_port(self) -> int:
-        """The port that it listens on, once it has started."""
-        port: int = self.servers[0].sockets[0].getsockname()[1]
-        return port
 
 
 def bounded_protocol(head_seconds: float, head_bytes: int, max_connections: int) -> type[HttpToolsProtocol]:
