@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -48,13 +48,18 @@ Work = Callable[[Connection], Awaitable[T]]
 
 @asynccontextmanager
 async def open_database(
-    settings: DatabaseSettings, schema: str, service: str, migrations: Sequence[Migration] = ()
+    settings: DatabaseSettings,
+    schema: str,
+    service: str,
+    migrations: Sequence[Migration] = (),
+    session: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Database]:
     """The schema of one service, for the length of a block, which begins after the first attempt to reach the server.
 
-    The server may be away then: calls fail at once until it is there and the migrations have been applied.
+    The server may be away then: calls fail at once until it is there and the migrations have been applied. `session`
+    has further settings of PostgreSQL for each session.
     """
-    database = Database(settings, schema, service, migrations)
+    database = Database(settings, schema, service, migrations, session)
     keeper = asyncio.create_task(database.stay_connected())
     try:
         await database.attempted()
@@ -93,9 +98,15 @@ class Database:
     """
 
     def __init__(
-        self, settings: DatabaseSettings, schema: str, service: str, migrations: Sequence[Migration] = ()
+        self,
+        settings: DatabaseSettings,
+        schema: str,
+        service: str,
+        migrations: Sequence[Migration] = (),
+        session: Mapping[str, str] | None = None,
     ) -> None:
         self.schema = schema
+        self._session = session or {}
         self._settings = settings
         self._service = service
         self._migrations = migrations
@@ -223,7 +234,7 @@ class Database:
             timeout=self._settings.database_connect_timeout_seconds,
             command_timeout=self._settings.database_statement_timeout_seconds + _PROBE_TIMEOUT,
             connection_class=_Session,
-            server_settings=_session_settings(self._settings, self.schema, self._service),
+            server_settings={**_session_settings(self._settings, self.schema, self._service), **self._session},
         )
 
     async def _set_away(self, error: NotaryError | None) -> None:

@@ -1,0 +1,104 @@
+"""The transparency process.
+
+`python -m afdp.transparency` serves; `… migrate` brings the database to this release; `… fsck` recomputes the log.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from afdp import postgres
+from afdp.errors import NotaryError
+from afdp.messages.signer import SignerServiceClient
+from afdp.postgres import open_database, packaged
+from afdp.process import run
+from afdp.rpc import GrpcCaller, open_channel, serve
+from afdp.telemetry import start_telemetry
+from afdp.telemetry.logs import configure_logging
+from afdp.transparency import fsck as checking
+from afdp.transparency.config import TransparencySettings
+from afdp.transparency.http import serving_reads
+from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
+from afdp.transparency.service import TransparencyLog
+from afdp.transparency.servicer import TransparencyServicer
+from afdp.transparency.signer import GrpcSigner
+from afdp.transparency.values import WrongLog
+from afdp.transparency.writer import LogWriter, running
+
+_PACKAGE = "afdp.transparency"
+
+
+async def main(settings: TransparencySettings) -> int:
+    """Serves until it is told to stop; 2 where the settings belong to another log than the database."""
+    try:
+        async with AsyncExitStack() as stack:
+            telemetry = stack.enter_context(start_telemetry(SERVICE, settings))
+            database = await stack.enter_async_context(
+                open_database(settings, SCHEMA, SERVICE, packaged(_PACKAGE), SESSION)
+            )
+            channel = await stack.enter_async_context(open_channel(settings.signer_address))
+            signer = GrpcSigner(SignerServiceClient(GrpcCaller(channel)), settings.signer_timeout_seconds)
+            store = PostgresStore(database)
+            writer = LogWriter(store, signer, settings.log_origin, settings.limits)
+            log = TransparencyLog(store, writer, settings.base_url)
+            await stack.enter_async_context(running(writer))
+            await stack.enter_async_context(serving_reads(log, settings))
+            await serve(TransparencyServicer(log), settings, telemetry, log.check)
+    except WrongLog as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+async def migrate(settings: TransparencySettings) -> int:
+    """Brings the database to this release and says what was done."""
+    configure_logging(SERVICE, "ERROR")
+    try:
+        applied = await postgres.migrate_database(settings, SCHEMA, SERVICE, packaged(_PACKAGE))
+    except NotaryError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for each in applied:
+        print(f"applied {each.version:04d}_{each.name}")
+    if not applied:
+        print("nothing to do")
+    return 0
+
+
+async def fsck(settings: TransparencySettings) -> int:
+    """Recomputes the log in the database: 0 if it is whole, 1 with the first fault, 2 if it cannot be read."""
+    configure_logging(SERVICE, "ERROR")
+    try:
+        async with open_database(settings, SCHEMA, SERVICE, session=SESSION) as database:
+            with _progress() as progress:
+                report = await checking.check_store(PostgresStore(database), progress)
+    except NotaryError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if report.fault:
+        print(f"{report.fault}\n{report.checked} of {report.size} entries were checked before it", file=sys.stderr)
+        return 1
+    print(f"{report.size} entries, {report.published} of them published: the log is whole")
+    return 0
+
+
+@contextmanager
+def _progress() -> Iterator[checking.Progress | None]:
+    """A bar on standard error where a person waits, nothing where there is no terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("entries"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("entries")
+        yield lambda done, size: bar.update(task, completed=done, total=size)
+
+
+if __name__ == "__main__":
+    run(TransparencySettings, main, {"migrate": migrate, "fsck": fsck})

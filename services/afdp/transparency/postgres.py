@@ -1,0 +1,216 @@
+"""The log in PostgreSQL, through asyncpg. Tiles are ranges of stored hashes; no partial tile is ever written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import asyncpg
+
+from afdp.errors import DataLoss
+from afdp.formats.merkle import HASH_SIZE, Frontier, HashRange, TileHashes
+from afdp.postgres import Connection, Database
+from afdp.transparency.service import Plan
+from afdp.transparency.values import Growth, Heads, Leaf, LogIdentity, SignedCheckpoint, StoredTree
+
+SCHEMA = "afdp_log"
+SERVICE = "transparency"
+# Every statement here goes by an index. A plan that was made while the tables were small would read them whole.
+SESSION = {"enable_seqscan": "off"}
+
+_LOG = 1  # the log of `AFDP_LOG_ORIGIN`
+
+
+class PostgresStore:
+    """One log in the schema `afdp_log`."""
+
+    def __init__(self, database: Database, log_id: int = _LOG) -> None:
+        self._database = database
+        self._log = log_id
+
+    async def identity(self) -> LogIdentity | None:
+        """The log that is kept."""
+        row = await self._row("SELECT origin, public_key FROM tree WHERE log_id = $1")
+        return LogIdentity(row["origin"], row["public_key"]) if row else None
+
+    async def create(self, identity: LogIdentity) -> None:
+        """Creates the log, empty, unless one is there already."""
+        empty = Frontier.empty()
+        arguments = (self._log, identity.origin, identity.public_key, empty.root(), empty.to_bytes())
+        await self._database.run(lambda connection: connection.execute(_CREATE, *arguments))
+
+    async def tree(self) -> StoredTree:
+        """The tree as it is, published or not."""
+        return _tree(await self._row("SELECT size, root, frontier FROM tree WHERE log_id = $1"))
+
+    async def grow(self, growth: Growth) -> bool:
+        """Grows the tree if it still is the old one and holds none of the leaves: one statement, one round trip."""
+        arguments = self._growing(growth)
+        return bool(await self._database.run(lambda connection: connection.fetchval(_GROW, *arguments)))
+
+    async def integrate(self, leaf_hashes: Sequence[bytes], plan: Plan) -> Mapping[bytes, int]:
+        """Locks the tree, grows it as `plan` says, and gives the positions that `plan` was told."""
+
+        async def work(connection: Connection) -> Mapping[bytes, int]:
+            async with connection.transaction():
+                tree = _tree(await connection.fetchrow(_LOCK, self._log))
+                # A statement of its own, after the lock: it sees what the lock's last holder has written.
+                found = _positions(await connection.fetch(_POSITIONS, self._log, leaf_hashes))
+                growth = plan(tree, found)
+                if growth and not await connection.fetchval(_GROW, *self._growing(growth)):
+                    raise DataLoss("the tree's row does not hold what was read from it under its lock")
+                return found
+
+        return await self._database.run(work)
+
+    async def publish(self, checkpoint: SignedCheckpoint) -> None:
+        """Makes it the checkpoint that readers see, unless a larger one is."""
+        arguments = (self._log, checkpoint.size, checkpoint.root, checkpoint.note)
+        await self._database.run(lambda connection: connection.execute(_PUBLISH, *arguments))
+
+    async def published(self) -> SignedCheckpoint | None:
+        """The checkpoint that readers see."""
+        row = await self._row("SELECT size, root, note FROM checkpoint WHERE log_id = $1")
+        return SignedCheckpoint(row["size"], row["root"], row["note"]) if row else None
+
+    async def heads(self) -> Heads:
+        """How far tree and checkpoint are."""
+        row = await self._row(_HEADS)
+        return Heads(row["tree"], row["published"]) if row else Heads(0, 0)
+
+    async def hashes(self, ranges: Sequence[HashRange]) -> TileHashes:
+        """The stored hashes of these ranges: one query for leaves, one for all other levels."""
+        leaves = [each for each in ranges if each.level == 0]
+        nodes = [each for each in ranges if each.level > 0]
+
+        async def work(connection: Connection) -> dict[tuple[int, int], bytes]:
+            found: dict[tuple[int, int], bytes] = {}
+            for query, wanted in ((_LEAF_HASHES, leaves), (_NODE_HASHES, nodes)):
+                if wanted:
+                    columns = [list(column) for column in zip(*wanted, strict=True)]
+                    rows = await connection.fetch(query, self._log, *columns)
+                    for each, row in zip(wanted, rows, strict=True):
+                        found.update(_split(each, row["hashes"] or b""))
+            return found
+
+        return await self._database.run(work)
+
+    async def positions(self, leaf_hashes: Sequence[bytes]) -> Mapping[bytes, int]:
+        """Where these leaves are."""
+        return _positions(
+            await self._database.run(lambda connection: connection.fetch(_POSITIONS, self._log, leaf_hashes))
+        )
+
+    async def entries(self, start: int, end: int) -> Sequence[Leaf]:
+        """The entries of a range, as stored."""
+        rows = await self._database.run(lambda connection: connection.fetch(_ENTRIES, self._log, start, end))
+        for index, row in enumerate(rows, start):
+            if row["leaf_index"] != index:
+                raise DataLoss(f"entry {index} is missing from the database")
+        if len(rows) != end - start:
+            raise DataLoss(f"entry {start + len(rows)} is missing from the database")
+        return [Leaf(row["leaf_hash"], row["body"]) for row in rows]
+
+    async def _row(self, query: str) -> asyncpg.Record | None:
+        return await self._database.run(lambda connection: connection.fetchrow(query, self._log))
+
+    def _growing(self, growth: Growth) -> tuple[object, ...]:
+        old, new = growth.extension.old, growth.extension.new
+        nodes = growth.extension.completed
+        return (
+            self._log,
+            old.size,
+            old.root(),
+            old.to_bytes(),
+            new.size,
+            new.root(),
+            new.to_bytes(),
+            [leaf.hash for leaf in growth.leaves],
+            [leaf.entry for leaf in growth.leaves],
+            [each.level for each in nodes],
+            [each.index for each in nodes],
+            [each.hash for each in nodes],
+        )
+
+
+def _tree(row: asyncpg.Record | None) -> StoredTree:
+    if row is None:
+        raise DataLoss("the log's row in the table `tree` is gone")
+    return StoredTree(row["size"], row["root"], row["frontier"])
+
+
+def _positions(rows: Sequence[asyncpg.Record]) -> dict[bytes, int]:
+    return {row["leaf_hash"]: row["leaf_index"] for row in rows}
+
+
+def _split(wanted: HashRange, hashes: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
+    level, start, end = wanted
+    if len(hashes) != (end - start) * HASH_SIZE:
+        raise DataLoss(f"stored hashes of level {level} between {start} and {end - 1} are missing from the database")
+    for index in range(start, end):
+        at = (index - start) * HASH_SIZE
+        yield (level, index), hashes[at : at + HASH_SIZE]
+
+
+_CREATE = """
+INSERT INTO tree (log_id, origin, public_key, size, root, frontier) VALUES ($1, $2, $3, 0, $4, $5)
+ON CONFLICT DO NOTHING
+"""
+
+_LOCK = "SELECT size, root, frontier FROM tree WHERE log_id = $1 FOR UPDATE"
+
+_POSITIONS = "SELECT leaf_hash, leaf_index FROM entry WHERE log_id = $1 AND leaf_hash = ANY($2::bytea[])"
+
+# What the statement's snapshot sees of `entry` is exactly the tree of the old size: had another writer committed since,
+# the row's size would have moved, and the update, which looks at the row's newest version, would find nothing to do.
+_GROW = """
+WITH grown AS (
+    UPDATE tree SET size = $5, root = $6, frontier = $7
+    WHERE log_id = $1 AND size = $2 AND root = $3 AND frontier = $4
+      AND NOT EXISTS (SELECT FROM entry WHERE log_id = $1 AND leaf_hash = ANY($8::bytea[]))
+    RETURNING log_id
+), entries AS (
+    INSERT INTO entry (log_id, leaf_index, leaf_hash, body)
+    SELECT log_id, $2 + position - 1, leaf_hash, body
+    FROM grown, unnest($8::bytea[], $9::bytea[]) WITH ORDINALITY AS leaf (leaf_hash, body, position)
+), nodes AS (
+    INSERT INTO node (log_id, level, node_index, hash)
+    SELECT log_id, level, node_index, hash
+    FROM grown, unnest($10::smallint[], $11::bigint[], $12::bytea[]) AS node (level, node_index, hash)
+)
+SELECT count(*) FROM grown
+"""
+
+_PUBLISH = """
+INSERT INTO checkpoint (log_id, size, root, note) VALUES ($1, $2, $3, $4)
+ON CONFLICT (log_id) DO UPDATE SET size = excluded.size, root = excluded.root, note = excluded.note
+WHERE checkpoint.size < excluded.size
+"""
+
+_HEADS = """
+SELECT tree.size AS tree, coalesce(checkpoint.size, 0) AS published
+FROM tree LEFT JOIN checkpoint USING (log_id) WHERE log_id = $1
+"""
+
+# Each range comes back as one value: its hashes, concatenated.
+_LEAF_HASHES = """
+SELECT (
+    SELECT string_agg(leaf_hash, ''::bytea ORDER BY leaf_index)
+    FROM entry WHERE log_id = $1 AND leaf_index >= first AND leaf_index < past
+) AS hashes
+FROM unnest($2::smallint[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS wanted (level, first, past, position)
+ORDER BY position
+"""
+
+_NODE_HASHES = """
+SELECT (
+    SELECT string_agg(hash, ''::bytea ORDER BY node_index)
+    FROM node WHERE log_id = $1 AND node.level = wanted.level AND node_index >= first AND node_index < past
+) AS hashes
+FROM unnest($2::smallint[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS wanted (level, first, past, position)
+ORDER BY position
+"""
+
+_ENTRIES = """
+SELECT leaf_index, leaf_hash, body FROM entry
+WHERE log_id = $1 AND leaf_index >= $2 AND leaf_index < $3 ORDER BY leaf_index
+"""

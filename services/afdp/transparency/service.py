@@ -1,0 +1,293 @@
+"""What the transparency log promises, whatever stores it and whatever signs it.
+
+Knows leaves, trees, checkpoints and proofs. Knows no gRPC, no SQL and no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from afdp.errors import FieldViolation, InvalidArgument, NotaryError, NotFound, OutOfRange
+from afdp.formats.merkle import HASH_SIZE, HashRange, TileHashes, leaf_hash
+from afdp.formats.note import Checkpoint
+from afdp.formats.tiles import MAX_ENTRY_SIZE, WIDTH, TileRef, encode_bundle, encode_tile, exists
+from afdp.transparency.proofs import Prover, root_of_full_tile, withheld
+from afdp.transparency.values import (
+    Growth,
+    Heads,
+    Inclusion,
+    Leaf,
+    Logged,
+    LogIdentity,
+    SignedCheckpoint,
+    StoredTree,
+)
+
+MAX_ENTRIES = 4096
+
+Plan = Callable[[StoredTree, Mapping[bytes, int]], Growth | None]
+"""Decides under the tree's lock, from the tree's row and the positions of leaves that are in it, how it grows."""
+
+
+class Store(Protocol):
+    """One technology that keeps a log: `postgres.py`. Each write is one transaction and may be repeated.
+
+    Every method raises Unavailable while the technology cannot be reached. A write that raises may have been made.
+    """
+
+    async def identity(self) -> LogIdentity | None:
+        """The log that is kept; None before it is created."""
+
+    async def create(self, identity: LogIdentity) -> None:
+        """Creates the log, empty, unless one is there already."""
+
+    async def tree(self) -> StoredTree:
+        """The tree as it is, published or not."""
+
+    async def grow(self, growth: Growth) -> bool:
+        """Grows the tree if it still is `growth.extension.old` and holds none of the leaves; else does nothing."""
+
+    async def integrate(self, leaf_hashes: Sequence[bytes], plan: Plan) -> Mapping[bytes, int]:
+        """Locks the tree, grows it as `plan` says, and gives the positions that `plan` was told."""
+
+    async def publish(self, checkpoint: SignedCheckpoint) -> None:
+        """Makes it the checkpoint that readers see, unless a larger one is."""
+
+    async def published(self) -> SignedCheckpoint | None:
+        """The checkpoint that readers see."""
+
+    async def heads(self) -> Heads:
+        """How far tree and checkpoint are."""
+
+    async def hashes(self, ranges: Sequence[HashRange]) -> TileHashes:
+        """The stored hashes of these ranges. Raises DataLoss if one is missing."""
+
+    async def positions(self, leaf_hashes: Sequence[bytes]) -> Mapping[bytes, int]:
+        """Where these leaves are; those that are not in the tree are left out."""
+
+    async def entries(self, start: int, end: int) -> Sequence[Leaf]:
+        """The entries from index `start` up to, not including, `end`, as stored. Raises DataLoss if one is missing."""
+
+
+class CheckpointSigner(Protocol):
+    """What signs checkpoints and remembers the last: `signer.py`.
+
+    Every method raises Unavailable while it cannot be reached.
+    """
+
+    async def sign(self, checkpoint: Checkpoint, last_size: int, proof: Sequence[bytes]) -> bytes:
+        """The Ed25519 signature over the checkpoint, verified by nobody yet.
+
+        `proof` leads between the checkpoint and the one signed last, of `last_size`, from the smaller to the larger.
+
+        Raises:
+            FailedPrecondition: it does not; `last_size` in its metadata says to which size to prove.
+        """
+
+    async def last(self, origin: str) -> Checkpoint | None:
+        """The largest checkpoint signed for an origin."""
+
+    async def public_key(self) -> bytes:
+        """The raw Ed25519 key that signs checkpoints now, 32 bytes."""
+
+
+class Appender(Protocol):
+    """What puts leaves into the log: `writer.py`."""
+
+    async def append(self, leaves: Sequence[Leaf]) -> Logged:
+        """Returns when a published checkpoint covers every leaf; no leaf may be given twice."""
+
+    def identity(self) -> LogIdentity:
+        """The log's identity. Raises Unavailable until it is known."""
+
+    async def check(self) -> None:
+        """Raises what keeps appends from succeeding."""
+
+
+class TransparencyLog:
+    """One append-only log."""
+
+    def __init__(self, store: Store, appender: Appender, base_url: str) -> None:
+        self.base_url = base_url
+        self._store = store
+        self._appender = appender
+        self._prover = Prover(store)
+        self._known: SignedCheckpoint | None = None
+
+    async def check(self) -> None:
+        """Raises what keeps appends from succeeding; reads may go on."""
+        await self._appender.check()
+
+    async def check_reads(self) -> None:
+        """Raises Unavailable while nothing can be read."""
+        self._appender.identity()
+        await self._store.heads()
+
+    def identity(self) -> LogIdentity:
+        """The log's origin and key.
+
+        Raises:
+            Unavailable: neither database nor signer were reached yet.
+        """
+        return self._appender.identity()
+
+    async def append(self, entries: Sequence[bytes]) -> tuple[SignedCheckpoint | None, list[Inclusion | NotaryError]]:
+        """Appends entries; an entry that is there already keeps its place. One answer per entry, in order.
+
+        Returns once a published checkpoint covers them; it is None where every entry was refused.
+
+        Raises:
+            InvalidArgument: no entry, or too many.
+            ResourceExhausted: too much waits already; nothing was appended.
+            Unavailable: database or signer are away. Entries may have been appended: append them again.
+            DataLoss: the stored tree is not the one that was signed; nothing is appended any more.
+        """
+        if not 1 <= len(entries) <= MAX_ENTRIES:
+            raise InvalidArgument.field("entries", f"must be 1 to {MAX_ENTRIES} entries, not {len(entries)}")
+        answers = [_refused(index, entry) or leaf_hash(entry) for index, entry in enumerate(entries)]
+        # Equal entries of one call are one leaf.
+        leaves = {
+            each: Leaf(each, entry)
+            for each, entry in zip(answers, entries, strict=True)
+            if not isinstance(each, NotaryError)
+        }
+        if not leaves:
+            return None, [each for each in answers if isinstance(each, NotaryError)]
+        logged = await self._appender.append(list(leaves.values()))
+        self._remember(logged.checkpoint)
+        return logged.checkpoint, [
+            each if isinstance(each, NotaryError) else logged.inclusions[each] for each in answers
+        ]
+
+    async def find(self, leaf_hashes: Sequence[bytes]) -> tuple[SignedCheckpoint | None, list[Inclusion | None]]:
+        """The latest checkpoint and, per leaf hash in order, the leaf's inclusion in it; None where it is not in it.
+
+        Raises:
+            InvalidArgument: no leaf hash, too many, or one that has not 32 bytes.
+            DataLoss: a proof does not hold.
+        """
+        if not 1 <= len(leaf_hashes) <= MAX_ENTRIES:
+            raise InvalidArgument.field("leaf_hashes", f"must be 1 to {MAX_ENTRIES} hashes, not {len(leaf_hashes)}")
+        for at, each in enumerate(leaf_hashes):
+            if len(each) != HASH_SIZE:
+                raise InvalidArgument.field(f"leaf_hashes[{at}]", f"must have {HASH_SIZE} bytes, not {len(each)}")
+        checkpoint = await self._published()
+        if checkpoint is None:
+            return None, [None] * len(leaf_hashes)
+        positions = await self._store.positions(leaf_hashes)
+        covered = {leaf: index for leaf, index in positions.items() if index < checkpoint.size}
+        found = await self._prover.inclusions(covered, checkpoint.size, checkpoint.root)
+        return checkpoint, [_or_raise(found[each]) if each in found else None for each in leaf_hashes]
+
+    async def inclusion(self, leaf_index: int, tree_size: int = 0) -> tuple[Inclusion, int, bytes]:
+        """The inclusion of one leaf in the tree of a published size (0: the latest), that size and its root.
+
+        Raises:
+            OutOfRange: no such size was published yet, or the tree of this size has no such leaf.
+            DataLoss: the proof does not hold.
+        """
+        size = await self._published_size("tree_size", tree_size)
+        if not 0 <= leaf_index < size:
+            raise _out_of_range("leaf_index", f"must be less than the tree's size, {size}")
+        root = await self._root(size)
+        leaf = (await self._store.hashes([HashRange(0, leaf_index, leaf_index + 1)]))[0, leaf_index]
+        found = await self._prover.inclusions({leaf: leaf_index}, size, root)
+        return _or_raise(found[leaf]), size, root
+
+    async def consistency(self, old_size: int, new_size: int = 0) -> tuple[tuple[bytes, ...], int]:
+        """The consistency proof between two published sizes (0 as the new one: the latest), and the new size.
+
+        Raises:
+            OutOfRange: no such size was published yet, or the old one is larger than the new one.
+            DataLoss: the proof does not hold.
+        """
+        size = await self._published_size("new_size", new_size)
+        if not 0 <= old_size <= size:
+            raise _out_of_range("old_size", f"must not be more than the new size, {size}")
+        return await self._prover.verified_consistency(old_size, size, await self._root(size)), size
+
+    async def checkpoint(self) -> SignedCheckpoint:
+        """The latest checkpoint.
+
+        Raises:
+            NotFound: the log is empty.
+        """
+        checkpoint = await self._published()
+        if checkpoint is None:
+            raise NotFound("the log is empty: it has no checkpoint yet")
+        return checkpoint
+
+    async def tile(self, ref: TileRef) -> bytes:
+        """The bytes of a tile or entry bundle (C2SP tlog-tiles), whole or as wide as an earlier size had it.
+
+        Raises:
+            NotFound: no published size has it.
+            DataLoss: what is stored is not what was logged.
+        """
+        level = ref.level or 0
+        if not exists(ref, await self._size_for(ref)):
+            raise NotFound("there is no such tile in the published tree")
+        start, end = ref.start(), ref.start() + ref.width
+        if ref.level is None:
+            return _bundle(await self._store.entries(start, end), start)
+        ranges = [HashRange(level, start, end)]
+        if ref.width == WIDTH:
+            ranges.append(HashRange(level + 1, ref.index, ref.index + 1))
+        hashes = await self._store.hashes(ranges)
+        tile = [hashes[level, index] for index in range(start, end)]
+        if ref.width == WIDTH and root_of_full_tile(tile) != hashes[level + 1, ref.index]:
+            raise withheld(f"tile {ref.path()}")
+        return encode_tile(tile)
+
+    async def _size_for(self, ref: TileRef) -> int:
+        """A published size: one that is known, if it has the tile, else the latest."""
+        if self._known and exists(ref, self._known.size):
+            return self._known.size
+        latest = await self._published()
+        return latest.size if latest else 0
+
+    async def _published_size(self, field: str, wanted: int) -> int:
+        checkpoint = self._known if self._known and 0 < wanted <= self._known.size else await self._published()
+        latest = checkpoint.size if checkpoint else 0
+        if not 0 <= wanted <= latest:
+            raise _out_of_range(field, f"must not be more than the latest published size, {latest}")
+        return wanted or latest
+
+    async def _published(self) -> SignedCheckpoint | None:
+        checkpoint = await self._store.published()
+        if checkpoint:
+            self._remember(checkpoint)
+        return checkpoint
+
+    async def _root(self, size: int) -> bytes:
+        if self._known and self._known.size == size:
+            return self._known.root
+        return await self._prover.root(size)
+
+    def _remember(self, checkpoint: SignedCheckpoint) -> None:
+        if self._known is None or self._known.size < checkpoint.size:
+            self._known = checkpoint
+
+
+def _refused(index: int, entry: bytes) -> NotaryError | None:
+    if 1 <= len(entry) <= MAX_ENTRY_SIZE:
+        return None
+    return InvalidArgument.field(f"entries[{index}]", f"must have 1 to {MAX_ENTRY_SIZE} bytes, not {len(entry)}")
+
+
+def _bundle(leaves: Sequence[Leaf], start: int) -> bytes:
+    for index, leaf in enumerate(leaves, start):
+        if leaf_hash(leaf.entry) != leaf.hash:
+            raise withheld(f"entry {index}")
+    return encode_bundle([leaf.entry for leaf in leaves])
+
+
+def _or_raise(answer: Inclusion | NotaryError) -> Inclusion:
+    if isinstance(answer, NotaryError):
+        raise answer
+    return answer
+
+
+def _out_of_range(field: str, message: str) -> OutOfRange:
+    return OutOfRange("the log does not reach that far", fields=[FieldViolation(field, message)])

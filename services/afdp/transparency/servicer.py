@@ -1,0 +1,66 @@
+"""Messages in, messages out. Whatever is decided is decided in `service.py`."""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from afdp.errors import NotaryError
+from afdp.messages import transparency as pb
+from afdp.rpc.items import to_item
+from afdp.transparency.service import TransparencyLog
+from afdp.transparency.values import Inclusion, SignedCheckpoint
+
+
+class TransparencyServicer(pb.TransparencyServiceBase):
+    """afdp.transparency.v1.TransparencyService."""
+
+    def __init__(self, log: TransparencyLog) -> None:
+        self._log = log
+
+    async def append(self, request: pb.AppendRequest) -> pb.AppendResponse:
+        checkpoint, answers = await self._log.append(request.entries)
+        return pb.AppendResponse(checkpoint=_checkpoint(checkpoint), results=[_result(each) for each in answers])
+
+    async def find_leaves(self, request: pb.FindLeavesRequest) -> pb.FindLeavesResponse:
+        checkpoint, found = await self._log.find(request.leaf_hashes)
+        results = [pb.FindLeavesResult(inclusion=_inclusion(each) if each else None) for each in found]
+        return pb.FindLeavesResponse(checkpoint=_checkpoint(checkpoint), results=results)
+
+    async def get_inclusion_proof(self, request: pb.GetInclusionProofRequest) -> pb.GetInclusionProofResponse:
+        inclusion, size, root = await self._log.inclusion(request.leaf_index, request.tree_size)
+        return pb.GetInclusionProofResponse(inclusion=_inclusion(inclusion), tree_size=size, root=root)
+
+    async def get_consistency_proof(self, request: pb.GetConsistencyProofRequest) -> pb.GetConsistencyProofResponse:
+        proof, size = await self._log.consistency(request.old_size, request.new_size)
+        return pb.GetConsistencyProofResponse(proof=list(proof), new_size=size)
+
+    async def get_checkpoint(self, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
+        return pb.GetCheckpointResponse(checkpoint=_checkpoint(await self._log.checkpoint()))
+
+    async def get_log(self, request: pb.GetLogRequest) -> pb.GetLogResponse:
+        identity = self._log.identity()
+        key = Ed25519PublicKey.from_public_bytes(identity.public_key)
+        return pb.GetLogResponse(
+            origin=identity.origin,
+            base_url=self._log.base_url,
+            vkey=str(identity.vkey),
+            log_id=identity.log_id,
+            spki=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        )
+
+
+def _checkpoint(checkpoint: SignedCheckpoint | None) -> pb.Checkpoint | None:
+    if checkpoint is None:
+        return None
+    return pb.Checkpoint(note=checkpoint.note, size=checkpoint.size, root=checkpoint.root)
+
+
+def _result(answer: Inclusion | NotaryError) -> pb.AppendResult:
+    if isinstance(answer, NotaryError):
+        return pb.AppendResult(error=to_item(answer))
+    return pb.AppendResult(inclusion=_inclusion(answer))
+
+
+def _inclusion(inclusion: Inclusion) -> pb.Inclusion:
+    return pb.Inclusion(leaf_index=inclusion.leaf_index, leaf_hash=inclusion.leaf_hash, proof=b"".join(inclusion.proof))

@@ -1,0 +1,137 @@
+"""The values that the transparency log speaks of, and the errors that are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from afdp.errors import DataLoss, FailedPrecondition, NotaryError
+from afdp.formats.merkle import Extension, Frontier
+from afdp.formats.note import Checkpoint, Note, VerifierKey, key_digest, verify
+
+
+class WrongLog(FailedPrecondition):
+    """The settings or the signer's key belong to another log than the database holds: the process must not go on."""
+
+
+class BrokenLog(DataLoss):
+    """The stored tree is not the tree that was signed: nothing may be appended until an operator has looked."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogIdentity:
+    """What makes a log this log; fixed when it is created.
+
+    Attributes:
+        origin: a bare host name, which is also the name of its key.
+        public_key: raw Ed25519, 32 bytes.
+    """
+
+    origin: str
+    public_key: bytes
+
+    @property
+    def vkey(self) -> VerifierKey:
+        """The key that verifies its checkpoints."""
+        return VerifierKey(self.origin, self.public_key)
+
+    @property
+    def log_id(self) -> bytes:
+        """The untruncated checkpoint key ID, 32 bytes: `logId.keyId` of Sigstore's bundles and trusted roots."""
+        return key_digest(self.origin, self.public_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """An entry with its RFC 6962 leaf hash."""
+
+    hash: bytes
+    entry: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTree:
+    """The tree's row as it is stored: nothing of it has been checked.
+
+    Attributes:
+        frontier: `Frontier.to_bytes`.
+    """
+
+    size: int
+    root: bytes
+    frontier: bytes
+
+    def verified(self) -> Frontier:
+        """The right edge, recomputed.
+
+        Raises:
+            BrokenLog: size, root and right edge do not belong together.
+        """
+        try:
+            frontier = Frontier.from_bytes(self.frontier)
+        except ValueError:
+            frontier = None
+        if frontier is None or frontier.size != self.size or frontier.root() != self.root:
+            raise BrokenLog(
+                f"the stored right edge of the tree does not lead to its root at size {self.size}: "
+                "run fsck and restore the database; nothing is appended until then"
+            )
+        return frontier
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """New leaves and what they make of the tree; the first has the index `extension.old.size`."""
+
+    extension: Extension
+    leaves: tuple[Leaf, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCheckpoint:
+    """A checkpoint with its log's signature.
+
+    Attributes:
+        root: 32 bytes.
+        note: the whole signed note.
+    """
+
+    size: int
+    root: bytes
+    note: str
+
+    @classmethod
+    def verified(cls, note: Note, identity: LogIdentity) -> SignedCheckpoint:
+        """The checkpoint in a note that this log has signed.
+
+        Raises:
+            NoteError: it has not, or the note is no checkpoint.
+        """
+        verify(note, [identity.vkey])
+        checkpoint = Checkpoint.parse(note.text)
+        return cls(checkpoint.size, checkpoint.root, str(note))
+
+
+@dataclass(frozen=True, slots=True)
+class Inclusion:
+    """Where a leaf is, with the audit path to a checkpoint's root, from its sibling upwards."""
+
+    leaf_index: int
+    leaf_hash: bytes
+    proof: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What became of appended leaves, by leaf hash; each inclusion is in the checkpoint's tree."""
+
+    checkpoint: SignedCheckpoint
+    inclusions: Mapping[bytes, Inclusion | NotaryError]
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """How far the log is: the tree's size, and that of the published checkpoint (0 where there is none)."""
+
+    tree: int
+    published: int

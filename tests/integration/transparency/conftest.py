@@ -1,0 +1,168 @@
+"""A real database, the real signer, and as many writers as a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import asyncpg
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from pydantic import SecretStr
+
+from afdp.config import ServiceSettings
+from afdp.messages.signer import SignerServiceClient
+from afdp.postgres import open_database, packaged
+from afdp.rpc import GrpcCaller, open_channel
+from afdp.rpc.server import running_server
+from afdp.signer.files import FileKeyring
+from afdp.signer.guard import CheckpointGuard
+from afdp.signer.revocations import Revocations
+from afdp.signer.service import Signer
+from afdp.signer.servicer import SignerServicer
+from afdp.telemetry import Telemetry
+from afdp.transparency.config import TransparencySettings
+from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
+from afdp.transparency.service import CheckpointSigner, Store, TransparencyLog
+from afdp.transparency.signer import GrpcSigner
+from afdp.transparency.writer import LogWriter, running
+
+ORIGIN = "notary.localhost"
+
+
+class SignerPeer:
+    """The signer with keys in files, served over gRPC on one port; it can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = int(probe.getsockname()[1])
+        self.address = f"127.0.0.1:{self.port}"
+        self.folder = folder
+        self._running = AsyncExitStack()
+
+    async def start(self) -> None:
+        keyring = FileKeyring.open(self.folder / "keys", self.folder / "passphrase")
+        guard = CheckpointGuard(self.folder / "checkpoints", (ORIGIN,))
+        signer = Signer(keyring, guard, Revocations(self.folder / "revocations.json"), (ORIGIN,))
+        settings = ServiceSettings(port=self.port, metrics_port=0, drain_seconds=1.0)
+        telemetry = Telemetry("signer", TracerProvider())
+        await self._running.enter_async_context(running_server(SignerServicer(signer), settings, telemetry))
+
+    async def stop(self) -> None:
+        await self._running.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One instance of the service without its servers."""
+
+    log: TransparencyLog
+    writer: LogWriter
+    store: Store
+
+
+OpenReplica = Callable[..., AbstractAsyncContextManager[Replica]]
+
+
+@asynccontextmanager
+async def open_replica(
+    database: str,
+    signer_address: str,
+    store: Callable[[Store], Store] = lambda store: store,
+    signer: Callable[[CheckpointSigner], CheckpointSigner] = lambda signer: signer,
+    **settings: object,
+) -> AsyncIterator[Replica]:
+    """A writer at work on a database; `store` and `signer` may put something before its adapters."""
+    known = settings_for(database, signer_address, **settings)
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(
+            open_database(known, SCHEMA, SERVICE, packaged("afdp.transparency"), SESSION)
+        )
+        channel = await stack.enter_async_context(open_channel(known.signer_address))
+        own_store = store(PostgresStore(pool))
+        own_signer = signer(GrpcSigner(SignerServiceClient(GrpcCaller(channel)), known.signer_timeout_seconds))
+        writer = LogWriter(own_store, own_signer, known.log_origin, known.limits)
+        await stack.enter_async_context(running(writer))
+        yield Replica(TransparencyLog(own_store, writer, known.base_url), writer, own_store)
+
+
+def settings_for(database: str, signer_address: str, **settings: object) -> TransparencySettings:
+    values: dict[str, object] = {
+        "port": 0,
+        "metrics_port": 0,
+        "http_port": 0,
+        "database_url": SecretStr(database),
+        "signer_address": signer_address,
+        **settings,
+    }
+    return TransparencySettings.model_validate(values)
+
+
+def naive_root(leaves: Sequence[bytes]) -> bytes:
+    """The root hash as RFC 9162, section 2.1.1 defines it, from leaf hashes, and from nothing of ours."""
+    if not leaves:
+        return sha256(b"").digest()
+    if len(leaves) == 1:
+        return leaves[0]
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    return sha256(b"\x01" + naive_root(leaves[:split]) + naive_root(leaves[split:])).digest()
+
+
+@pytest.fixture
+async def signer(data_folder: Path) -> AsyncIterator[SignerPeer]:
+    """The real signer in this process, with keys and memory of its own."""
+    peer = SignerPeer(data_folder)
+    await peer.start()
+    yield peer
+    await peer.stop()
+
+
+@pytest.fixture
+def replica(database: str, signer: SignerPeer) -> OpenReplica:
+    """`async with replica() as one:` is an instance of the service on this test's database and signer."""
+
+    def opened(**overrides: object) -> AbstractAsyncContextManager[Replica]:
+        return open_replica(**{"database": database, "signer_address": signer.address, **overrides})  # type: ignore[arg-type]
+
+    return opened
+
+
+@pytest.fixture
+def settings(database: str, signer: SignerPeer) -> Callable[..., TransparencySettings]:
+    """`settings(**overrides)`: those of a service on this test's database and signer."""
+
+    def made(**overrides: object) -> TransparencySettings:
+        return settings_for(database, signer.address, **overrides)
+
+    return made
+
+
+@pytest.fixture
+async def sql(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to look at, and to damage, what is stored."""
+    connection = await asyncpg.connect(database, server_settings={"search_path": SCHEMA})
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def root_of() -> Callable[[Sequence[bytes]], bytes]:
+    """The naive root hash over leaf hashes."""
+    return naive_root
+
+
+@pytest.fixture
+def eventually() -> Callable[..., object]:
+    """`await eventually(condition)`: returns once the async condition holds; fails after ten seconds."""
+
+    async def wait(condition: Callable[[], object], timeout: float = 10.0) -> None:
+        async with asyncio.timeout(timeout):
+            while not await condition():  # type: ignore[misc]
+                await asyncio.sleep(0.02)
+
+    return wait
