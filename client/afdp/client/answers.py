@@ -1,0 +1,232 @@
+"""From the JSON of an answer to values.
+
+Strict about types and lenient about names: a member that this version does not know is passed over, so that a newer
+notary can be talked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from afdp.client.values import (
+    AffectedReceipt,
+    Dependency,
+    EvidenceRecord,
+    EvidenceSummary,
+    Health,
+    Key,
+    KeyRevocation,
+    Page,
+    Signed,
+    SignedBatch,
+    Validation,
+    Workflow,
+    WorkflowSummary,
+)
+from afdp.errors import BY_CODE, FieldViolation, Internal, NotaryError, Unavailable
+from afdp.formats.evidence import evidence_from_json
+from afdp.formats.members import Members
+from afdp.formats.receipt import FIELDS, Receipt
+
+T = TypeVar("T")
+
+
+def signed(answer: Members) -> Signed:
+    """`SignEvidenceResponse`."""
+    return Signed(
+        workflow_id=answer.string("workflow_id", empty=True),
+        status=answer.string("status"),
+        receipt=_receipt(answer) if answer.has("receipt") else None,
+        error=_item_error(answer.object("error")) if answer.has("error") else None,
+    )
+
+
+def signed_batch(answer: Members) -> SignedBatch:
+    """`SignEvidenceBatchResponse`."""
+    return SignedBatch(
+        batch_workflow_id=answer.string("batch_workflow_id"),
+        status=answer.string("status"),
+        results=tuple(map(signed, answer.objects("results"))),
+    )
+
+
+def validation(answer: Members) -> Validation:
+    """`ValidateEvidenceResponse`."""
+    checks = answer.object("validation_result")
+    return Validation(
+        is_valid=answer.boolean("is_valid"),
+        validation_error=answer.string("validation_error", empty=True),
+        signature_valid=checks.boolean("signature_valid"),
+        evidence_hash_valid=checks.boolean("evidence_hash_valid"),
+        rekor_entry_valid=checks.boolean("rekor_entry_valid"),
+        timestamp_valid=checks.boolean("timestamp_valid"),
+        warnings=checks.strings("warnings"),
+    )
+
+
+def evidence_record(answer: Members) -> EvidenceRecord:
+    """`GetEvidenceResponse`."""
+    return EvidenceRecord(
+        evidence_package=evidence_from_json(answer.take("evidence_package"), prefix="evidence_package."),
+        receipt=_receipt(answer),
+        receipt_count=answer.integer("receipt_count"),
+    )
+
+
+def receipt(answer: Members) -> Receipt:
+    """`GetReceiptResponse`."""
+    return _receipt(answer)
+
+
+def workflow_receipt(answer: Members) -> Receipt | None:
+    """`GetNotarizationReceiptResponse`."""
+    return _receipt(answer) if answer.boolean("found") else None
+
+
+def evidence_page(answer: Members) -> Page[EvidenceSummary]:
+    """`SearchEvidenceResponse`."""
+    return _page(answer, "evidence", _evidence_summary)
+
+
+def workflow(answer: Members) -> Workflow:
+    """`GetWorkflowStatusResponse`."""
+    result = answer.take("result") if answer.has("result") else {}
+    if not isinstance(result, dict):
+        answer.refuse("result", "must be an object")
+    return Workflow(
+        workflow_id=answer.string("workflow_id"),
+        status=answer.string("status"),
+        created_at=answer.optional_time("created_at"),
+        completed_at=answer.optional_time("completed_at"),
+        error_message=answer.string("error_message", empty=True),
+        result=result,
+    )
+
+
+def workflow_page(answer: Members) -> Page[WorkflowSummary]:
+    """`ListWorkflowsResponse`."""
+    return _page(answer, "workflows", _workflow_summary, total=answer.integer("total_count"))
+
+
+def keys(answer: Members) -> tuple[Key, ...]:
+    """`ListKeysResponse`."""
+    return tuple(map(_key, answer.objects("keys")))
+
+
+def key(answer: Members) -> Key:
+    """`RotateKeyResponse` and `RevokeKeyResponse`."""
+    return _key(answer.object("key"))
+
+
+def affected_page(answer: Members) -> Page[AffectedReceipt]:
+    """`ListAffectedReceiptsResponse`."""
+    return _page(answer, "receipts", _affected_receipt)
+
+
+def trust_files(answer: Members) -> dict[str, str]:
+    """`GetTrustRootResponse`: text by relative path."""
+    return {file.string("name"): file.string("content", empty=True) for file in answer.objects("files")}
+
+
+def health(answer: Members, *, writes: bool = False) -> Health:
+    """`HealthResponse`; what cannot do what was asked about is an error, as it is over REST."""
+    health = Health(
+        status=answer.string("status"),
+        version=answer.string("version", empty=True),
+        uptime_seconds=answer.integer("uptime_seconds"),
+        dependencies=tuple(map(_dependency, answer.objects("dependencies"))),
+    )
+    if health.status == "healthy" or (health.status == "degraded" and not writes):
+        return health
+    away = [f"{each.name}: {each.error or 'not healthy'}" for each in health.dependencies if not each.healthy]
+    raise Unavailable("; ".join([f"the service is {health.status}", *away]))
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _receipt(answer: Members) -> Receipt:
+    value = answer.take("receipt")
+    if isinstance(value, dict):
+        value = {name: member for name, member in value.items() if name in FIELDS}
+    return Receipt.from_object(value, path=answer.path("receipt"))
+
+
+def _item_error(item: Members) -> NotaryError:
+    kind = BY_CODE.get(item.string("code"), Internal)
+    fields = [FieldViolation(each.string("field"), each.string("message")) for each in item.objects("errors")]
+    retry_after = item.take("retry_after") if item.has("retry_after") else None
+    seconds = float(retry_after) if isinstance(retry_after, (int, float)) and retry_after > 0 else None
+    return kind(item.string("detail", empty=True), fields=fields, retry_after=seconds)
+
+
+def _page(answer: Members, name: str, read: Callable[[Members], T], *, total: int | None = None) -> Page[T]:
+    items = tuple(map(read, answer.objects(name)))
+    return Page(items, answer.string("next_page_token", empty=True), total)
+
+
+def _evidence_summary(item: Members) -> EvidenceSummary:
+    return EvidenceSummary(
+        evidence_package_hash=item.sha256_hex("evidence_package_hash"),
+        receipt_id=item.string("receipt_id"),
+        workflow_id=item.string("workflow_id"),
+        event_type=item.string("event_type"),
+        actor_id=item.string("actor_id"),
+        timestamp_utc=item.optional_time("timestamp_utc"),
+        notarized_at=item.optional_time("notarized_at"),
+        state=item.string("state"),
+    )
+
+
+def _workflow_summary(item: Members) -> WorkflowSummary:
+    return WorkflowSummary(
+        workflow_id=item.string("workflow_id"),
+        workflow_type=item.string("workflow_type"),
+        status=item.string("status"),
+        created_at=item.optional_time("created_at"),
+        completed_at=item.optional_time("completed_at"),
+        event_type=item.string("event_type", empty=True),
+        actor_id=item.string("actor_id", empty=True),
+    )
+
+
+def _key(item: Members) -> Key:
+    return Key(
+        key_id=item.string("key_id"),
+        purpose=item.string("purpose"),
+        algorithm=item.string("algorithm"),
+        hint=item.string("hint", empty=True),
+        public_key_pem=item.string("public_key_pem"),
+        valid_from=item.optional_time("valid_from"),
+        valid_until=item.optional_time("valid_until"),
+        tenants=item.strings("tenants"),
+        revoked=_revocation(item.object("revoked")) if item.has("revoked") else None,
+        current=item.boolean("current"),
+    )
+
+
+def _revocation(item: Members) -> KeyRevocation:
+    return KeyRevocation(
+        at=item.optional_time("at"),
+        compromised_since=item.optional_time("compromised_since"),
+        reason=item.string("reason", empty=True),
+    )
+
+
+def _affected_receipt(item: Members) -> AffectedReceipt:
+    return AffectedReceipt(
+        receipt_id=item.string("receipt_id"),
+        evidence_package_hash=item.sha256_hex("evidence_package_hash"),
+        notarized_at=item.optional_time("notarized_at"),
+        log_index=item.integer("log_index"),
+    )
+
+
+def _dependency(item: Members) -> Dependency:
+    return Dependency(
+        name=item.string("name"),
+        healthy=item.boolean("healthy"),
+        response_time_ms=item.integer("response_time_ms"),
+        error=item.string("error", empty=True),
+    )

@@ -1,0 +1,271 @@
+"""Every call of the notary's API, described once: what is asked, how the answer is read, whether it may be sent twice.
+
+A call is a value. What carries it, REST or gRPC, blocking or not, is a transport's business.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Generic, TypeVar
+
+import orjson
+
+from afdp.client import answers
+from afdp.client.errors import UnexpectedAnswer
+from afdp.client.values import (
+    AffectedReceipt,
+    EvidencePackage,
+    EvidenceRecord,
+    EvidenceSummary,
+    Health,
+    Key,
+    Page,
+    Receipt,
+    Signed,
+    SignedBatch,
+    State,
+    Validation,
+    Workflow,
+    WorkflowSummary,
+)
+from afdp.errors import InvalidArgument, NotaryError
+from afdp.formats.evidence import canonical_evidence
+from afdp.formats.members import Members
+from afdp.formats.timestamps import format_timestamp
+
+T = TypeVar("T")
+
+Evidence = EvidencePackage | Mapping[str, object]
+"""An evidence package, as a value or as the JSON object that the REST API takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One call.
+
+    Attributes:
+        rpc: the method of `afdp.notary.v1.NotaryService`.
+        verb, path: its REST form; `{name}` in the path is a field of the request.
+        fields: the request message as JSON, empty fields left out.
+        read: from the answer's JSON to the value.
+        repeatable: whether it may be sent again where the first answer got lost.
+    """
+
+    rpc: str
+    verb: str
+    path: str
+    fields: Mapping[str, object]
+    read: Callable[[Members], T]
+    repeatable: bool = True
+
+
+def sign(
+    evidence_package: Evidence,
+    *,
+    wait_for: State | None = None,
+    idempotency_key: str | None = None,
+    dedupe: bool = False,
+) -> Call[Signed]:
+    """Notarises one evidence package.
+
+    Args:
+        evidence_package: what happened.
+        wait_for: the state to wait for; by default `logged` with the embedded log, `signed` with an external one.
+        idempotency_key: the same key with the same evidence gives the same receipt; by default a new one, so that a
+            retry never notarises twice.
+        dedupe: take the newest receipt of the same evidence, if there is one, instead of notarising again.
+
+    Raises:
+        InvalidArgument: names each field that was refused.
+        AlreadyExists: the key was used with other evidence.
+    """
+    fields = _given(
+        evidence_package=_evidence(evidence_package),
+        wait_for=wait_for,
+        idempotency_key=idempotency_key or uuid.uuid4().hex,
+        dedupe=dedupe,
+    )
+    return Call("SignEvidence", "POST", "/api/v1/evidence/sign", fields, answers.signed)
+
+
+def sign_batch(
+    evidence_packages: Sequence[Evidence], *, wait_for: State | None = None, idempotency_key: str | None = None
+) -> Call[SignedBatch]:
+    """Notarises up to 1,000 evidence packages; one that is refused fails alone, with its `error`.
+
+    Args:
+        evidence_packages: what happened.
+        wait_for: as in `sign`.
+        idempotency_key: as in `sign`; item i uses `key/i`.
+    """
+    fields = _given(
+        evidence_packages=[_evidence(each) for each in evidence_packages],
+        wait_for=wait_for,
+        idempotency_key=idempotency_key or uuid.uuid4().hex,
+    )
+    return Call("SignEvidenceBatch", "POST", "/api/v1/evidence/sign/batch", fields, answers.signed_batch)
+
+
+def validate(evidence_package: Evidence, signature: str) -> Call[Validation]:
+    """Has the notary check evidence and its signature (`signature_b64`) against the record, the key and the log.
+
+    To check without trusting the notary, use `afdp.verify`.
+    """
+    fields = _given(evidence_package=_evidence(evidence_package), signature=signature)
+    return Call("ValidateEvidence", "POST", "/api/v1/evidence/validate", fields, answers.validation)
+
+
+def get_evidence(evidence_package_hash: str) -> Call[EvidenceRecord]:
+    """The evidence of a hash with its newest receipt.
+
+    Raises:
+        NotFound: there is none.
+    """
+    fields = _given(evidence_package_hash=evidence_package_hash)
+    return Call("GetEvidence", "GET", "/api/v1/evidence/{evidence_package_hash}", fields, answers.evidence_record)
+
+
+def search_evidence(
+    *,
+    evidence_package_hash: str = "",
+    artifact_hash: str = "",
+    event_type: str = "",
+    actor_id: str = "",
+    start_time: datetime | None = None,
+    end_time: datetime | None = None,
+    page_size: int = 0,
+    page_token: str = "",
+) -> Call[Page[EvidenceSummary]]:
+    """Evidence by what is given, newest first: from `start_time` to before `end_time`, 50 a page by default."""
+    fields = _given(
+        evidence_package_hash=evidence_package_hash,
+        artifact_hash=artifact_hash,
+        event_type=event_type,
+        actor_id=actor_id,
+        start_time=_time(start_time),
+        end_time=_time(end_time),
+        page_size=page_size,
+        page_token=page_token,
+    )
+    return Call("SearchEvidence", "GET", "/api/v1/evidence", fields, answers.evidence_page)
+
+
+def get_receipt(receipt_id: str) -> Call[Receipt]:
+    """A receipt as it stands now.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return Call("GetReceipt", "GET", "/api/v1/receipts/{receipt_id}", _given(receipt_id=receipt_id), answers.receipt)
+
+
+def get_workflow_receipt(workflow_id: str) -> Call[Receipt | None]:
+    """The receipt that a workflow made; None while it has made none."""
+    path = "/api/v1/workflows/{workflow_id}/receipt"
+    return Call("GetNotarizationReceipt", "GET", path, _given(workflow_id=workflow_id), answers.workflow_receipt)
+
+
+def get_workflow_status(workflow_id: str) -> Call[Workflow]:
+    """Where a workflow stands.
+
+    Raises:
+        NotFound: there is none.
+    """
+    path = "/api/v1/workflows/{workflow_id}/status"
+    return Call("GetWorkflowStatus", "GET", path, _given(workflow_id=workflow_id), answers.workflow)
+
+
+def list_workflows(
+    *,
+    status_filter: str = "",
+    start_time: datetime | None = None,
+    end_time: datetime | None = None,
+    page_size: int = 0,
+    page_token: str = "",
+) -> Call[Page[WorkflowSummary]]:
+    """Workflows, newest first: with a status such as `completed`, begun from `start_time` to before `end_time`."""
+    fields = _given(
+        status_filter=status_filter,
+        start_time=_time(start_time),
+        end_time=_time(end_time),
+        page_size=page_size,
+        page_token=page_token,
+    )
+    return Call("ListWorkflows", "GET", "/api/v1/workflows", fields, answers.workflow_page)
+
+
+def list_keys() -> Call[tuple[Key, ...]]:
+    """Every key version that ever signed, oldest first."""
+    return Call("ListKeys", "GET", "/api/v1/keys", {}, answers.keys)
+
+
+def rotate_key(purpose: str = "evidence") -> Call[Key]:
+    """Makes a new version of a key; older versions verify for ever. Never sent twice: each time is a new version."""
+    return Call("RotateKey", "POST", "/api/v1/keys:rotate", _given(purpose=purpose), answers.key, repeatable=False)
+
+
+def revoke_key(key_id: str, reason: str, *, compromised_since: datetime | None = None) -> Call[Key]:
+    """Records that a key version is not to be trusted any more. It cannot be undone.
+
+    Args:
+        key_id: `name:version`.
+        reason: in your words.
+        compromised_since: since when somebody else may have used it; None where it is merely retired.
+    """
+    fields = _given(key_id=key_id, reason=reason, compromised_since=_time(compromised_since))
+    return Call("RevokeKey", "POST", "/api/v1/keys/{key_id}:revoke", fields, answers.key)
+
+
+def affected_receipts(
+    key_id: str, *, since: datetime | None = None, page_size: int = 0, page_token: str = ""
+) -> Call[Page[AffectedReceipt]]:
+    """Receipts that a key version signed, newest first, at or after `since`."""
+    fields = _given(key_id=key_id, since=_time(since), page_size=page_size, page_token=page_token)
+    return Call("ListAffectedReceipts", "GET", "/api/v1/keys/{key_id}/receipts", fields, answers.affected_page)
+
+
+def trust_root() -> Call[dict[str, str]]:
+    """The files of the trust root: text by relative path. `afdp.formats.trust.read_trust_files` reads them."""
+    return Call("GetTrustRoot", "GET", "/api/v1/trust-root", {}, answers.trust_files)
+
+
+def ready(*, writes: bool = False) -> Call[Health]:
+    """The notary and what it depends on.
+
+    Raises:
+        Unavailable: it cannot do its work; with `writes` also where only writing is impaired.
+    """
+    read = partial(answers.health, writes=writes)
+    return Call("HealthCheck", "GET", "/ready", _given(writes=writes), read, repeatable=False)
+
+
+def read_answer(call: Call[T], answer: object, sender: str) -> T | NotaryError:
+    """The value of an answer's JSON, or why it has none."""
+    try:
+        return call.read(Members(answer))
+    except InvalidArgument as error:
+        return UnexpectedAnswer(f"{sender} gave an answer that is not that of {call.rpc}: {error}")
+    except NotaryError as error:
+        return error
+
+
+def evidence_object(package: EvidencePackage) -> object:
+    """An evidence package as the JSON object that the API takes."""
+    return orjson.loads(canonical_evidence(package))
+
+
+def _given(**fields: object) -> dict[str, object]:
+    """The fields that say something: a proto field that is empty is as good as absent."""
+    return {name: value for name, value in fields.items() if value not in (None, "", 0, False)}
+
+
+def _evidence(package: Evidence) -> object:
+    return evidence_object(package) if isinstance(package, EvidencePackage) else dict(package)
+
+
+def _time(time: datetime | None) -> str | None:
+    return None if time is None else format_timestamp(time)

@@ -1,0 +1,214 @@
+"""The two clients. Their methods are the calls of `afdp.client.calls`, sent by whatever transport they were given."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from afdp.client import calls
+from afdp.client.calls import Call
+from afdp.client.rest import DEFAULT_TIMEOUT, DEFAULT_URL, AsyncRestTransport, RestTransport, Settings
+from afdp.client.retry import Retry, steps
+from afdp.errors import NotaryError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DEFAULT_RETRY = Retry()
+
+
+class Transport(Protocol):
+    """Performs one attempt at a call, blocking."""
+
+    def perform(self, call: Call[T]) -> T | NotaryError:
+        """The value, or why there is none."""
+
+    def close(self) -> None:
+        """Releases what it holds."""
+
+
+class AsyncTransport(Protocol):
+    """Performs one attempt at a call, for asyncio."""
+
+    async def perform(self, call: Call[T]) -> T | NotaryError:
+        """The value, or why there is none."""
+
+    async def close(self) -> None:
+        """Releases what it holds."""
+
+
+def _blocking(build: Callable[P, Call[T]]) -> Callable[Concatenate[NotaryClient, P], T]:
+    """The method that sends the call that `build` describes."""
+
+    def method(self: NotaryClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.send(build(*args, **kwargs))
+
+    _dress(method, build)
+    return method
+
+
+def _awaitable(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncNotaryClient, P], Awaitable[T]]:
+    """The method that sends the call that `build` describes, to await."""
+
+    def method(self: AsyncNotaryClient, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        return self.send(build(*args, **kwargs))
+
+    _dress(method, build)
+    return method
+
+
+def _dress(method: Callable[..., object], build: Callable[..., object]) -> None:
+    """Name, help and signature as if the method had been written out."""
+    method.__name__ = method.__qualname__ = build.__name__
+    method.__doc__ = build.__doc__
+    signature = inspect.signature(build)
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    parameters = [own, *signature.parameters.values()]
+    vars(method)["__signature__"] = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+
+
+class NotaryClient:
+    """A notary, called and waited for. Safe to share between threads; a context manager that closes its connections.
+
+    Args:
+        url: the notary's base URL.
+        timeout: seconds for one attempt.
+        retry: how often a call is tried.
+        headers: sent with every request, such as `Authorization`.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: Retry = DEFAULT_RETRY,
+        headers: Mapping[str, str] | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        self._transport: Transport = transport or RestTransport(Settings(url, timeout, headers or {}))
+        self._retry = retry
+
+    @classmethod
+    def over_grpc(cls, address: str, *, timeout: float = DEFAULT_TIMEOUT, retry: Retry = DEFAULT_RETRY) -> NotaryClient:
+        """A client that speaks gRPC to `host:port`."""
+        from afdp.client.rpc import BlockingGrpcTransport  # the extra `rpc`
+
+        return cls(retry=retry, transport=BlockingGrpcTransport(address, timeout))
+
+    sign = _blocking(calls.sign)
+    sign_batch = _blocking(calls.sign_batch)
+    validate = _blocking(calls.validate)
+    get_evidence = _blocking(calls.get_evidence)
+    search_evidence = _blocking(calls.search_evidence)
+    get_receipt = _blocking(calls.get_receipt)
+    get_workflow_receipt = _blocking(calls.get_workflow_receipt)
+    get_workflow_status = _blocking(calls.get_workflow_status)
+    list_workflows = _blocking(calls.list_workflows)
+    list_keys = _blocking(calls.list_keys)
+    rotate_key = _blocking(calls.rotate_key)
+    revoke_key = _blocking(calls.revoke_key)
+    affected_receipts = _blocking(calls.affected_receipts)
+    trust_root = _blocking(calls.trust_root)
+    ready = _blocking(calls.ready)
+
+    def send(self, call: Call[T]) -> T:
+        """Performs a call, again where that makes sense."""
+        attempts = steps(call, self._retry)
+        outcome: Any = None
+        try:
+            while True:
+                wait = attempts.send(outcome)
+                if wait is None:
+                    outcome = self._transport.perform(call)
+                else:
+                    outcome = None
+                    time.sleep(wait)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> NotaryClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncNotaryClient:
+    """A notary, for asyncio: the methods of `NotaryClient`, to await. See there for the arguments."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: Retry = DEFAULT_RETRY,
+        headers: Mapping[str, str] | None = None,
+        transport: AsyncTransport | None = None,
+    ) -> None:
+        self._transport: AsyncTransport = transport or AsyncRestTransport(Settings(url, timeout, headers or {}))
+        self._retry = retry
+
+    @classmethod
+    def over_grpc(
+        cls, address: str, *, timeout: float = DEFAULT_TIMEOUT, retry: Retry = DEFAULT_RETRY
+    ) -> AsyncNotaryClient:
+        """A client that speaks gRPC to `host:port`."""
+        from afdp.client.rpc import GrpcTransport  # the extra `rpc`
+
+        return cls(retry=retry, transport=GrpcTransport(address, timeout))
+
+    sign = _awaitable(calls.sign)
+    sign_batch = _awaitable(calls.sign_batch)
+    validate = _awaitable(calls.validate)
+    get_evidence = _awaitable(calls.get_evidence)
+    search_evidence = _awaitable(calls.search_evidence)
+    get_receipt = _awaitable(calls.get_receipt)
+    get_workflow_receipt = _awaitable(calls.get_workflow_receipt)
+    get_workflow_status = _awaitable(calls.get_workflow_status)
+    list_workflows = _awaitable(calls.list_workflows)
+    list_keys = _awaitable(calls.list_keys)
+    rotate_key = _awaitable(calls.rotate_key)
+    revoke_key = _awaitable(calls.revoke_key)
+    affected_receipts = _awaitable(calls.affected_receipts)
+    trust_root = _awaitable(calls.trust_root)
+    ready = _awaitable(calls.ready)
+
+    async def send(self, call: Call[T]) -> T:
+        """Performs a call, again where that makes sense."""
+        attempts = steps(call, self._retry)
+        outcome: Any = None
+        while True:
+            try:
+                wait = attempts.send(outcome)
+            except StopIteration as done:
+                value: T = done.value
+                return value
+            if wait is None:
+                outcome = await self._transport.perform(call)
+            else:
+                outcome = None
+                await asyncio.sleep(wait)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> AsyncNotaryClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,149 @@
+"""Calls over REST: the request of a call, and its outcome from a reply. The two transports only move bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+import orjson
+
+from afdp.client.calls import Call, read_answer
+from afdp.client.errors import NotConnected, TimedOut, UnexpectedAnswer, Unreachable
+from afdp.errors import (
+    BY_CODE,
+    FieldViolation,
+    InvalidArgument,
+    NotaryError,
+    PayloadTooLarge,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from afdp.formats.members import Members
+
+T = TypeVar("T")
+
+DEFAULT_URL = "http://127.0.0.1:3030"
+DEFAULT_TIMEOUT = 60.0
+_CONNECT_TIMEOUT = 5.0
+_POOL = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+_BY_STATUS: Mapping[int, type[NotaryError]] = {413: PayloadTooLarge, 415: UnsupportedMediaType}
+_VARIABLE = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to reach a notary over REST.
+
+    Attributes:
+        url: its base URL.
+        timeout: seconds for one attempt.
+        headers: sent with every request.
+    """
+
+    url: str
+    timeout: float
+    headers: Mapping[str, str]
+
+    def client_arguments(self) -> dict[str, Any]:
+        """The arguments of either httpx client."""
+        return {
+            "base_url": self.url,
+            "timeout": httpx.Timeout(self.timeout, connect=min(_CONNECT_TIMEOUT, self.timeout)),
+            "limits": _POOL,
+            "headers": {"accept": "application/json", **self.headers},
+        }
+
+
+class RestTransport:
+    """Blocking, one connection pool."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._client = httpx.Client(**settings.client_arguments())
+
+    def perform(self, call: Call[T]) -> T | NotaryError:
+        """One attempt."""
+        try:
+            reply = self._client.send(_request(self._client, call))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return _lost(error, str(self._client.base_url))
+        return _outcome(call, reply)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+
+class AsyncRestTransport:
+    """For asyncio, one connection pool."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._client = httpx.AsyncClient(**settings.client_arguments())
+
+    async def perform(self, call: Call[T]) -> T | NotaryError:
+        """One attempt."""
+        try:
+            reply = await self._client.send(_request(self._client, call))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return _lost(error, str(self._client.base_url))
+        return _outcome(call, reply)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.aclose()
+
+
+def _request(client: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
+    fields = dict(call.fields)
+    path = _VARIABLE.sub(lambda name: quote(str(fields.pop(name[1], "")), safe=""), call.path)
+    if call.verb == "GET":
+        return client.build_request("GET", path, params={name: _text(value) for name, value in fields.items()})
+    body = orjson.dumps(fields)
+    return client.build_request(call.verb, path, content=body, headers={"content-type": "application/json"})
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _outcome(call: Call[T], reply: httpx.Response) -> T | NotaryError:
+    if reply.status_code != 200:
+        return _problem(reply)
+    try:
+        answer = orjson.loads(reply.content)
+    except orjson.JSONDecodeError:
+        return UnexpectedAnswer(f"{reply.url} gave an answer that is not JSON")
+    return read_answer(call, answer, str(reply.url))
+
+
+def _problem(reply: httpx.Response) -> NotaryError:
+    """The error of a problem document (RFC 9457), or of what stands there instead of one."""
+    retry_after = _retry_after(reply.headers.get("retry-after", ""))
+    try:
+        document = Members(orjson.loads(reply.content))
+        code = document.string("code")
+        kind = _BY_STATUS.get(reply.status_code) or BY_CODE.get(code, UnexpectedAnswer)
+        message = document.string("detail")
+        faults = document.objects("errors") if document.has("errors") else []
+        fields = [FieldViolation(each.string("field"), each.string("message")) for each in faults]
+        metadata = {"request_id": document.string("request_id")} if document.has("request_id") else {}
+    except (orjson.JSONDecodeError, InvalidArgument):
+        kind = Unavailable if reply.status_code in (502, 503, 504) else UnexpectedAnswer
+        return kind(f"{reply.url} answered {reply.status_code}, not as a notary does", retry_after=retry_after)
+    return kind(message, fields=fields, retry_after=retry_after, metadata=metadata)
+
+
+def _retry_after(text: str) -> float | None:
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _lost(error: httpx.HTTPError | httpx.InvalidURL, url: str) -> NotaryError:
+    why = str(error) or type(error).__name__
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)):
+        return NotConnected(f"the notary at {url} cannot be reached: {why}")
+    if isinstance(error, httpx.TimeoutException):
+        return TimedOut(f"the notary at {url} gave no answer in time")
+    return Unreachable(f"the connection to the notary at {url} broke: {why}")

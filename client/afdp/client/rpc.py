@@ -1,0 +1,133 @@
+"""Calls over gRPC, by the adapter that the services use themselves (extra `rpc`).
+
+A call's fields become a request message and the answer becomes the JSON that REST would give, so that both transports
+give the same values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import fields
+from datetime import datetime
+from enum import Enum
+from threading import Thread
+from typing import Any, TypeVar
+
+import betterproto2
+import orjson
+
+from afdp.client.calls import Call, evidence_object, read_answer
+from afdp.errors import NotaryError
+from afdp.formats.evidence import evidence_from_json
+from afdp.formats.timestamps import format_timestamp
+from afdp.pb.google.protobuf import Struct
+from afdp.rpc.client import GrpcCaller, open_channel
+from afdp.rpc.codec import plain
+from afdp.rpc.descriptors import message_class, method
+
+T = TypeVar("T")
+
+_SERVICE = "afdp.notary.v1.NotaryService"
+_ENUM_PREFIXES = {
+    "wait_for": "RECEIPT_STATE_",
+    "status_filter": "WORKFLOW_STATUS_",
+    "purpose": "KEY_PURPOSE_",
+}
+
+
+class GrpcTransport:
+    """For asyncio, one channel, opened with the first call."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._stack = AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._caller: GrpcCaller | None = None
+
+    async def perform(self, call: Call[T]) -> T | NotaryError:
+        """One attempt."""
+        name = f"/{_SERVICE}/{call.rpc}"
+        try:
+            request = _message(name, call.fields)
+            answer = await (await self._connected()).unary_unary(name, request, self._timeout)
+        except NotaryError as error:
+            return error
+        return read_answer(call, rest_object(answer), self._address)
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._stack.aclose()
+
+    async def _connected(self) -> GrpcCaller:
+        async with self._opening:
+            if self._caller is None:
+                self._caller = GrpcCaller(await self._stack.enter_async_context(open_channel(self._address)))
+            return self._caller
+
+
+class BlockingGrpcTransport:
+    """Blocking: the same over an event loop in a thread of its own."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="afdp-grpc", daemon=True)
+        self._thread.start()
+        self._inner = GrpcTransport(address, timeout)
+
+    def perform(self, call: Call[T]) -> T | NotaryError:
+        """One attempt; the call's own deadline ends the wait."""
+        attempt = asyncio.run_coroutine_threadsafe(self._inner.perform(call), self._loop)
+        return attempt.result()
+
+    def close(self) -> None:
+        """Closes the channel and ends the thread."""
+        asyncio.run_coroutine_threadsafe(self._inner.close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def rest_object(message: Any) -> dict[str, Any]:
+    """A betterproto2 message as the REST API prints it; absent messages are None."""
+    return {field.name: _plain(getattr(message, field.name)) for field in fields(message)}
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Struct():
+            return plain(value)
+        case betterproto2.Message():
+            return rest_object(value)
+        case Enum():
+            return (value.name or str(value.value)).lower()
+        case list():
+            return [_plain(each) for each in value]
+        case bytes():  # the API's only bytes are JSON: bundles
+            return orjson.loads(value) if value else None
+        case datetime():
+            return format_timestamp(value)
+        case _:
+            return value
+
+
+def _message(name: str, given: Mapping[str, object]) -> betterproto2.Message:
+    prepared = {field: _prepared(field, value) for field, value in given.items()}
+    made: betterproto2.Message = message_class(method(name).request).from_dict(prepared)
+    return made
+
+
+def _prepared(field: str, value: Any) -> object:
+    """The field in proto3's JSON; evidence is read strictly first, for betterproto2 drops what it does not know."""
+    if field in _ENUM_PREFIXES:
+        return _ENUM_PREFIXES[field] + str(value).upper()
+    if field == "evidence_package":
+        return evidence_object(evidence_from_json(value, prefix="evidence_package."))
+    if field == "evidence_packages":
+        return [
+            evidence_object(evidence_from_json(each, prefix=f"evidence_packages[{at}]."))
+            for at, each in enumerate(value)
+        ]
+    return value

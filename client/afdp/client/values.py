@@ -1,0 +1,194 @@
+"""The values that a client gives and gets, the same over REST and over gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Generic, Literal, TypeVar
+
+from afdp.errors import NotaryError
+from afdp.formats.evidence import Actor, Artifact, EvidencePackage
+from afdp.formats.receipt import Receipt
+
+State = Literal["signed", "logged", "witnessed"]
+"""How far a receipt has come."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What became of one evidence package.
+
+    Attributes:
+        workflow_id: `simple-signing-` and the receipt's UUID.
+        status: `completed`, `failed`, …
+        receipt: None only for an item of a batch that failed.
+        error: only for an item of a batch that failed.
+    """
+
+    workflow_id: str
+    status: str
+    receipt: Receipt | None
+    error: NotaryError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBatch:
+    """What became of a batch: one result per package, in the order of the request."""
+
+    batch_workflow_id: str
+    status: str
+    results: tuple[Signed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What the notary found; a check that did not run is False and named in `warnings`."""
+
+    is_valid: bool
+    validation_error: str
+    signature_valid: bool
+    evidence_hash_valid: bool
+    rekor_entry_valid: bool
+    timestamp_valid: bool
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRecord:
+    """Evidence with its newest receipt, and how many receipts there are of it."""
+
+    evidence_package: EvidencePackage
+    receipt: Receipt
+    receipt_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceSummary:
+    """What a search shows of a piece of evidence."""
+
+    evidence_package_hash: str
+    receipt_id: str
+    workflow_id: str
+    event_type: str
+    actor_id: str
+    timestamp_utc: datetime | None
+    notarized_at: datetime | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list; the next begins at `next_page_token`, which is empty on the last.
+
+    Attributes:
+        total_count: of all pages, where the list knows it.
+    """
+
+    items: tuple[T, ...]
+    next_page_token: str
+    total_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """Where a workflow stands; `result` holds what came out, such as `receipt_id`."""
+
+    workflow_id: str
+    status: str
+    created_at: datetime | None
+    completed_at: datetime | None
+    error_message: str
+    result: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowSummary:
+    """What a list shows of a workflow."""
+
+    workflow_id: str
+    workflow_type: str
+    status: str
+    created_at: datetime | None
+    completed_at: datetime | None
+    event_type: str
+    actor_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRevocation:
+    """Why and since when a key version is not trusted."""
+
+    at: datetime | None
+    compromised_since: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One version of one key; `purpose` is `evidence` or `log`, `current` whether it signs now."""
+
+    key_id: str
+    purpose: str
+    algorithm: str
+    hint: str
+    public_key_pem: str
+    valid_from: datetime | None
+    valid_until: datetime | None
+    tenants: tuple[str, ...]
+    revoked: KeyRevocation | None
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AffectedReceipt:
+    """A receipt that a key version signed."""
+
+    receipt_id: str
+    evidence_package_hash: str
+    notarized_at: datetime | None
+    log_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """Something that the notary depends on."""
+
+    name: str
+    healthy: bool
+    response_time_ms: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`healthy`, `degraded` (reads work, writes do not) or `unhealthy`, and the dependencies."""
+
+    status: str
+    version: str
+    uptime_seconds: int
+    dependencies: tuple[Dependency, ...]
+
+
+__all__ = [
+    "Actor",
+    "AffectedReceipt",
+    "Artifact",
+    "Dependency",
+    "EvidencePackage",
+    "EvidenceRecord",
+    "EvidenceSummary",
+    "Health",
+    "Key",
+    "KeyRevocation",
+    "Page",
+    "Receipt",
+    "Signed",
+    "SignedBatch",
+    "State",
+    "Validation",
+    "Workflow",
+    "WorkflowSummary",
+]
