@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from afdp.formats.trust import TrustRoot
 from afdp.rpc.descriptors import method
+from bench.child import leave_result, result_of
 from bench.figures import Run, run_of
 from bench.packages import evidence
 from bench.verified import require_verified
@@ -25,12 +26,7 @@ EMPTY = "/afdp.notary.v1.NotaryService/HealthCheck"
 
 async def run_grpc(address: str, kind: str, seconds: float, in_flight: int, trust: TrustRoot) -> Run:
     """One run in a process of its own; every answer is verified after it."""
-    command = [sys.executable, "-m", "bench.grpc_load", address, kind, str(seconds), str(in_flight)]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    output, _ = await process.communicate()
-    if process.returncode:
-        raise SystemExit("the load generator failed")
-    result = orjson.loads(output)
+    result = await result_of("bench.grpc_load", address, kind, str(seconds), str(in_flight))
     if kind == "sign":
         assert require_verified(result["receipts"], trust) == len(result["latencies"])
     return run_of(result["latencies"], result["seconds"])
@@ -77,6 +73,5 @@ def _receipt(answer: bytes) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    address, kind, seconds, in_flight = sys.argv[1:]
-    result = uvloop.run(_load(address, kind, float(seconds), int(in_flight)))
-    sys.stdout.buffer.write(orjson.dumps(result))
+    file, address, kind, seconds, in_flight = sys.argv[1:]
+    leave_result(file, uvloop.run(_load(address, kind, float(seconds), int(in_flight))))

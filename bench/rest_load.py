@@ -17,6 +17,7 @@ import orjson
 import uvloop
 
 from afdp.formats.trust import TrustRoot
+from bench.child import leave_result, result_of
 from bench.figures import Run, run_of
 from bench.packages import evidence
 from bench.verified import require_verified
@@ -26,12 +27,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n")
 
 async def run_rest(url: str, kind: str, seconds: float, connections: int, trust: TrustRoot) -> Run:
     """One run in a process of its own; every answer is verified after it."""
-    command = [sys.executable, "-m", "bench.rest_load", url, kind, str(seconds), str(connections)]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    output, _ = await process.communicate()
-    if process.returncode:
-        raise SystemExit("the load generator failed")
-    result = orjson.loads(output)
+    result = await result_of("bench.rest_load", url, kind, str(seconds), str(connections))
     if kind == "sign":
         answers = [orjson.loads(body)["receipt"] for body in result["answers"]]
         assert require_verified(answers, trust) == len(result["latencies"])
@@ -114,6 +110,5 @@ async def _load(url: str, kind: str, seconds: float, connections: int) -> dict[s
 
 
 if __name__ == "__main__":
-    url, kind, seconds, connections = sys.argv[1:]
-    result = uvloop.run(_load(url, kind, float(seconds), int(connections)))
-    sys.stdout.buffer.write(orjson.dumps(result))
+    file, url, kind, seconds, connections = sys.argv[1:]
+    leave_result(file, uvloop.run(_load(url, kind, float(seconds), int(connections))))

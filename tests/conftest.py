@@ -60,14 +60,14 @@ def data_folder() -> Iterator[Path]:
 
     `tmp_path` lies below a folder that its owner alone may enter.
     """
-    with _open_folder() as folder:
+    with open_folder() as folder:
         yield folder
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def postgres() -> AsyncIterator[Postgres]:
     """One PostgreSQL for the run; for tables of its own a test takes `database`."""
-    with _open_folder() as folder:
+    with open_folder() as folder:
         async with running_postgres(folder / "postgres") as server:
             yield server
 
@@ -87,13 +87,14 @@ async def module_database(postgres: Postgres) -> str:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def openbao() -> AsyncIterator[OpenBao]:
     """One OpenBao for the run, with the keys `afdp-notary-key` and `afdp-log-key` and the signer's token."""
-    with _open_folder() as folder:
+    with open_folder() as folder:
         async with running_openbao(folder / "openbao") as server:
             yield server
 
 
 @contextmanager
-def _open_folder() -> Iterator[Path]:
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that a server under another account may walk through."""
     with tempfile.TemporaryDirectory(prefix="afdp-test-") as name:
         folder = Path(name)
         folder.chmod(0o711)

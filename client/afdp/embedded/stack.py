@@ -34,6 +34,7 @@ METRICS_PORTS = {"signer": 9091, "transparency": 9092, "metadata": 9093, "notary
 LOG_PORT = 8053
 
 _RESTART_AFTER = (0.1, 0.5, 1.0, 2.0, 5.0)  # seconds, by how often it died in a row
+_LIVED = 2.0  # seconds after which a death is not one of a row
 _PATIENCE = 3.0  # seconds for a service to end, so that all is over within five
 
 
@@ -97,7 +98,7 @@ class Supervised:
             born = loop.time()
             code = await running.wait()
             self._current = None
-            deaths = 0 if loop.time() - born > 30 else deaths + 1
+            deaths = 0 if loop.time() - born > _LIVED else deaths + 1
             logger.warning("%s ended with %s; it is started again", self.name, code)
             while self._current is None:
                 await asyncio.sleep(_RESTART_AFTER[min(deaths, len(_RESTART_AFTER) - 1)])
@@ -117,6 +118,7 @@ class Stack:
         self._servers: dict[str, Supervised] = {}
         self._lock: FolderLock | None = None
         self.url = f"http://{LOOPBACK}:{self.port('gateway')}"
+        self.database_url = ""  # known once PostgreSQL runs; holds its password
 
     def port(self, service: str) -> int:
         """The port of a service."""
@@ -181,6 +183,7 @@ class Stack:
         running = await server.begin()
         if not isinstance(running, Postgres):
             raise FailedPrecondition("PostgreSQL did not start")
+        self.database_url = running.dsn
         settings = {"AFDP_DATABASE_URL": running.dsn, "AFDP_DATABASE_POOL_MIN": "2"}
         return {"metadata": settings, "transparency": settings}
 

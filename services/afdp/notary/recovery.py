@@ -44,7 +44,7 @@ class Recovery:
 
     async def run(self) -> None:
         """Recovers until cancelled."""
-        cutoff = datetime.now(UTC)  # at the start nothing is under way in this process
+        cutoff = started = datetime.now(UTC)  # nothing of before is under way in this process
         while True:
             request_id.set(f"recovery-{uuid_utils.uuid7()}")
             try:
@@ -55,7 +55,7 @@ class Recovery:
             if clean:
                 await self._until_asked(self._interval)
             await asyncio.sleep(RETRY)
-            cutoff = datetime.now(UTC) - GRACE
+            cutoff = max(started, datetime.now(UTC) - GRACE)
 
     async def _until_asked(self, seconds: float) -> None:
         try:

@@ -1,0 +1,46 @@
+"""A whole stack for the run: five real processes, started once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from afdp.embedded.process import free_port
+from afdp.embedded.stack import PORTS, Stack, StackOptions, running_stack
+from afdp.formats.trust import TrustRoot, read_trust_files
+from tests.conftest import open_folder
+
+
+def free_offset() -> int:
+    """An offset whose ports are probably free; the stack says so if they are not."""
+    return 1_000 + free_port() % 9_000 - PORTS["gateway"] % 10
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stack() -> AsyncIterator[Stack]:
+    """Keys in files."""
+    with open_folder() as folder:
+        async with running_stack(StackOptions(folder / "data", free_offset())) as running:
+            yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def rest(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the gateway."""
+    async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+async def trust(rest: httpx.AsyncClient) -> TrustRoot:
+    """The trust root that the stack serves."""
+    return await fetch_trust(rest)
+
+
+async def fetch_trust(rest: httpx.AsyncClient) -> TrustRoot:
+    """The trust root that a stack serves."""
+    files = (await rest.get("/api/v1/trust-root")).raise_for_status().json()["files"]
+    return read_trust_files({file["name"]: file["content"].encode() for file in files})
