@@ -7,7 +7,7 @@ proto names, up to a bound; a message with a fault is never used.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 
@@ -31,7 +31,7 @@ FieldEncoder = Callable[[object, Path, Faults], bytes]
 class Member:
     """One key that an object may have."""
 
-    field: FieldDescriptor
+    name: str  # of the field
     encode: FieldEncoder
     others: tuple[str, ...]  # other spellings of the same field, and the other members of its oneof
 
@@ -61,7 +61,7 @@ class MessageEncoder:
                 self._only_once(key, member, value, path, faults)
             if item is None:
                 continue
-            here = (path, member.field.name)
+            here = (path, member.name)
             try:
                 parts.append(member.encode(item, here, faults))
             except Refused as refusal:
@@ -76,13 +76,13 @@ class MessageEncoder:
         for other in member.others:
             if other not in value:
                 continue
-            if (same := self.members[other].field) is member.field:
+            if (sibling := self.members[other].name) == member.name:
                 fault = f"stands twice, as {min(key, other)} and as {max(key, other)}"
             elif value[key] is None or value[other] is None:
                 continue
             else:
-                fault = f"excludes {same.name}: give one of them"
-            where = rendered((path, member.field.name))
+                fault = f"excludes {sibling}: give one of them"
+            where = rendered((path, member.name))
             if FieldViolation(where, fault) not in faults:
                 faults.append(FieldViolation(where, fault))
 
@@ -109,7 +109,7 @@ class Encoders:
         for field in descriptor.fields:
             encode = self.field(field)
             for name in spellings(field):
-                members[name] = Member(field, encode, tuple(_others(field, name)))
+                members[name] = Member(field.name, encode, tuple(_others(field, name)))
         encoder.members = members
         return encoder
 
@@ -152,12 +152,13 @@ class Encoders:
         return encode
 
 
-def _others(field: FieldDescriptor, name: str) -> list[str]:
-    others = [spelling for spelling in spellings(field) if spelling != name]
+def _others(field: FieldDescriptor, name: str) -> Iterator[str]:
+    """What to look for beside a key. A proto name needs no look for its own aliases: each alias looks for it."""
+    if name != field.name:
+        yield from (spelling for spelling in spellings(field) if spelling != name)
     if field.containing_oneof is not None:
         for sibling in field.containing_oneof.fields:
-            others += spellings(sibling) if sibling is not field else ()
-    return others
+            yield from spellings(sibling) if sibling is not field else ()
 
 
 def _note(faults: Faults, path: Path | None, message: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from afdp.errors import FieldViolation, InvalidArgument
 from afdp.formats.canonical import strict_json
-from afdp.gateway.decode import Encoders, Faults, FieldEncoder, text_reader
+from afdp.gateway.decode import MAX_FAULTS, Encoders, Faults, FieldEncoder, text_reader
 from afdp.gateway.descriptors import HttpRule, Method
 from afdp.gateway.names import spellings
 from afdp.gateway.paths import proto_path, rendered
@@ -29,15 +29,24 @@ NOT_VALID = "the request is not valid"
 class TextField:
     """A field that a path variable, a query parameter or a header fills."""
 
-    field: FieldDescriptor
+    name: str
+    keys: tuple[str, ...]  # every spelling
+    repeated: bool
+    read: Callable[[str], object]
     encode: FieldEncoder
+
+    @classmethod
+    def of(cls, message: Descriptor, name: str, encoders: Encoders) -> TextField:
+        """The field of that name."""
+        field = message.fields_by_name[name]
+        return cls(name, spellings(field), field.is_repeated, text_reader(field), encoders.field(field))
 
     def __call__(self, text: str, faults: Faults) -> bytes:
         """The whole field, from decoded text; a fault is noted."""
-        path = (None, self.field.name)
+        path = (None, self.name)
         try:
-            value = text_reader(self.field)(text)
-            return self.encode([value] if self.field.is_repeated else value, path, faults)
+            value = self.read(text)
+            return self.encode([value] if self.repeated else value, path, faults)
         except Refused as refusal:
             faults.append(FieldViolation(rendered(path), str(refusal)))
             return b""
@@ -48,13 +57,18 @@ class RequestDecoder:
 
     def __init__(self, method: Method, rule: HttpRule, encoders: Encoders) -> None:
         self._descriptor = method.request
-        self._variables = {name: self._text_field(name, encoders) for name in template_variables(rule.template)}
+        fields = method.request.fields_by_name
+
+        def text_field(name: str) -> TextField:
+            return TextField.of(method.request, name, encoders)
+
+        self._variables = {name: text_field(name) for name in template_variables(rule.template)}
         self._body = encoders.message(method.request) if rule.body == "*" else None
-        self._body_field = None if rule.body in ("", "*") else _body_field(method.request, rule.body, encoders)
-        self._key = (
-            self._text_field(IDEMPOTENCY_KEY, encoders) if IDEMPOTENCY_KEY in method.request.fields_by_name else None
-        )
-        self._query = {} if rule.body == "*" else self._query_fields(rule, encoders)
+        self._body_field = text_field(rule.body) if rule.body not in ("", "*") else None
+        self._key = text_field(IDEMPOTENCY_KEY) if IDEMPOTENCY_KEY in fields else None
+        left = [] if rule.body == "*" else [name for name in fields if name not in (*self._variables, rule.body)]
+        by_name = [text_field(name) for name in left if _fits_a_query(fields[name])]
+        self._query = {key: field for field in by_name for key in field.keys}
         self.takes_body = rule.body != ""
 
     def __call__(self, body: bytes, variables: Mapping[str, str], query: str, idempotency_key: str | None) -> bytes:
@@ -106,7 +120,7 @@ class RequestDecoder:
 
     def _bound(self, name: str, field: TextField, text: str, members: object, faults: Faults) -> bytes:
         """A field that the path or a header has the word on; the body may only say the same."""
-        given = [members.get(key) for key in spellings(field.field)] if isinstance(members, dict) else []
+        given = [members.get(key) for key in field.keys] if isinstance(members, dict) else []
         if any(isinstance(value, str) and value not in ("", text) for value in given):
             faults.append(FieldViolation(name, "the body says something else than the path or the header"))
         return field(text, faults)
@@ -125,47 +139,28 @@ class RequestDecoder:
             name = decoded("query", raw_name.replace("+", " "))
             field = self._query.get(name)
             if field is None:
-                known = ", ".join(dict.fromkeys(field.field.name for field in self._query.values())) or "none"
-                faults.append(FieldViolation(_shown(name), f"unknown query parameter; known here: {known}"))
+                known = ", ".join(dict.fromkeys(field.name for field in self._query.values())) or "none"
+                faults.append(FieldViolation(_shown(name) or "query", f"unknown query parameter; known here: {known}"))
                 continue
-            if field.field.name in seen and not field.field.is_repeated:
-                faults.append(FieldViolation(field.field.name, "the query parameter stands more than once"))
+            if field.name in seen and not field.repeated:
+                faults.append(FieldViolation(field.name, "the query parameter stands more than once"))
                 continue
-            seen.add(field.field.name)
-            parts.append(field(decoded(field.field.name, raw_value.replace("+", " ")), faults))
-            if len(faults) >= _MAX_QUERY_FAULTS:
+            seen.add(field.name)
+            parts.append(field(decoded(field.name, raw_value.replace("+", " ")), faults))
+            if len(faults) >= MAX_FAULTS:
                 break
         return parts
 
-    def _text_field(self, name: str, encoders: Encoders) -> TextField:
-        field = self._descriptor.fields_by_name[name]
-        return TextField(field, encoders.field(field))
 
-    def _query_fields(self, rule: HttpRule, encoders: Encoders) -> dict[str, TextField]:
-        """What the path and the body leave: scalars and timestamps, by every spelling."""
-        found: dict[str, TextField] = {}
-        for field in self._descriptor.fields:
-            message = field.message_type
-            if field.name in self._variables or field.name == rule.body:
-                continue
-            if message is None or message.full_name == "google.protobuf.Timestamp":
-                found |= dict.fromkeys(spellings(field), TextField(field, encoders.field(field)))
-        return found
-
-
-_MAX_QUERY_FAULTS = 20
-
-
-def _body_field(descriptor: Descriptor, name: str, encoders: Encoders) -> TextField:
-    field = descriptor.fields_by_name[name]
-    return TextField(field, encoders.field(field))
+def _fits_a_query(field: FieldDescriptor) -> bool:
+    return field.message_type is None or field.message_type.full_name == "google.protobuf.Timestamp"
 
 
 def _whole_body(body: TextField, value: object, faults: Faults) -> bytes:
     try:
-        return body.encode(value, (None, body.field.name), faults)
+        return body.encode(value, (None, body.name), faults)
     except Refused as refusal:
-        faults.append(FieldViolation(body.field.name, str(refusal)))
+        faults.append(FieldViolation(body.name, str(refusal)))
         return b""
 
 

@@ -35,7 +35,7 @@ class Matched(Generic[Target]):
 
 
 class RouteTable(Generic[Target]):
-    """Literal paths by look-up, templates by pattern; a literal beats a variable."""
+    """Literal paths by look-up, templates by pattern; a literal hides a variable that would catch it, for all verbs."""
 
     def __init__(self, routes: Iterable[Route[Target]]) -> None:
         self._literal: dict[str, dict[str, Route[Target]]] = {}
@@ -58,8 +58,8 @@ class RouteTable(Generic[Target]):
             verb = "GET"
         if "%" in raw_path:
             raw_path = _normalised(raw_path)
-        if (route := self._literal.get(raw_path, {}).get(verb)) is not None:
-            return Matched(route, {})
+        if (by_literal := self._literal.get(raw_path)) is not None:
+            return Matched(by_literal[verb], {}) if verb in by_literal else None
         for pattern, by_verb in self._ordered:
             if verb in by_verb and (found := pattern.fullmatch(raw_path)):
                 return Matched(by_verb[verb], found.groupdict())
@@ -68,10 +68,9 @@ class RouteTable(Generic[Target]):
     def allowed(self, raw_path: str) -> tuple[str, ...]:
         """The verbs that the path is known under, for `Allow`; none if the path is unknown."""
         raw_path = _normalised(raw_path)
-        verbs = set(self._literal.get(raw_path, {}))
-        for pattern, by_verb in self._ordered:
-            if pattern.fullmatch(raw_path):
-                verbs.update(by_verb)
+        verbs = set(self._literal.get(raw_path, ()))
+        if not verbs:
+            verbs.update(*(by_verb for pattern, by_verb in self._ordered if pattern.fullmatch(raw_path)))
         return tuple(sorted(verbs | ({"HEAD"} if "GET" in verbs else set())))
 
 

@@ -16,6 +16,8 @@ Schema = dict[str, Any]
 
 NULL: Schema = {"type": "null"}
 
+_NO_NUL = r"^[^\u0000]*$"
+
 
 class Schemas:
     """The schemas under `#/components/schemas`, made as they are referred to.
@@ -72,6 +74,8 @@ class Schemas:
             shape: Schema = {"type": "array", "items": self._value(field, printed=False)}
         else:
             shape = self._value(field, printed=False)
+        if shape.get("type") == "string" and shape.keys().isdisjoint({"format", "contentEncoding"}):
+            shape["pattern"] = _NO_NUL
         return {**shape, **known, **self._described(field.full_name)}
 
     def _field_printed(self, field: FieldDescriptor) -> Schema:

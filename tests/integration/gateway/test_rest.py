@@ -204,7 +204,8 @@ async def test_an_unknown_path_is_a_problem(gateway: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("verb", "path", "allow"),
     [
-        ("DELETE", "/api/v1/evidence/sign", "GET, HEAD, POST"),
+        ("DELETE", "/api/v1/evidence/sign", "POST"),
+        ("GET", "/api/v1/evidence/sign", "POST"),
         ("POST", "/api/v1/receipts/1", "GET, HEAD"),
         ("GET", "/api/v1/keys:rotate", "POST"),
         ("POST", "/health", "GET, HEAD"),

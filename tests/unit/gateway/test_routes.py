@@ -63,6 +63,7 @@ def test_what_matches_no_template_is_unknown(request_line: str) -> None:
 def test_a_known_path_has_its_verbs() -> None:
     assert TABLE.allowed("/v1/keys") == ("GET", "HEAD")
     assert TABLE.allowed("/v1/keys:rotate") == ("POST",)
+    assert TABLE.allowed("/v1/keys/newer") == ("GET", "HEAD")
     assert TABLE.allowed("/v1/none") == ()
 
 
