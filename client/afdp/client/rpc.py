@@ -7,6 +7,7 @@ give the same values.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import fields
@@ -26,6 +27,7 @@ from afdp.pb.google.protobuf import Struct
 from afdp.rpc.client import GrpcCaller, open_channel
 from afdp.rpc.codec import plain
 from afdp.rpc.descriptors import message_class, method
+from afdp.telemetry.context import request_id
 
 T = TypeVar("T")
 
@@ -50,11 +52,17 @@ class GrpcTransport:
     async def perform(self, call: Call[T]) -> T | NotaryError:
         """One attempt."""
         name = f"/{_SERVICE}/{call.rpc}"
+        # Chosen here, so that an error can say what the notary's logs know the call by; kept inside of a service's own.
+        known = request_id.get() or uuid.uuid4().hex
+        token = request_id.set(known)
         try:
             request = _message(name, call.fields)
             answer = await (await self._connected()).unary_unary(name, request, self._timeout)
         except NotaryError as error:
+            error.metadata.setdefault("request_id", known)
             return error
+        finally:
+            request_id.reset(token)
         return read_answer(call, rest_object(answer), self._address)
 
     async def close(self) -> None:
@@ -79,8 +87,8 @@ class BlockingGrpcTransport:
 
     def perform(self, call: Call[T]) -> T | NotaryError:
         """One attempt; the call's own deadline ends the wait."""
-        attempt = asyncio.run_coroutine_threadsafe(self._inner.perform(call), self._loop)
-        return attempt.result()
+        attempt = self._inner.perform(call)
+        return asyncio.run_coroutine_threadsafe(attempt, self._loop).result()
 
     def close(self) -> None:
         """Closes the channel and ends the thread."""
