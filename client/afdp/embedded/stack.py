@@ -141,8 +141,7 @@ class Stack:
             Unavailable: it is not ready in time; the message names the logs.
         """
         self._prepare_folder()
-        for name, port in self._ports().items():
-            claim_port(port, name)
+        require_free_ports(self._options.port_offset)
         stores = [self._start_postgres()]
         if self._options.vault:
             stores.append(self._start_openbao())
@@ -170,11 +169,6 @@ class Stack:
         self._lock = FolderLock(self.data_dir)
         for folder in ("logs", *SERVICES):
             (self.data_dir / folder).mkdir(mode=0o700, exist_ok=True)
-
-    def _ports(self) -> dict[str, int]:
-        offset = self._options.port_offset
-        metrics = {f"{name}'s metrics": port + offset for name, port in METRICS_PORTS.items()}
-        return {**{name: self.port(name) for name in PORTS}, **metrics, "the log's tiles": LOG_PORT + offset}
 
     async def _start_postgres(self) -> dict[str, dict[str, str]]:
         port = free_port()
@@ -245,6 +239,17 @@ class Stack:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise Unavailable(f"the stack is not ready after {seconds:.0f} s: see {self.data_dir / 'logs'}") from None
+
+
+def require_free_ports(offset: int) -> None:
+    """Checks every port that a stack at this offset listens on.
+
+    Raises:
+        FailedPrecondition: one is taken; it is named.
+    """
+    metrics = {f"{name}'s metrics": port for name, port in METRICS_PORTS.items()}
+    for name, port in {**PORTS, **metrics, "the log's tiles": LOG_PORT}.items():
+        claim_port(port + offset, name)
 
 
 @asynccontextmanager

@@ -101,7 +101,7 @@ def _evidence_key(key: PublicKey) -> EvidenceKey:
     if key.valid_from is None:
         raise Unavailable(f"the signer does not say since when {key.key_id} is valid")
     revoked = None
-    if key.revoked and key.revoked.at:
+    if key.revoked is not None and key.revoked.at is not None:
         revoked = Revocation(key.revoked.at, key.revoked.compromised_since, key.revoked.reason)
     return EvidenceKey(
         key_id=key.key_id,

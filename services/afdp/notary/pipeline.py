@@ -166,7 +166,9 @@ class Stages:
         signed = []
         for submission, draft, result in zip(batch, drafts, answer.results, strict=True):
             if result.signature is None:
-                submission.fail(from_item(result.error) if result.error else Internal("the signer gave no signature"))
+                submission.fail(
+                    from_item(result.error) if result.error is not None else Internal("the signer gave none")
+                )
                 continue
             draft.signature, draft.key_id = result.signature.value, result.signature.key_id
             draft.leaf_hash = (await self._entry(draft)).leaf_hash
@@ -185,14 +187,15 @@ class Stages:
             if result.error is not None:
                 each.submission.fail(from_item(result.error))
                 continue
-            record = result.existing or store.Record(draft=each.draft, state=store.RecordState.PENDING)
+            record = result.existing
+            if record is None:
+                record = store.Record(draft=each.draft, state=store.RecordState.PENDING)
             if record.state == store.RecordState.LOGGED:
                 each.submission.succeed(record)
                 continue
             if each.submission.order.wait_for == ReceiptState.SIGNED:
                 each.submission.succeed(record)
-            receipt_id = record.draft.receipt_id if record.draft else ""
-            pending.setdefault(receipt_id, Prepared(record, [])).submissions.append(each.submission)
+            pending.setdefault(_whole(record).receipt_id, Prepared(record, [])).submissions.append(each.submission)
         return list(pending.values())
 
     async def log(self, records: Sequence[store.Record]) -> list[store.Record | NotaryError]:
@@ -201,7 +204,7 @@ class Stages:
         May be repeated for the same records at any time, by anyone: the log appends no leaf twice, and a record that is
         LOGGED keeps its position.
         """
-        drafts = [record.draft or store.Draft() for record in records]
+        drafts = [_whole(record) for record in records]
         entries = [await self._entry(draft) for draft in drafts]
         with _timed("append"):
             request = AppendRequest([entry.body for entry in entries])
@@ -212,7 +215,7 @@ class Stages:
         for index, (draft, result) in enumerate(zip(drafts, appended.results, strict=True)):
             found = result.inclusion
             if found is None:
-                outcomes.append(from_item(result.error) if result.error else Internal("the log gave no position"))
+                outcomes.append(from_item(result.error) if result.error is not None else Internal("the log gave none"))
                 continue
             outcomes.append(Internal("the record was not completed"))
             completions.append(store.Completion(draft.receipt_id, found.leaf_index, found.proof))
@@ -279,7 +282,13 @@ def _draft(order: Order, now: datetime) -> store.Draft:
 
 
 def _tenant(draft: store.Draft) -> str:
-    return draft.submitter.tenant if draft.submitter else ""
+    return "" if draft.submitter is None else draft.submitter.tenant
+
+
+def _whole(record: store.Record) -> store.Draft:
+    if record.draft is None:
+        raise Internal("the store gave a record without its draft")
+    return record.draft
 
 
 @contextmanager

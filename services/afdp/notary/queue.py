@@ -25,7 +25,8 @@ class FairQueue:
         self._tenants: dict[str, deque[Submission]] = {}
         self._items = 0
         self._bytes = 0
-        self._changed = asyncio.Condition()
+        self._work = asyncio.Event()
+        self._waiting: deque[asyncio.Future[None]] = deque()  # who waits for room, in order
         _bound.set(max_items)
 
     async def put(self, submission: Submission, *, wait: bool) -> None:
@@ -36,28 +37,45 @@ class FairQueue:
         Raises:
             ResourceExhausted: the queue is full, and the caller does not want to wait.
         """
-        async with self._changed:
-            if not self._fits(submission):
-                if not wait:
-                    raise ResourceExhausted("the notary has as much work as it may queue", retry_after=RETRY_AFTER)
-                await self._changed.wait_for(lambda: self._fits(submission))
-            tenant = submission.order.principal.tenant
-            self._tenants.setdefault(tenant, deque()).append(submission)
-            self._count(1, submission.size)
-            self._changed.notify_all()
+        while not self._fits(submission):
+            if not wait:
+                raise ResourceExhausted("the notary has as much work as it may queue", retry_after=RETRY_AFTER)
+            await self._room()
+        tenant = submission.order.principal.tenant
+        self._tenants.setdefault(tenant, deque()).append(submission)
+        self._count(1, submission.size)
+        self._work.set()
 
     async def take(self, max_items: int, max_bytes: int) -> list[Submission]:
         """Waits until there is work, then gives all of it, up to the bounds; at least one submission.
 
-        What its caller has given up is dropped.
+        What its caller has given up is dropped. There is one taker.
         """
-        async with self._changed:
-            taken: list[Submission] = []
-            while not taken:
-                await self._changed.wait_for(lambda: self._items)
-                taken = self._round_robin(max_items, max_bytes)
-            self._changed.notify_all()
-            return taken
+        while True:
+            taken = self._round_robin(max_items, max_bytes)
+            self._make_room()
+            if taken:
+                return taken
+            self._work.clear()
+            await self._work.wait()
+
+    async def _room(self) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._make_room()  # the turn was given and is not used: to the next
+            raise
+
+    def _make_room(self) -> None:
+        room = self._max_items - self._items
+        while room > 0 and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():  # else its caller has given up
+                turn.set_result(None)
+                room -= 1
 
     def _round_robin(self, max_items: int, max_bytes: int) -> list[Submission]:
         taken: list[Submission] = []

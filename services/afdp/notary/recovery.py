@@ -75,7 +75,7 @@ class Recovery:
             if not records:
                 return clean
             clean = await self._finish(records) and clean
-            after = records[-1].draft.receipt_id if records[-1].draft else ""
+            after = records[-1].draft.receipt_id if records[-1].draft is not None else ""
 
     async def _finish(self, records: list[Record]) -> bool:
         outcomes = await self._stages.log(records)

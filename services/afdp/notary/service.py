@@ -211,19 +211,19 @@ class Notary:
         """A new version of a key, which signs from now on."""
         answer = await self._signer.rotate_key(keyring.RotateKeyRequest(purpose), timeout=_READ_TIMEOUT)
         self._keys.forget()
-        return answer.key or keyring.PublicKey()
+        return answer.key if answer.key is not None else keyring.PublicKey()
 
     async def revoke_key(self, key_id: str, compromised_since: datetime | None, reason: str) -> keyring.PublicKey:
         """Records that a key version is not to be trusted any more."""
         request = keyring.RevokeKeyRequest(key_id, compromised_since, reason)
         answer = await self._signer.revoke_key(request, timeout=_READ_TIMEOUT)
         self._keys.forget()
-        return answer.key or keyring.PublicKey()
+        return answer.key if answer.key is not None else keyring.PublicKey()
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
     async def _notarised(self, record: store.Record) -> Notarised:
-        draft = record.draft or store.Draft()
+        draft = record.draft if record.draft is not None else store.Draft()
         logged = record.state == store.RecordState.LOGGED
         workflow = store.Workflow(
             type=store.WorkflowType.SIMPLE_SIGNING,

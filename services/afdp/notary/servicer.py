@@ -79,7 +79,7 @@ class NotaryServicer(pb.NotaryServiceBase):
 
     async def get_evidence(self, request: pb.GetEvidenceRequest) -> pb.GetEvidenceResponse:
         record, receipt, count = await self._notary.evidence(_ANYBODY, request.evidence_package_hash)
-        package = to_message(record.draft.evidence) if record.draft else None
+        package = to_message(record.draft.evidence) if record.draft is not None else None
         return pb.GetEvidenceResponse(evidence_package=package, receipt=receipt, receipt_count=count)
 
     async def search_evidence(self, request: pb.SearchEvidenceRequest) -> pb.SearchEvidenceResponse:
@@ -209,7 +209,7 @@ def _optional_hash(field: str, text: str) -> bytes:
 
 
 def _summary(record: store.RecordSummary) -> pb.EvidenceSummary:
-    terms = record.terms or store.SearchTerms()
+    terms = record.terms if record.terms is not None else store.SearchTerms()
     logged = record.state == store.RecordState.LOGGED
     return pb.EvidenceSummary(
         evidence_package_hash=record.evidence_hash.hex(),
@@ -262,6 +262,8 @@ def _key(key: keyring.PublicKey) -> pb.Key:
         valid_from=key.valid_from,
         valid_until=key.valid_until,
         tenants=key.tenants,
-        revoked=pb.KeyRevocation(revoked.at, revoked.compromised_since, revoked.reason) if revoked else None,
+        revoked=pb.KeyRevocation(revoked.at, revoked.compromised_since, revoked.reason)
+        if revoked is not None
+        else None,
         current=key.current,
     )

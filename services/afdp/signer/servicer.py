@@ -73,6 +73,6 @@ def _public_key(key: KeyVersion) -> pb.PublicKey:
         spki=key.spki,
         valid_from=key.valid_from,
         tenants=["*"],
-        revoked=pb.Revocation(revoked.at, revoked.compromised_since, revoked.reason) if revoked else None,
+        revoked=pb.Revocation(revoked.at, revoked.compromised_since, revoked.reason) if revoked is not None else None,
         current=key.current,
     )

@@ -92,3 +92,33 @@ async def test_an_empty_queue_waits() -> None:
 
     async with asyncio.timeout(1):
         assert await taking == [only]
+
+
+async def test_who_gives_up_waiting_for_room_leaves_it_to_the_next() -> None:
+    queue = FairQueue(1, 10_000)
+    await queue.put(submission("first"), wait=False)
+    impatient = asyncio.create_task(queue.put(submission("impatient"), wait=True))
+    patient = asyncio.create_task(queue.put(submission("patient"), wait=True))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.sleep(0)
+
+    assert tenants(await queue.take(1, 10_000)) == ["first"]
+    async with asyncio.timeout(1):
+        await patient
+        assert tenants(await queue.take(1, 10_000)) == ["patient"]
+
+
+async def test_a_turn_that_comes_too_late_goes_to_the_next() -> None:
+    queue = FairQueue(1, 10_000)
+    await queue.put(submission("first"), wait=False)
+    late = asyncio.create_task(queue.put(submission("late"), wait=True))
+    next_one = asyncio.create_task(queue.put(submission("next"), wait=True))
+    await asyncio.sleep(0)
+
+    await queue.take(1, 10_000)  # gives the turn to the first who waits
+    late.cancel()
+
+    async with asyncio.timeout(1):
+        await next_one
+        assert tenants(await queue.take(1, 10_000)) == ["next"]
