@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -19,14 +20,19 @@ from afdp.gateway.config import GatewaySettings
 from afdp.gateway.exchange import request_id_from
 from afdp.gateway.problems import MEDIA_TYPE, HeadersTooLarge, problem
 
+logger = logging.getLogger(__name__)
+
 
 async def serve_http(app: ASGIApp, settings: GatewaySettings) -> None:
     """Serves until SIGTERM or SIGINT; then what is under way ends, within `drain_seconds`."""
-    server = _Server(app, settings)
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.handle_exit, number, None)
-    await server.serve()
+        loop.add_signal_handler(number, stop.set)
+    async with running_http(app, settings) as port:
+        logger.info("serving", extra={"fields": {"host": settings.host, "port": port}})
+        await stop.wait()
+        logger.info("draining", extra={"fields": {"seconds": settings.drain_seconds}})
 
 
 @asynccontextmanager
@@ -40,6 +46,10 @@ async def running_http(app: ASGIApp, settings: GatewaySettings) -> AsyncIterator
             yield server.servers[0].sockets[0].getsockname()[1]
         finally:
             server.should_exit = True
+
+
+# uvicorn tells of each start, stop and broken request; what matters of it is said here and counted in the metrics.
+logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 class _Server(uvicorn.Server):

@@ -18,7 +18,7 @@ from afdp.gateway.decode import Encoders
 from afdp.gateway.descriptors import Api, HttpRule, Method
 from afdp.gateway.encode import Readers, ResponseEncoder
 from afdp.gateway.exchange import exchange_of
-from afdp.gateway.problems import MethodNotAllowed
+from afdp.gateway.problems import HeadersTooLarge, MethodNotAllowed
 from afdp.gateway.request import RequestDecoder
 from afdp.gateway.routes import Route, RouteTable
 from afdp.gateway.upstream import Metadata, Upstream
@@ -176,9 +176,13 @@ class _Headers:
         if self.authorization is not None:
             if not self.authorization.isascii() or not self.authorization.isprintable():
                 raise Unauthenticated("the Authorization header must be printable ASCII")
+            if len(self.authorization) > _MAX_AUTHORIZATION:
+                raise HeadersTooLarge(f"the Authorization header is over {_MAX_AUTHORIZATION} bytes")
             metadata.append(("authorization", self.authorization))
         return metadata
 
+
+_MAX_AUTHORIZATION = 8192  # a gRPC server takes 16 KiB of metadata in all
 
 _READ = {
     b"content-type": "content_type",
