@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from afdp.cli.options import Unreadable
 
@@ -31,6 +33,30 @@ def read_document(path: str) -> bytes:
     if len(data) > MAX_DOCUMENT_BYTES:
         raise Unreadable(f"{path}: is larger than {MAX_DOCUMENT_BYTES} bytes")
     return data
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file that is either there whole or as it was before."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def hash_files(paths: Sequence[Path]) -> dict[Path, str]:

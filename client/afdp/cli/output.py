@@ -17,7 +17,7 @@ _NAME_WIDTH = 12
 
 def say(text: str, **style: object) -> None:
     """A line to standard output; click leaves the colours out where it is no terminal."""
-    plain = "NO_COLOR" in os.environ
+    text, plain = printable(text), "NO_COLOR" in os.environ
     click.echo(text if plain else click.style(text, **style))  # type: ignore[arg-type]  # click's own style names
 
 
@@ -35,13 +35,13 @@ def check_lines(result: Result) -> Iterator[tuple[str, str]]:
     """The lines of a result with the colour of each."""
     for check in result.checks:
         sign, colour = _SIGNS[check.status]
-        yield f"  {sign} {check.name:<{_NAME_WIDTH}} {printable(check.detail)}", colour
+        yield f"  {sign} {check.name:<{_NAME_WIDTH}} {check.detail}", colour
         yield from _advice(check)
 
 
 def _advice(check: Check) -> Iterator[tuple[str, str]]:
     if check.advice:
-        yield f"    {'':<{_NAME_WIDTH}} → {printable(check.advice)}", "yellow"
+        yield f"    {'':<{_NAME_WIDTH}} → {check.advice}", "yellow"
 
 
 def reasons(error: NotaryError) -> str:

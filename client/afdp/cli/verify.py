@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from afdp.formats.canonical import strict_json
 from afdp.formats.evidence import canonical_evidence, evidence_from_json
 from afdp.formats.receipt import Receipt
 from afdp.formats.trust import TrustRoot
-from afdp.verify.folder import load_trust
+from afdp.verify.folder import default_trust_folder, load_trust
 from afdp.verify.policy import DEFAULT_POLICY, Policy, read_policy
 from afdp.verify.receipts import ArtifactDigest, verify_receipt
 from afdp.verify.result import Result
@@ -87,8 +86,7 @@ def verify(
 
 def read_trust(given: str | None) -> TrustRoot:
     """The trust root, from where the verifier says or keeps it; never from a receipt."""
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    folder = Path(given) if given else config / "afdp" / "trust"
+    folder = Path(given) if given else default_trust_folder()
     if not folder.is_dir():
         raise Unreadable(
             f"no trust root: {folder} is not a folder. `afdp trust export -o DIR` writes the notary's; get it once, "

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from afdp.errors import InvalidArgument
 from afdp.formats.trust import REQUIRED_FILES, TrustRoot, read_trust_files
 
 _MAX_FILE_BYTES = 16 * 1024 * 1024
+
+
+def default_trust_folder() -> Path:
+    """Where a user keeps it: `afdp/trust` in the user's configuration (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "afdp" / "trust"
 
 
 def load_trust(folder: Path) -> TrustRoot:
