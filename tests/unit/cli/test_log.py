@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from tests.local_log import LocalLog
 
 from afdp.cli.__main__ import cli
+from tests.local_log import LocalLog
 
 Afdp = Callable[..., Result]
 
@@ -44,7 +44,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def url(folder: Path) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=os.fspath(folder)))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

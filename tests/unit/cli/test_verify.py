@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 import pytest
 from click.testing import CliRunner, Result
-from tests.local_notary import CARD, MODEL, LocalNotary
-from tests.tampering import EVERY_TAMPERING, Tampering
 
 from afdp.cli.__main__ import cli
+from tests.local_notary import CARD, MODEL, LocalNotary
+from tests.tampering import EVERY_TAMPERING, Tampering
 
 EVIDENCE = {
     "spec_version": "1.0.0",
