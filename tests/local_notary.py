@@ -12,7 +12,6 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from tests.local_log import FOUNDED, LocalLog
 
 from afdp.formats.bundle import Bundle, bundle_json
 from afdp.formats.dsse import IN_TOTO_PAYLOAD_TYPE, pae
@@ -23,6 +22,7 @@ from afdp.formats.merkle import leaf_hash
 from afdp.formats.receipt import Receipt
 from afdp.formats.statement import Submitter, statement_bytes
 from afdp.formats.trust import EvidenceKey, TrustRoot, trust_files
+from tests.local_log import FOUNDED, LocalLog
 
 NOTARIZED_AT = datetime(2026, 11, 24, 4, 9, 28, 250_000, tzinfo=UTC)
 MODEL = b"the weights of a model"

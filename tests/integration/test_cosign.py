@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from sigstore_models.bundle.v1 import Bundle as SigstoreBundle
-from tests.local_notary import MODEL, LocalNotary
-from tests.tampering import CLASSIC, REFUSED_BY_ALL, REFUSED_BY_OURS, Tampering
 
 from afdp.formats.statement import EVIDENCE_PREDICATE_TYPE
+from tests.local_notary import MODEL, LocalNotary
+from tests.tampering import CLASSIC, REFUSED_BY_ALL, REFUSED_BY_OURS, Tampering
 
 
 class Verifiers:

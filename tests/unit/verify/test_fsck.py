@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.local_log import LocalLog
 
 from afdp.formats.note import VerifierKey
 from afdp.formats.tiles import TileRef
 from afdp.verify.fsck import Fault, LogReport, check_log
+from tests.local_log import LocalLog
 
 
 class Folder:

@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.local_log import LocalLog
-from tests.local_notary import CARD, MODEL, LocalNotary, evidence_of
-from tests.tampering import EVERY_TAMPERING, Tampering, entry, envelope
 
 from afdp.formats.bundle import Bundle, bundle_json
 from afdp.formats.encoding import b64
@@ -29,6 +26,9 @@ from afdp.formats.trust import Revocation, TrustRoot
 from afdp.verify.policy import Policy
 from afdp.verify.receipts import ArtifactDigest, verify_receipt
 from afdp.verify.result import Check, Result, Status
+from tests.local_log import LocalLog
+from tests.local_notary import CARD, MODEL, LocalNotary, evidence_of
+from tests.tampering import EVERY_TAMPERING, Tampering, entry, envelope
 
 PASSED, FAILED, ABSENT = Status.PASSED, Status.FAILED, Status.ABSENT
 
