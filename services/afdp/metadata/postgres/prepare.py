@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -17,6 +17,7 @@ import asyncpg
 from afdp.errors import Aborted, AlreadyExists
 from afdp.metadata.postgres import idempotency, records
 from afdp.metadata.postgres.idempotency import Claim
+from afdp.metadata.postgres.lookup import lookup_key
 from afdp.metadata.values import Draft, Outcome, Prepared, Record
 from afdp.postgres import Connection, is_refused, refusal
 from afdp.postgres.errors import FOREIGN, RETRY_AFTER
@@ -24,13 +25,15 @@ from afdp.postgres.errors import FOREIGN, RETRY_AFTER
 _STATEMENT = """
     WITH draft AS MATERIALIZED (
         SELECT * FROM unnest(
-            $2::uuid[], $3::text[], $4::timestamptz[], $5::bytea[], $6::text[], $7::text[], $8::text[],
-            $9::timestamptz[], $10::bytea[], $11::text[], $12::smallint[], $13::uuid[], $14::text[], $15::text[],
-            $16::text[], $17::bytea[], $18::bytea[], $19::bytea[], $20::bytea[], $21::bytea[], $22::bytea[], $23::uuid[]
+            $6::uuid[], $7::text[], $8::timestamptz[], $9::bytea[], $10::bigint[], $11::text[], $12::text[],
+            $13::text[], $14::timestamptz[], $15::bytea[], $16::text[], $17::smallint[], $18::uuid[], $19::text[],
+            $20::text[], $21::text[], $22::bytea[], $23::bytea[], $24::bytea[], $25::bytea[], $26::bytea[],
+            $27::bytea[], $28::uuid[]
         ) AS d (
-            receipt_id, tenant, notarized_at, evidence_hash, event_type, actor_type, actor_id,
-            timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, issuer, subject,
-            method, evidence, statement, signature, leaf_hash, digest, fingerprint, target
+            receipt_id, tenant, notarized_at, evidence_hash, evidence_key, event_type, actor_type,
+            actor_id, timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, issuer,
+            subject, method, evidence, statement, signature, leaf_hash, digest, fingerprint,
+            target
         )
     ), claimed AS (
         {claimed}
@@ -40,11 +43,11 @@ _STATEMENT = """
         SELECT * FROM won WHERE target = receipt_id
     ), in_record AS (
         INSERT INTO record (
-            receipt_id, tenant, notarized_at, evidence_hash, event_type, actor_type, actor_id, timestamp_utc,
-            artifact_hashes, key_id, workflow_type, batch_id
+            receipt_id, tenant, notarized_at, evidence_hash, evidence_key, event_type, actor_type, actor_id,
+            timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id
         )
-        SELECT receipt_id, tenant, notarized_at, evidence_hash, event_type, actor_type, actor_id, timestamp_utc,
-               artifact_hashes, key_id, workflow_type, batch_id
+        SELECT receipt_id, tenant, notarized_at, evidence_hash, evidence_key, event_type, actor_type, actor_id,
+               timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id
         FROM new
     ), in_content AS (
         INSERT INTO record_content (
@@ -52,12 +55,10 @@ _STATEMENT = """
         )
         SELECT receipt_id, issuer, subject, method, evidence, statement, signature, leaf_hash FROM new
     ), in_artifact AS (
-        INSERT INTO record_artifact (tenant, artifact_hash, notarized_at, receipt_id)
-        SELECT tenant, artifact_hash, notarized_at, receipt_id
-        FROM new, LATERAL (
-            SELECT DISTINCT substring(artifact_hashes FROM n * 32 + 1 FOR 32) AS artifact_hash
-            FROM generate_series(0, octet_length(artifact_hashes) / 32 - 1) AS n
-        ) AS artifact
+        INSERT INTO record_artifact (artifact_key, notarized_at, receipt_id, artifact_hash)
+        SELECT * FROM unnest($2::bigint[], $3::timestamptz[], $4::uuid[], $5::bytea[])
+            AS artifact (artifact_key, notarized_at, receipt_id, artifact_hash)
+        WHERE receipt_id IN (SELECT receipt_id FROM new)
     ), in_pending AS (
         INSERT INTO pending (receipt_id, notarized_at) SELECT receipt_id, notarized_at FROM new
     )
@@ -72,9 +73,11 @@ _TAKE_TURNS = """
 """
 _NEWEST = """
     SELECT d.place, newest.receipt_id
-    FROM unnest($1::integer[], $2::text[], $3::bytea[]) AS d (place, tenant, evidence_hash), LATERAL (
+    FROM unnest($1::integer[], $2::bigint[], $3::text[], $4::bytea[]) AS d (
+        place, evidence_key, tenant, evidence_hash
+    ), LATERAL (
         SELECT receipt_id FROM record r
-        WHERE r.tenant = d.tenant AND r.evidence_hash = d.evidence_hash
+        WHERE r.evidence_key = d.evidence_key AND r.tenant = d.tenant AND r.evidence_hash = d.evidence_hash
         ORDER BY notarized_at DESC, receipt_id DESC
         LIMIT 1
     ) AS newest
@@ -89,6 +92,7 @@ class _Item:
     place: int
     draft: Draft
     digest: bytes | None
+    evidence_key: int
     target: UUID
 
 
@@ -119,7 +123,8 @@ async def prepare(connection: Connection, drafts: Sequence[Draft], retention: ti
 
 def _item(place: int, draft: Draft) -> _Item:
     key = idempotency.digest(draft.submitter, draft.idempotency) if draft.idempotency else None
-    return _Item(place, draft, key, draft.receipt_id)
+    evidence_key = lookup_key(draft.submitter.tenant, draft.evidence_hash)
+    return _Item(place, draft, key, evidence_key, draft.receipt_id)
 
 
 async def _in_rounds(
@@ -151,15 +156,13 @@ async def _with_targets(connection: Connection, items: list[_Item]) -> list[_Ite
     deduped = [item for item in items if item.draft.dedupe]
     if not deduped:
         return items
-    turns = [int.from_bytes(item.draft.evidence_hash[:8], "big", signed=True) for item in deduped]
-    await connection.fetch(_TAKE_TURNS, turns)
+    keys = [item.evidence_key for item in deduped]
+    await connection.fetch(_TAKE_TURNS, keys)
     tenants = [item.draft.submitter.tenant for item in deduped]
     hashes = [item.draft.evidence_hash for item in deduped]
-    rows = await connection.fetch(_NEWEST, [item.place for item in deduped], tenants, hashes)
+    rows = await connection.fetch(_NEWEST, [item.place for item in deduped], keys, tenants, hashes)
     targets = {row["place"]: row["receipt_id"] for row in rows}
-    return [
-        _Item(item.place, item.draft, item.digest, targets.get(item.place, item.draft.receipt_id)) for item in items
-    ]
+    return [replace(item, target=targets.get(item.place, item.draft.receipt_id)) for item in items]
 
 
 def _independent(items: Sequence[_Item]) -> tuple[list[_Item], list[_Item]]:
@@ -182,7 +185,7 @@ def _independent(items: Sequence[_Item]) -> tuple[list[_Item], list[_Item]]:
 async def _write_together(
     connection: Connection, items: Sequence[_Item], retention: timedelta
 ) -> tuple[set[UUID], dict[int, Outcome]]:
-    rows = await connection.fetch(_WRITE, retention, *_columns(items))
+    rows = await connection.fetch(_WRITE, retention, *_artifact_columns(items), *_columns(items))
     return {row["receipt_id"] for row in rows}, {}
 
 
@@ -204,14 +207,32 @@ async def _write_singly(
     return won, refused
 
 
+def _artifact_columns(items: Sequence[_Item]) -> tuple[list[object], ...]:
+    """Parameters 2 to 5 of `_WRITE`: one element per draft and distinct artifact."""
+    columns: tuple[list[object], ...] = ([], [], [], [])
+    for item in items:
+        draft = item.draft
+        for artifact_hash in dict.fromkeys(draft.terms.artifact_hashes):
+            row = (
+                lookup_key(draft.submitter.tenant, artifact_hash),
+                draft.notarized_at,
+                draft.receipt_id,
+                artifact_hash,
+            )
+            for column, value in zip(columns, row, strict=True):
+                column.append(value)
+    return columns
+
+
 def _columns(items: Sequence[_Item]) -> list[list[object]]:
-    """The parameters of `_WRITE` after the first, in its order."""
+    """Parameters 6 to 28 of `_WRITE`: one element per draft."""
     rows = [
         (
             draft.receipt_id,
             draft.submitter.tenant,
             draft.notarized_at,
             draft.evidence_hash,
+            item.evidence_key,
             draft.terms.event_type,
             draft.terms.actor_type,
             draft.terms.actor_id,

@@ -10,6 +10,7 @@ import asyncpg
 
 from afdp.errors import ResourceExhausted
 from afdp.messages.metadata import WorkflowType
+from afdp.metadata.postgres.lookup import lookup_key
 from afdp.metadata.values import Draft, LogPosition, Principal, Record, SearchTerms
 from afdp.postgres import Connection
 
@@ -25,11 +26,11 @@ _BY_IDS = f"{_WHOLE} WHERE r.receipt_id = ANY($1::uuid[]) ORDER BY r.receipt_id"
 _OF_TENANT = f"{_WHOLE} WHERE r.receipt_id = $1 AND r.tenant = $2"
 _BY_EVIDENCE = f"""
     {_WHOLE}
-    WHERE r.tenant = $1 AND r.evidence_hash = $2 AND ($3 = ''::bytea OR c.signature = $3)
+    WHERE r.evidence_key = $1 AND r.tenant = $2 AND r.evidence_hash = $3 AND ($4 = ''::bytea OR c.signature = $4)
     ORDER BY (e.receipt_id IS NULL), r.notarized_at DESC, r.receipt_id DESC
     LIMIT 1
 """
-_COUNT_OF_EVIDENCE = "SELECT count(*) FROM record WHERE tenant = $1 AND evidence_hash = $2"
+_COUNT_OF_EVIDENCE = "SELECT count(*) FROM record WHERE evidence_key = $1 AND tenant = $2 AND evidence_hash = $3"
 _PENDING = """
     SELECT p.receipt_id, octet_length(c.evidence) + octet_length(c.statement) AS size
     FROM pending p
@@ -60,10 +61,11 @@ async def by_evidence(
     connection: Connection, tenant: str, evidence_hash: bytes, signature: bytes
 ) -> tuple[Record, int] | None:
     """The newest record of the evidence, LOGGED before PENDING, and how many records of it there are."""
-    row = await connection.fetchrow(_BY_EVIDENCE, tenant, evidence_hash, signature)
+    named = (lookup_key(tenant, evidence_hash), tenant, evidence_hash)
+    row = await connection.fetchrow(_BY_EVIDENCE, *named, signature)
     if row is None:
         return None
-    return to_record(row), await connection.fetchval(_COUNT_OF_EVIDENCE, tenant, evidence_hash)
+    return to_record(row), await connection.fetchval(_COUNT_OF_EVIDENCE, *named)
 
 
 async def pending(

@@ -6,6 +6,7 @@ import asyncpg
 
 from afdp.messages.metadata import WorkflowType
 from afdp.metadata.postgres.conditions import Conditions, Parameters
+from afdp.metadata.postgres.lookup import lookup_key
 from afdp.metadata.postgres.records import to_terms
 from afdp.metadata.values import Position, Search, Summary
 from afdp.postgres import Connection
@@ -29,11 +30,13 @@ async def search(connection: Connection, query: Search, after: Position | None, 
     conditions = Conditions(parameters)
     source, ordered = "record r", "r"
     if query.artifact_hash is not None:
-        source, ordered = "record_artifact a JOIN record r USING (receipt_id)", "a"
-        conditions.add("a.tenant = {}", query.tenant)
+        source, ordered = "record_artifact a JOIN record r USING (receipt_id, notarized_at)", "a"
+        conditions.add("a.artifact_key = {}", lookup_key(query.tenant, query.artifact_hash))
         conditions.add("a.artifact_hash = {}", query.artifact_hash)
     conditions.add("r.tenant = {}", query.tenant)
-    conditions.add("r.evidence_hash = {}", query.evidence_hash)
+    if query.evidence_hash is not None:
+        conditions.add("r.evidence_key = {}", lookup_key(query.tenant, query.evidence_hash))
+        conditions.add("r.evidence_hash = {}", query.evidence_hash)
     conditions.add("r.event_type = {}", query.event_type)
     conditions.add("r.actor_id = {}", query.actor_id)
     conditions.add("r.key_id = {}", query.key_id)
