@@ -20,6 +20,7 @@ from prometheus_client import Histogram
 
 from afdp.errors import Internal, NotaryError
 from afdp.formats.statement import statement_bytes
+from afdp.items import from_item
 from afdp.messages import metadata as store
 from afdp.messages.notary import ReceiptState
 from afdp.messages.signer import SignerServiceClient, SignStatementsRequest, Statement
@@ -29,7 +30,6 @@ from afdp.notary.keys import KeyDirectory
 from afdp.notary.model import Order, Submission
 from afdp.notary.queue import FairQueue
 from afdp.notary.receipts import Entry, log_entry
-from afdp.rpc.items import from_item
 from afdp.telemetry.context import request_id
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 from afdp.errors import InvalidArgument, NotaryError, Unavailable
 from afdp.formats.hashedrekord import key_hint
-from afdp.formats.pem import spki_pem
+from afdp.formats.spki import to_pem
 from afdp.formats.statement import ANONYMOUS, DEFAULT_TENANT
 from afdp.formats.trust import trust_files
+from afdp.items import to_item
 from afdp.messages import metadata as store
 from afdp.messages import notary as pb
 from afdp.messages import signer as keyring
@@ -21,7 +22,6 @@ from afdp.notary.service import Notarised, Notary, Page
 from afdp.notary.streams import answer_each
 from afdp.notary.validation import Validator
 from afdp.rpc.codec import WireStruct
-from afdp.rpc.items import to_item
 from afdp.version import VERSION
 
 # Authentication is off: everybody is this one.
@@ -258,7 +258,7 @@ def _key(key: keyring.PublicKey) -> pb.Key:
         purpose=pb.KeyPurpose(key.purpose),
         algorithm=key.algorithm,
         hint=key_hint(key.spki),
-        public_key_pem=spki_pem(key.spki),
+        public_key_pem=to_pem(key.spki),
         valid_from=key.valid_from,
         valid_until=key.valid_until,
         tenants=key.tenants,

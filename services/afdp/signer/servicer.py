@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from afdp.errors import InvalidArgument, NotaryError
 from afdp.formats.note import Checkpoint, NoteError
+from afdp.items import to_item
 from afdp.messages import signer as pb
-from afdp.rpc.items import to_item
 from afdp.signer.service import KeyVersion, Purpose, Signature, Signer
 
 _PURPOSES = {

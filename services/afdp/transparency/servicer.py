@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from afdp.errors import NotaryError
+from afdp.items import to_item
 from afdp.messages import transparency as pb
-from afdp.rpc.items import to_item
 from afdp.transparency.service import TransparencyLog
 from afdp.transparency.values import Inclusion, SignedCheckpoint
 
