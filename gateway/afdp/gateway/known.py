@@ -19,7 +19,7 @@ CONSTRAINTS: Mapping[str, Mapping[str, Any]] = {
     "EvidencePackage.spec_version": {"enum": ["1.0.0"], "examples": ["1.0.0"]},
     "EvidencePackage.timestamp_utc": {"examples": ["2026-11-24T04:09:28Z"]},
     "EvidencePackage.event_type": {
-        "pattern": r"^[a-z0-9_-]+(\.[a-z0-9_-]+)+$",
+        "pattern": r"^[a-z0-9][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*)+$",
         "maxLength": 512,
         "examples": ["ai.model.deployment.completed"],
     },
