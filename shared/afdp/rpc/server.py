@@ -17,13 +17,14 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 
 from afdp.config import ServiceSettings
 from afdp.errors import NotaryError
-from afdp.rpc.descriptors import pool, service_methods
+from afdp.rpc.descriptors import service_methods
 from afdp.rpc.handlers import method_handlers
+from afdp.rpc.reflecting import ReflectionPool
 from afdp.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ async def running_server(
     health = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = (servicer.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server, pool=_reflection_pool())
+    shown: Any = ReflectionPool()
+    reflection.enable_server_reflection(names, server, pool=shown)
     port = _bind(server, settings)
     await server.start()
     async with asyncio.TaskGroup() as tasks:
@@ -110,13 +112,6 @@ def _bind(server: grpc.aio.Server, settings: ServiceSettings) -> int:
         return server.add_insecure_port(address)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: is it in use?") from error
-
-
-def _reflection_pool() -> Any:
-    own = pool()
-    for module in (health_pb2, reflection_pb2):
-        own.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    return own
 
 
 async def _watch_health(health: Any, service: str, check: Check | None) -> None:

@@ -1,0 +1,102 @@
+"""The README's examples, executed as they stand, on the ports of this run's stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from afdp.embedded.stack import PORTS, Stack
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def block(language: str, containing: str) -> str:
+    """The one fenced block of a language that has this text."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    (found,) = [each for each in blocks if containing in each]
+    return str(found)
+
+
+@pytest.fixture
+def newcomer(stack: Stack, tmp_path: Path) -> Callable[[str], str]:
+    """Runs a shell script as a newcomer in a folder with the LICENSE, and gives what it printed."""
+    shutil.copy(ROOT / "LICENSE", tmp_path)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "AFDP_URL": stack.url,
+        "HOME": str(tmp_path),
+    }
+
+    def run(script: str) -> str:
+        for service, port in PORTS.items():
+            script = script.replace(f"127.0.0.1:{port}", f"127.0.0.1:{stack.port(service)}")
+        script = script.replace('export PATH="$PWD/.venv/bin:$PATH"\n', "")
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_the_first_lines_are_the_two_commands() -> None:
+    assert re.search(r"^# .*\n\n```sh\nmake demo .*\nmake test .*\n```\n", README)
+
+
+def test_sign_and_verify(newcomer: Callable[[str], str]) -> None:
+    assert "VERIFIED" in newcomer(block("sh", "afdp sign"))
+
+
+def test_curl(newcomer: Callable[[str], str]) -> None:
+    answer = json.loads(newcomer(block("sh", "curl -s")))
+
+    assert answer["receipt"]["state"] == "logged"
+
+
+def test_grpcurl(newcomer: Callable[[str], str], tool: Callable[[str], Path]) -> None:
+    tool("grpcurl")
+
+    printed = newcomer(block("sh", "grpcurl -plaintext"))
+
+    assert "afdp.notary.v1.NotaryService" in printed
+    assert "rpc SignEvidence" in printed
+    assert "totalCount" in printed
+    assert "SERVING" in printed
+
+
+def test_python(newcomer: Callable[[str], str], tmp_path: Path) -> None:
+    (tmp_path / "example.py").write_text(block("python", "NotaryClient"))
+
+    newcomer("afdp trust export -o trust")
+    script = (tmp_path / "example.py").read_text()
+    newcomer(f"python - <<'EOF'\n{script}\nEOF\nafdp verify receipt-python.json --artifact LICENSE --trust trust")
+
+
+def test_cosign(newcomer: Callable[[str], str], tool: Callable[[str], Path]) -> None:
+    cosign = tool("cosign")
+    newcomer(block("sh", "afdp sign"))
+
+    newcomer(f'PATH="{cosign.parent}:$PATH"\n' + block("sh", "cosign verify-blob-attestation"))
+
+
+def test_every_setting_of_the_table_exists(newcomer: Callable[[str], str]) -> None:
+    shown = {
+        service: json.loads(newcomer(f"afdp config show {service}"))
+        for service in ("gateway", "notary", "signer", "transparency", "metadata")
+    }
+    known = {f"AFDP_{name.upper()}" for settings in shown.values() for name in settings}
+    known |= {"AFDP_CONFIG", "AFDP_URL", "AFDP_TRUST", "AFDP_"}
+
+    assert set(re.findall(r"\bAFDP_[A-Z_]*", README)) <= known
