@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 _SHA256 = {"pattern": "^[0-9a-fA-F]{64}$"}
+_SHA256_OR_NONE = {"pattern": "^([0-9a-fA-F]{64})?$"}
 _NAME = {"minLength": 1, "maxLength": 512}
 _PAGE_SIZE = {"minimum": 0, "maximum": 1000, "examples": [50]}
 _IDEMPOTENCY_KEY = {"minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$", "examples": ["build-4711"]}
+_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _HASH_EXAMPLE = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
+_UUID = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _RECEIPT_ID = "019ab5a4-5d7e-7a31-9a55-6c0d3d3c7f11"
+_WORKFLOW_ID = {"pattern": f"^(simple|approval|batch)-signing-{_UUID}$", "examples": [f"simple-signing-{_RECEIPT_ID}"]}
 
 CONSTRAINTS: Mapping[str, Mapping[str, Any]] = {
     "EvidencePackage.spec_version": {"enum": ["1.0.0"], "examples": ["1.0.0"]},
@@ -37,20 +41,20 @@ CONSTRAINTS: Mapping[str, Mapping[str, Any]] = {
     "SignEvidenceBatchRequest.evidence_packages": {"minItems": 1, "maxItems": 1000},
     "SignEvidenceBatchRequest.wait_for": {"examples": ["logged"]},
     "SignEvidenceBatchRequest.idempotency_key": _IDEMPOTENCY_KEY,
-    "ValidateEvidenceRequest.signature": {"minLength": 1, "examples": ["MEUCIQD0…"]},
+    "ValidateEvidenceRequest.signature": {"minLength": 4, "pattern": _BASE64, "examples": ["MEUCIQ=="]},
     "GetEvidenceRequest.evidence_package_hash": {**_SHA256, "examples": [_HASH_EXAMPLE]},
     "SearchEvidenceRequest.page_size": _PAGE_SIZE,
-    "SearchEvidenceRequest.evidence_package_hash": _SHA256,
-    "SearchEvidenceRequest.artifact_hash": {**_SHA256, "examples": [_HASH_EXAMPLE]},
-    "GetReceiptRequest.receipt_id": {"format": "uuid", "examples": [_RECEIPT_ID]},
-    "GetWorkflowStatusRequest.workflow_id": {"examples": [f"simple-signing-{_RECEIPT_ID}"]},
-    "GetNotarizationReceiptRequest.workflow_id": {"examples": [f"simple-signing-{_RECEIPT_ID}"]},
+    "SearchEvidenceRequest.evidence_package_hash": _SHA256_OR_NONE,
+    "SearchEvidenceRequest.artifact_hash": {**_SHA256_OR_NONE, "examples": [_HASH_EXAMPLE]},
+    "GetReceiptRequest.receipt_id": {"pattern": f"^{_UUID}$", "examples": [_RECEIPT_ID]},
+    "GetWorkflowStatusRequest.workflow_id": _WORKFLOW_ID,
+    "GetNotarizationReceiptRequest.workflow_id": _WORKFLOW_ID,
     "ListWorkflowsRequest.page_size": _PAGE_SIZE,
     "RotateKeyRequest.purpose": {"examples": ["evidence"]},
-    "RevokeKeyRequest.key_id": {"pattern": "^.+:[0-9]+$", "examples": ["afdp-notary-key:1"]},
+    "RevokeKeyRequest.key_id": {"examples": ["afdp-notary-key:1"]},
     "RevokeKeyRequest.compromised_since": {"examples": ["2026-11-20T00:00:00Z"]},
     "RevokeKeyRequest.reason": {"minLength": 1, "maxLength": 1024, "examples": ["the build host was compromised"]},
-    "ListAffectedReceiptsRequest.key_id": {"pattern": "^.+:[0-9]+$", "examples": ["afdp-notary-key:1"]},
+    "ListAffectedReceiptsRequest.key_id": {"examples": ["afdp-notary-key:1"]},
     "ListAffectedReceiptsRequest.page_size": _PAGE_SIZE,
 }
 """JSON Schema keywords, by `Message.field`."""
