@@ -158,7 +158,8 @@ ON CONFLICT DO NOTHING
 
 _LOCK = "SELECT size, root, frontier FROM tree WHERE log_id = $1 FOR UPDATE"
 
-_POSITIONS = "SELECT leaf_hash, leaf_index FROM entry WHERE log_id = $1 AND leaf_hash = ANY($2::bytea[])"
+# `log_id + 0` keeps the primary key out of the planner's choice: by it a lookup would read the whole log.
+_POSITIONS = "SELECT leaf_hash, leaf_index FROM entry WHERE leaf_hash = ANY($2::bytea[]) AND log_id + 0 = $1"
 
 # What the statement's snapshot sees of `entry` is exactly the tree of the old size: had another writer committed since,
 # the row's size would have moved, and the update, which looks at the row's newest version, would find nothing to do.
@@ -166,7 +167,7 @@ _GROW = """
 WITH grown AS (
     UPDATE tree SET size = $5, root = $6, frontier = $7
     WHERE log_id = $1 AND size = $2 AND root = $3 AND frontier = $4
-      AND NOT EXISTS (SELECT FROM entry WHERE log_id = $1 AND leaf_hash = ANY($8::bytea[]))
+      AND NOT EXISTS (SELECT FROM entry WHERE leaf_hash = ANY($8::bytea[]) AND log_id + 0 = $1)
     RETURNING log_id
 ), entries AS (
     INSERT INTO entry (log_id, leaf_index, leaf_hash, body)

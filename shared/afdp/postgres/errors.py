@@ -25,7 +25,7 @@ from afdp.errors import (
 logger = logging.getLogger(__name__)
 
 # What comes out of asyncpg and the sockets below it.
-FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 # A concurrent transaction was in the way: the same again, and it will pass.
 CONTENDED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
@@ -38,6 +38,7 @@ _REPAIR_AFTER = 5.0
 
 _LOST = (
     OSError,
+    asyncpg.InternalClientError,  # a connection that was used while its end arrived
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,

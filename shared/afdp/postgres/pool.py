@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _ATTEMPTS = 5
+_LOST_ATTEMPTS, _LOST_PAUSE = 3, 0.02  # in the pause the ends of other lost connections arrive
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0  # seconds between attempts to reach the server
 _PROBE_TIMEOUT = 5.0
 _CLOSE_TIMEOUT = 5.0
@@ -139,8 +140,9 @@ class Database:
                 if not is_lost(error) or isinstance(error, TimeoutError):
                     raise translated(error) from None
                 self._doubt.set()
-                if attempt > 1:  # once may be a connection that died in the pool
+                if attempt == _LOST_ATTEMPTS:  # before that, connections that died in the pool
                     raise translated(error) from None
+                await asyncio.sleep(_LOST_PAUSE)
         raise AssertionError("the last attempt returns or raises")
 
     async def check(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,6 +17,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 
 from afdp.config import ServiceSettings
+from afdp.formats.merkle import verify_inclusion
+from afdp.formats.note import Note
 from afdp.messages.signer import SignerServiceClient
 from afdp.postgres import open_database, packaged
 from afdp.rpc import GrpcCaller, open_channel
@@ -30,6 +33,7 @@ from afdp.transparency.config import TransparencySettings
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
 from afdp.transparency.service import CheckpointSigner, Store, TransparencyLog
 from afdp.transparency.signer import GrpcSigner
+from afdp.transparency.values import Inclusion, LogIdentity, SignedCheckpoint
 from afdp.transparency.writer import LogWriter, running
 
 ORIGIN = "notary.localhost"
@@ -55,6 +59,12 @@ class SignerPeer:
 
     async def stop(self) -> None:
         await self._running.aclose()
+
+    async def forget(self) -> None:
+        """Starts anew without the memory of what was signed, with the same keys."""
+        await self.stop()
+        shutil.rmtree(self.folder / "checkpoints")
+        await self.start()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +167,40 @@ def root_of() -> Callable[[Sequence[bytes]], bytes]:
 
 
 @pytest.fixture
-def eventually() -> Callable[..., object]:
-    """`await eventually(condition)`: returns once the async condition holds; fails after ten seconds."""
+def eventually() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
+    """`await eventually(condition)`: returns once the condition holds; fails after ten seconds."""
 
-    async def wait(condition: Callable[[], object], timeout: float = 10.0) -> None:
-        async with asyncio.timeout(timeout):
-            while not await condition():  # type: ignore[misc]
+    async def wait(condition: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(10):
+            while not await condition():  # noqa: ASYNC110 - what is waited for is in another process
                 await asyncio.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture
+def assert_logged() -> Callable[[LogIdentity, SignedCheckpoint | None, bytes, object], int]:
+    """`assert_logged(identity, checkpoint, entry, answer)`: the answer proves the entry; gives its index."""
+
+    def check(identity: LogIdentity, checkpoint: SignedCheckpoint | None, entry: bytes, answer: object) -> int:
+        assert isinstance(answer, Inclusion), answer
+        assert checkpoint is not None
+        assert SignedCheckpoint.verified(Note.parse(checkpoint.note), identity) == checkpoint
+        leaf = sha256(b"\x00" + entry).digest()
+        assert answer.leaf_hash == leaf
+        verify_inclusion(answer.leaf_index, checkpoint.size, leaf, answer.proof, checkpoint.root)
+        return answer.leaf_index
+
+    return check
+
+
+@pytest.fixture
+def stored_leaves(sql: asyncpg.Connection) -> Callable[[], Awaitable[list[bytes]]]:
+    """`await stored_leaves()`: the leaf hashes in the database, computed from the entries, in their order."""
+
+    async def read() -> list[bytes]:
+        rows = await sql.fetch("SELECT leaf_index, body FROM entry ORDER BY leaf_index")
+        assert [row["leaf_index"] for row in rows] == list(range(len(rows)))
+        return [sha256(b"\x00" + row["body"]).digest() for row in rows]
+
+    return read

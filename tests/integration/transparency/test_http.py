@@ -1,0 +1,204 @@
+"""The read path over a real socket: to the byte, and read by a tool that is not ours."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from pathlib import Path
+
+import httpx
+import pytest
+
+from afdp.formats.note import Note, VerifierKey, verify
+from afdp.transparency.http import serving_reads
+
+IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+class Served:
+    def __init__(self, replica, url: str, client: httpx.AsyncClient) -> None:
+        self.log, self.url, self.client = replica.log, url, client
+
+    async def get(self, path: str, **options) -> httpx.Response:
+        return await self.client.get(self.url + path, **options)
+
+
+@pytest.fixture
+async def served(replica, settings) -> AsyncIterator[Served]:
+    async with replica() as one, serving_reads(one.log, settings()) as port, httpx.AsyncClient() as client:
+        yield Served(one, f"http://127.0.0.1:{port}", client)
+
+
+async def test_a_log_over_two_tile_levels_is_served_to_the_byte(served) -> None:
+    entries = [b"%d " % number + os.urandom(number % 40) for number in range(600)]
+    for start in range(0, 600, 200):
+        checkpoint, _ = await served.log.append(entries[start : start + 200])
+    leaves = [sha256(b"\0" + entry).digest() for entry in entries]
+
+    def bundle(some: list[bytes]) -> bytes:
+        return b"".join(len(each).to_bytes(2, "big") + each for each in some)
+
+    def full_root(hashes: list[bytes]) -> bytes:
+        while len(hashes) > 1:
+            hashes = [sha256(b"\1" + hashes[at] + hashes[at + 1]).digest() for at in range(0, len(hashes), 2)]
+        return hashes[0]
+
+    roots = [full_root(leaves[:256]), full_root(leaves[256:512])]
+    expected = {
+        "/tile/0/000": (b"".join(leaves[:256]), IMMUTABLE),
+        "/tile/0/001": (b"".join(leaves[256:512]), IMMUTABLE),
+        "/tile/0/002.p/88": (b"".join(leaves[512:]), "public, max-age=60"),
+        "/tile/0/002.p/1": (leaves[512], "public, max-age=60"),
+        "/tile/0/000.p/200": (b"".join(leaves[:200]), "public, max-age=60"),
+        "/tile/1/000.p/2": (b"".join(roots), "public, max-age=60"),
+        "/tile/1/000.p/1": (roots[0], "public, max-age=60"),
+        "/tile/entries/000": (bundle(entries[:256]), IMMUTABLE),
+        "/tile/entries/002.p/88": (bundle(entries[512:]), "public, max-age=60"),
+        "/tile/entries/001.p/3": (bundle(entries[256:259]), "public, max-age=60"),
+    }
+    for path, (body, caching) in expected.items():
+        answer = await served.get(path)
+        assert (answer.status_code, answer.content) == (200, body), path
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["cache-control"] == caching
+    answer = await served.get("/checkpoint")
+    assert answer.content == checkpoint.note.encode()
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store"
+    vkey = (await served.get("/vkey")).text
+    assert vkey.endswith("\n")
+    assert verify(Note.parse(answer.content), [VerifierKey.parse(vkey.strip())])
+
+
+ABSENT = [
+    "/tile/0/001",  # partial only
+    "/tile/0/001.p/45",  # wider than it ever was
+    "/tile/0/002.p/1",
+    "/tile/1/000",
+    "/tile/1/000.p/2",
+    "/tile/2/000.p/1",
+    "/tile/entries/001",
+    "/tile/entries/001.p/45",
+    "/tile/0/x000/000",  # another spelling of 000
+    "/tile/00/000",
+    "/tile/0/0",
+    "/tile/0/%30%30%30",
+    "/tile/0/000.p/256",
+    "/tile/0/001.p/0",
+    "/tile/0/001.p/044",
+    "/tile/0/-01",
+    "/tile/64/000",
+    "/tile/0/x999/x999/x999/x999/x999/999",
+    "/tile/0/x999/x999/x999/x999/x999/x999/x999/999",
+    "/tile/0/000/",
+    "/tile//0/000",
+    "/tile/0/../0/000",
+    "/tile/entries",
+    "/tile/",
+    "/checkpoint/",
+    "/checkpoint.txt",
+    "/",
+]
+
+
+@pytest.mark.parametrize("path", ABSENT)
+async def test_what_is_not_there_or_is_spelled_otherwise_is_not_found(served, path) -> None:
+    await served.log.append([b"%d" % number for number in range(300)])
+
+    # Sent as written: httpx would put some of these into another form.
+    status, headers, _ = await raw_request(served.url, f"GET {path} HTTP/1.1".encode())
+
+    assert status == 404
+    assert headers[b"cache-control"] == b"no-store"
+
+
+async def test_an_empty_log_has_no_checkpoint_and_no_tile(served) -> None:
+    for path in ("/checkpoint", "/tile/0/000", "/tile/0/000.p/1", "/tile/entries/000.p/1"):
+        assert (await served.get(path)).status_code == 404
+    assert (await served.get("/vkey")).status_code == 200
+
+
+async def test_only_get_and_head_are_answered(served) -> None:
+    await served.log.append([b"a"])
+    for path in ("/checkpoint", "/tile/0/000.p/1", "/vkey", "/health"):
+        whole = await served.get(path)
+        head = await served.client.head(served.url + path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == whole.headers["content-length"]
+        for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            refused = await served.client.request(method, served.url + path, content=b"{}")
+            assert refused.status_code == 405
+            assert set(refused.headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
+async def test_bytes_are_the_same_whatever_encoding_or_range_is_asked_for(served) -> None:
+    await served.log.append([b"a"])
+    plain = await served.get("/tile/entries/000.p/1")
+    asked = await served.get("/tile/entries/000.p/1", headers={"Accept-Encoding": "gzip, br", "Range": "bytes=1-1"})
+
+    assert plain.content == asked.content == b"\0\1a"
+    assert asked.status_code == 200
+    assert "content-encoding" not in asked.headers
+
+
+async def test_an_entry_that_was_changed_at_rest_is_not_served(served, sql) -> None:
+    await served.log.append([b"%d" % number for number in range(300)])
+    await sql.execute("UPDATE entry SET body = 'forged' WHERE leaf_index = 260")
+    await sql.execute(
+        "UPDATE entry SET leaf_hash = set_byte(leaf_hash, 0, 255 - get_byte(leaf_hash, 0)) WHERE leaf_index = 1"
+    )
+
+    forged = await served.get("/tile/entries/001.p/44")
+    flipped = await served.get("/tile/0/000")
+
+    assert (forged.status_code, flipped.status_code) == (500, 500)
+    assert "entry 260" in forged.text
+    assert "tile/0/000" in flipped.text
+    assert (await served.get("/tile/entries/001.p/4")).status_code == 200
+
+
+async def test_health_tells_reads_from_appends(served, signer) -> None:
+    await served.log.append([b"a"])
+    assert (await served.get("/health")).json() == {"reads": "ok", "appends": "ok"}
+    await signer.stop()
+
+    answer = await served.get("/health")
+
+    assert answer.status_code == 200
+    assert "signer" in answer.json()["appends"]
+
+
+async def test_a_database_that_is_away_is_a_503_with_a_hint(replica, settings) -> None:
+    away = {"database": "postgresql://afdp:x@127.0.0.1:1/afdp", "database_connect_timeout_seconds": 1.0}
+    async with replica(**away) as one, serving_reads(one.log, settings()) as port, httpx.AsyncClient() as client:
+        for path in ("/checkpoint", "/tile/0/000", "/vkey", "/health"):
+            answer = await client.get(f"http://127.0.0.1:{port}{path}")
+            assert answer.status_code == 503, path
+            assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 1000, 65_537])
+async def test_a_reader_that_is_not_ours_recomputes_the_log(served, tool, tmp_path: Path, size) -> None:
+    fsck = tool("fsck")
+    for start in range(0, size, 4096):
+        await served.log.append([b"entry %d" % number for number in range(start, min(start + 4096, size))])
+    key = tmp_path / "vkey"
+    key.write_bytes((await served.get("/vkey")).content.strip())
+
+    command = [str(fsck), f"--storage_url={served.url}/", f"--public_key={key}", "--ui=false", "--N=4"]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+
+    assert "Successfully fsck'd" in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+async def raw_request(url: str, line: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(line + b"\r\nHost: log\r\nConnection: close\r\n\r\n")
+    async with asyncio.timeout(10):
+        data = await reader.read()
+    writer.close()
+    head, _, body = data.partition(b"\r\n\r\n")
+    status, *headers = head.split(b"\r\n")
+    return int(status.split()[1]), dict(each.lower().split(b": ", 1) for each in headers), body
