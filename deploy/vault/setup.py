@@ -4,7 +4,8 @@
 
 Run it as often as you like: what is there stays, what is missing is made, and the signer's token is renewed or, where
 it no longer holds, replaced. The first run initialises the server, which must be able to open itself (a seal other than
-Shamir's), keeps an AppRole for later runs in STATE_FOLDER/operator.json and revokes the root token. No secret is printed.
+Shamir's), keeps an AppRole for later ones in STATE_FOLDER/operator.json and revokes the root token. It prints nothing
+that is secret.
 """
 
 import contextlib
