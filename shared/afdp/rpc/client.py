@@ -11,13 +11,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import orjson
-from opentelemetry import propagate
+from opentelemetry import propagate, trace
 
 from afdp.errors import DeadlineExceeded, Internal, InvalidArgument
 from afdp.rpc.codec import decoder, encoder
 from afdp.rpc.descriptors import Method, method, pool
 from afdp.rpc.status import from_rpc_error
-from afdp.telemetry.context import deadline, request_id
+from afdp.telemetry.context import deadline, request_id, traceparent
 
 DEFAULT_TIMEOUT = 30.0
 # What each hop keeps for itself, so that it can still answer when the next one runs out of time.
@@ -161,7 +161,10 @@ def _remaining(timeout: float | None, peer: str) -> float:
 
 def _metadata() -> list[tuple[str, str]]:
     carrier: dict[str, str] = {}
-    propagate.inject(carrier)  # the trace only: the span of this hop is the server's
+    if trace.get_current_span().get_span_context().is_valid:
+        propagate.inject(carrier)  # the trace only: the span of this hop is the server's
+    elif parent := traceparent.get():
+        carrier["traceparent"] = parent
     if request := request_id.get():
         carrier["x-request-id"] = request
     return list(carrier.items())

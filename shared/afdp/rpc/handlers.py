@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -21,7 +22,7 @@ from afdp.errors import DeadlineExceeded, Internal, NotaryError, Unimplemented
 from afdp.rpc.codec import decoder, encoder
 from afdp.rpc.descriptors import Method
 from afdp.rpc.status import to_status
-from afdp.telemetry.context import deadline, request_id
+from afdp.telemetry.context import deadline, request_id, traceparent
 
 if TYPE_CHECKING:  # generic in their stubs only
     _Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -68,69 +69,96 @@ class _Handler:
         }[shape]()
 
     async def _unary_unary(self, data: bytes, context: _Context) -> bytes:
-        async with self._call(context):
-            return self._encode(await self._behaviour(self._decode(data)))
-
-    async def _unary_stream(self, data: bytes, context: _Context) -> AsyncIterator[bytes]:
-        async with self._call(context):
-            async with aclosing(self._behaviour(self._decode(data))) as answers:
-                async for answer in answers:
-                    yield self._encode(answer)
+        started, limit = self._begin(context)
+        try:
+            # Not cheap, so only where gRPC itself does not end the call in time.
+            async with nullcontext() if limit is None else asyncio.timeout(limit):
+                answer = self._encode(await self._behaviour(self._decode(data)))
+        except Exception as error:
+            await self._abort(context, error)
+            raise
+        finally:
+            self._end(started)
+        self._ok.inc()
+        return answer
 
     async def _stream_unary(self, data: AsyncIterator[bytes], context: _Context) -> bytes:
-        async with self._call(context):
-            return self._encode(await self._behaviour(self._decoded(data)))
+        started, _ = self._begin(context)
+        try:
+            answer = self._encode(await self._behaviour(self._decoded(data)))
+        except Exception as error:
+            await self._abort(context, error)
+            raise
+        finally:
+            self._end(started)
+        self._ok.inc()
+        return answer
 
-    async def _stream_stream(self, data: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
-        async with self._call(context):
-            async with aclosing(self._behaviour(self._decoded(data))) as answers:
+    def _unary_stream(self, data: bytes, context: _Context) -> AsyncIterator[bytes]:
+        return self._answers(lambda: self._behaviour(self._decode(data)), context)
+
+    def _stream_stream(self, data: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+        return self._answers(lambda: self._behaviour(self._decoded(data)), context)
+
+    async def _answers(self, begin: Callable[[], AsyncGenerator[Any, None]], context: _Context) -> AsyncIterator[bytes]:
+        started, _ = self._begin(context)
+        try:
+            async with aclosing(begin()) as answers:
                 async for answer in answers:
                     yield self._encode(answer)
+        except Exception as error:
+            await self._abort(context, error)
+            raise
+        finally:
+            self._end(started)
+        self._ok.inc()
 
     async def _decoded(self, data: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for item in data:
             yield self._decode(item)
 
-    @asynccontextmanager
-    async def _call(self, context: _Context) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        request_id.set(_request_id(context))
+    def _begin(self, context: _Context) -> tuple[float, float | None]:
+        """When the call began, and the time it may take where its caller has set none."""
+        started = asyncio.get_running_loop().time()
+        _set_metadata(context)
         remaining = context.time_remaining()
         limit = self._timeout if remaining is None else remaining
         deadline.set(None if limit is None else started + limit)
-        try:
-            async with asyncio.timeout(limit):
-                yield
-        except NotaryError as error:
-            await self._abort(context, error)
-        except NotImplementedError:
-            sentence = self._method.planned or f"{self._method.name} is not part of this release"
-            await self._abort(context, Unimplemented(sentence))
-        except TimeoutError:
-            await self._abort(context, DeadlineExceeded("the call's time ran out"))
-        except asyncio.CancelledError:
-            _calls.labels(*self._labels, "CANCELLED").inc()
-            raise
-        except Exception:  # whatever it is, the caller gets a status and never its text
-            logger.exception("a call failed unexpectedly", extra={"fields": {"method": self._method.full_name}})
-            await self._abort(context, Internal(f"an internal fault; the log has it under {request_id.get()}"))
-        else:
-            self._ok.inc()
-        finally:
-            self._seconds.observe(loop.time() - started)
+        return started, limit if remaining is None else None
 
-    async def _abort(self, context: _Context, error: NotaryError) -> None:
-        _calls.labels(*self._labels, error.code).inc()
-        code, message, trailing = to_status(error, request_id.get())
+    def _end(self, started: float) -> None:
+        if isinstance(sys.exception(), asyncio.CancelledError):
+            _calls.labels(*self._labels, "CANCELLED").inc()
+        self._seconds.observe(asyncio.get_running_loop().time() - started)
+
+    async def _abort(self, context: _Context, error: Exception) -> None:
+        told = self._told(error)
+        _calls.labels(*self._labels, told.code).inc()
+        code, message, trailing = to_status(told, request_id.get())
         await context.abort(code, message, trailing)
 
+    def _told(self, error: Exception) -> NotaryError:
+        """What the caller is told of an error: whatever it is, a status, and never a foreign text."""
+        if isinstance(error, NotaryError):
+            return error
+        if isinstance(error, NotImplementedError):
+            return Unimplemented(self._method.planned or f"{self._method.name} is not part of this release")
+        if isinstance(error, TimeoutError):
+            return DeadlineExceeded("the call's time ran out")
+        logger.error("a call failed unexpectedly", exc_info=error, extra={"fields": {"method": self._method.full_name}})
+        return Internal(f"an internal fault; the log has it under {request_id.get()}")
 
-def _request_id(context: _Context) -> str:
+
+def _set_metadata(context: _Context) -> None:
+    """Keeps the request's ID, or makes one, and the trace that it is part of."""
+    request, trace = "", ""
     for key, value in context.invocation_metadata() or ():
         if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
-            return value
-    return str(uuid_utils.uuid7())
+            request = value
+        elif key == "traceparent" and isinstance(value, str):
+            trace = value
+    request_id.set(request or str(uuid_utils.uuid7()))
+    traceparent.set(trace)
 
 
 def _snake(name: str) -> str:

@@ -18,13 +18,13 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
-from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 
 from afdp.config import ServiceSettings
 from afdp.errors import NotaryError
 from afdp.rpc.descriptors import service_methods
 from afdp.rpc.handlers import method_handlers
 from afdp.rpc.reflecting import ReflectionPool
+from afdp.rpc.tracing import SampledCalls
 from afdp.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -97,10 +97,7 @@ def _build(servicer: Servicer, settings: ServiceSettings, telemetry: Telemetry) 
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 0),
     ]
-    only_ours = filters.service_name(servicer.SERVICE)
-    # The package has no types.
-    traced: Any = aio_server_interceptor(tracer_provider=telemetry.tracer, filter_=only_ours)  # type: ignore[no-untyped-call]
-    server = grpc.aio.server(interceptors=[traced], options=options)
+    server = grpc.aio.server(interceptors=[SampledCalls(servicer.SERVICE, telemetry)], options=options)
     handlers = method_handlers(servicer, service_methods(servicer.SERVICE), settings.request_timeout_seconds)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(servicer.SERVICE, handlers),))
     return server

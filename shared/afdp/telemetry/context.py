@@ -6,3 +6,6 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 # On the event loop's clock, in seconds; None while no call is being served.
 deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+
+# The W3C trace context of the caller; empty where it sent none.
+traceparent: ContextVar[str] = ContextVar("traceparent", default="")

@@ -13,7 +13,7 @@ from typing import Any
 from opentelemetry import trace
 from pythonjsonlogger.orjson import OrjsonFormatter
 
-from afdp.telemetry.context import request_id
+from afdp.telemetry.context import request_id, traceparent
 
 
 class _Formatter(OrjsonFormatter):
@@ -34,6 +34,8 @@ class _Formatter(OrjsonFormatter):
         if span.is_valid:
             log_data["trace_id"] = trace.format_trace_id(span.trace_id)
             log_data["span_id"] = trace.format_span_id(span.span_id)
+        elif parent := traceparent.get():  # of a trace that is not sampled: its ID still ties the lines together
+            log_data["trace_id"] = parent.split("-")[1]
 
 
 def configure_logging(service: str, level: str) -> None:
