@@ -18,7 +18,7 @@ from afdp.telemetry import Telemetry
 
 
 class SampledCalls(grpc.aio.ServerInterceptor):
-    """OpenTelemetry's interceptor, for a service's calls that bring a sampled trace, or none: those are sampled here."""
+    """OpenTelemetry's interceptor, for calls that bring a sampled trace, or none: those are sampled here."""
 
     def __init__(self, service: str, telemetry: Telemetry) -> None:
         self._path = f"/{service}/"
