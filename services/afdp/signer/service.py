@@ -181,10 +181,10 @@ class Signer:
         async with lock:
             last = self._memory.last(checkpoint.origin)
             _require_consistent(last, checkpoint, proof, proven_from)
-            if last is None or checkpoint.size > last.size:
-                await self._memory.keep(checkpoint)
-            signature = await self._keyring.sign_message(checkpoint.body().encode())
-        public_key = require_ed25519(signature.key.spki, signature.value, checkpoint.body().encode())
+            message = checkpoint.body().encode()
+            grows = last is None or checkpoint.size > last.size
+            signature = await self._signed_and_kept(message, checkpoint if grows else None)
+        public_key = require_ed25519(signature.key.spki, signature.value, message)
         return SignedCheckpoint(signature, public_key)
 
     def last_checkpoint(self, origin: str) -> Checkpoint:
@@ -234,6 +234,17 @@ class Signer:
         if key.revoked is None:
             await self._revocations.add(key_id, Revocation(now, compromised_since, reason))
         return self._known(key)
+
+    async def _signed_and_kept(self, message: bytes, checkpoint: Checkpoint | None) -> Signature:
+        """Both at once, since both wait. The signature is given only when the checkpoint is on disk."""
+        try:
+            async with asyncio.TaskGroup() as both:
+                if checkpoint is not None:
+                    both.create_task(self._memory.keep(checkpoint))
+                signing = both.create_task(self._keyring.sign_message(message))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return signing.result()
 
     def _known(self, key: KeyVersion) -> KeyVersion:
         return replace(key, revoked=self._revocations.of(key.key_id))

@@ -16,6 +16,7 @@ from afdp.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    Unavailable,
 )
 from afdp.formats.dsse import IN_TOTO_PAYLOAD_TYPE, pae
 from afdp.formats.merkle import Frontier, extend, leaf_hash
@@ -222,3 +223,28 @@ async def test_each_key_has_its_own_purpose(signer: Signer) -> None:
         Purpose.EVIDENCE: "PKIX_ECDSA_P256_SHA_256",
         Purpose.LOG: "PKIX_ED25519",
     }
+
+
+class Away(FileKeyring):
+    """A keyring that cannot be reached."""
+
+    async def sign_message(self, message: bytes) -> Signature:
+        raise Unavailable("Vault cannot be reached", retry_after=2.0)
+
+
+async def test_a_keyring_that_is_away_is_told_as_it_is(tmp_path: Path) -> None:
+    keyring = Away.open(tmp_path / "keys", tmp_path / "passphrase")
+    guard = CheckpointGuard(tmp_path / "checkpoints", [ORIGIN])
+    signer = Signer(keyring, guard, Revocations(tmp_path / "revocations.json"), [ORIGIN])
+
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await signer.sign_checkpoint(Checkpoint(ORIGIN, 1, leaf_hash(b"a")), [], 0)
+
+
+async def test_no_signature_leaves_that_could_not_be_remembered(signer: Signer, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").rename(tmp_path / "gone")
+
+    with pytest.raises(Unavailable, match="memory of checkpoints"):
+        await signer.sign_checkpoint(Checkpoint(ORIGIN, 1, leaf_hash(b"a")), [], 0)
+    with pytest.raises(NotFound):
+        signer.last_checkpoint(ORIGIN)
