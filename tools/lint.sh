@@ -24,7 +24,7 @@ released_protos() {
     echo "proto/released.binpb is missing: make proto-release"
     return 1
   fi
-  buf breaking proto --path proto/afdp --against proto/released.binpb
+  buf breaking proto --against proto/released.binpb
 }
 
 generated_code() {
