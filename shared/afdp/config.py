@@ -40,7 +40,7 @@ class ServiceSettings(BaseSettings):
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|WARN|ERROR)$", description="Least level to log.")
     otlp_endpoint: str | None = Field(None, description="OpenTelemetry collector (OTLP over gRPC); none: no export.")
     trace_ratio: float = Field(0.01, ge=0, le=1, description="Share of root spans that are sampled.")
-    max_message_bytes: int = Field(20 * 1024 * 1024, ge=1024, description="Largest gRPC message, in and out.")
+    max_message_bytes: int = Field(20 * 1024 * 1024, ge=1024, description="Largest gRPC request, in and out.")
     request_timeout_seconds: Seconds = Field(30.0, description="Deadline of a call that brings none.")
     drain_seconds: Seconds = Field(10.0, description="How long calls under way may take to end after SIGTERM.")
 

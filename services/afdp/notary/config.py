@@ -21,9 +21,13 @@ class NotarySettings(ServiceSettings):
     metadata_address: str = Field("127.0.0.1:50054", description="The metadata service's host:port.")
 
     batch_items: int = Field(256, ge=1, le=1024, description="Most evidence packages in one batch.")
-    batch_bytes: int = Field(8 * 1024 * 1024, ge=1024 * 1024, description="Most evidence bytes in one batch.")
+    batch_bytes: int = Field(
+        16 * 1024 * 1024, ge=1024 * 1024, description="Most bytes that one batch takes in a message to a peer."
+    )
     queue_items: int = Field(4096, ge=1, description="Most evidence packages that wait; more are refused (429).")
-    queue_bytes: int = Field(64 * 1024 * 1024, ge=1024 * 1024, description="Most evidence bytes that wait.")
+    queue_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024 * 1024, description="Most bytes that wait, weighed as batch_bytes are."
+    )
     stage_timeout_seconds: Seconds = Field(10.0, description="Longest wait for one stage of a batch.")
     stream_in_flight: int = Field(256, ge=1, description="Most requests of one stream that are worked on at once.")
     recovery_interval_seconds: Seconds = Field(15.0, description="How often unfinished records are looked for.")

@@ -5,11 +5,20 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from hashlib import sha256
 
+import orjson
+
 from afdp.errors import InvalidArgument
 from afdp.formats.canonical import strict_json
-from afdp.formats.evidence import Actor, Artifact, EvidencePackage, checked_evidence, evidence_from_json
+from afdp.formats.evidence import (
+    Actor,
+    Artifact,
+    EvidencePackage,
+    canonical_evidence,
+    checked_evidence,
+    evidence_from_json,
+)
 from afdp.messages import notary as pb
-from afdp.notary.model import CheckedEvidence
+from afdp.notary.model import CheckedEvidence, RefusedEvidence
 from afdp.rpc.codec import WireStruct, plain
 
 
@@ -24,6 +33,22 @@ def checked(message: pb.EvidencePackage | None, field: str) -> CheckedEvidence:
     package = from_message(message)
     canonical = checked_evidence(package, now=datetime.now(UTC), prefix=f"{field}.")
     return CheckedEvidence(package, canonical, sha256(canonical).digest())
+
+
+def checked_item(message: pb.EvidencePackage, field: str) -> CheckedEvidence | RefusedEvidence:
+    """The package of one item of a batch, or why it is refused."""
+    try:
+        return checked(message, field)
+    except InvalidArgument as error:
+        return RefusedEvidence(error, _digest(from_message(message)))
+
+
+def _digest(package: EvidencePackage) -> bytes:
+    """SHA-256 of the canonical form where there is one: what was too early once may be right when it is sent again."""
+    try:
+        return sha256(canonical_evidence(package)).digest()
+    except InvalidArgument:
+        return sha256(orjson.dumps(package, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def from_message(message: pb.EvidencePackage) -> EvidencePackage:

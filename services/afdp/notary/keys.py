@@ -79,6 +79,14 @@ class KeyDirectory:
                     raise
         return self._keys
 
+    async def knows(self, key_id: str) -> bool:
+        """Whether there is such a version, of any key; what is not known yet is asked for."""
+        for _ in range(2):
+            if any(key.key_id == key_id for key in await self.versions()):
+                return True
+            self.forget()
+        return False
+
     async def trust_root(self) -> TrustRoot:
         """What a verifier has to trust."""
         versions = await self.versions()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from afdp.errors import NotaryError
 from afdp.formats.evidence import EvidencePackage
 from afdp.formats.statement import Submitter
 from afdp.messages import metadata as store
@@ -29,6 +30,14 @@ class CheckedEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedEvidence:
+    """An evidence package of a batch that breaks a rule."""
+
+    error: NotaryError
+    hash: bytes  # SHA-256 of what was sent: the same package sent again has the same
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What a caller wants done with one evidence package."""
 
@@ -49,8 +58,12 @@ class Submission:
 
     @property
     def size(self) -> int:
-        """Its weight in the queue, in bytes."""
-        return len(self.order.evidence.canonical)
+        """The most that its draft takes in a message, in bytes: its weight in the queue and in a batch.
+
+        The statement repeats the evidence, and names each artifact with its hash once more, as does what search needs.
+        """
+        evidence = self.order.evidence
+        return 3 * len(evidence.canonical) + 64 * len(evidence.package.artifacts) + 2048
 
     def succeed(self, record: store.Record) -> None:
         """Gives the record to the caller, if it still waits."""

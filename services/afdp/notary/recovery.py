@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import uuid_utils
 from prometheus_client import Counter
 
-from afdp.errors import NotaryError
+from afdp.errors import NotaryError, ResourceExhausted
 from afdp.messages.metadata import ListPendingRequest, MetadataServiceClient, Record
 from afdp.notary.pipeline import Stages
 from afdp.telemetry.context import request_id
@@ -69,13 +69,22 @@ class Recovery:
     async def _recover(self, before: datetime) -> bool:
         """One pass over all PENDING records; whether none is left."""
         after, clean = "", True
-        while True:
-            request = ListPendingRequest(page_size=PAGE, after_receipt_id=after, before=before)
-            records = (await self._metadata.list_pending(request, timeout=self._timeout)).records
-            if not records:
-                return clean
+        while records := await self._pending(after, before):
             clean = await self._finish(records) and clean
             after = records[-1].draft.receipt_id if records[-1].draft is not None else ""
+        return clean
+
+    async def _pending(self, after: str, before: datetime) -> list[Record]:
+        """The next PENDING records: fewer at once where they are too large together for one message."""
+        size = PAGE
+        while True:
+            request = ListPendingRequest(page_size=size, after_receipt_id=after, before=before)
+            try:
+                return (await self._metadata.list_pending(request, timeout=self._timeout)).records
+            except ResourceExhausted:
+                if size == 1:
+                    raise
+                size //= 4
 
     async def _finish(self, records: list[Record]) -> bool:
         outcomes = await self._stages.log(records)

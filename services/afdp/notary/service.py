@@ -15,12 +15,13 @@ from hashlib import sha256
 import uuid_utils
 
 from afdp.errors import InvalidArgument, NotaryError, NotFound
+from afdp.formats.evidence import MAX_NAME_BYTES
 from afdp.messages import metadata as store
 from afdp.messages import signer as keyring
 from afdp.messages.notary import NotarizationReceipt, ReceiptState
 from afdp.notary.ids import BATCH_SIGNING, parse_hash, parse_workflow_id, require_uuid
 from afdp.notary.keys import KeyDirectory
-from afdp.notary.model import CheckedEvidence, Order, Principal
+from afdp.notary.model import CheckedEvidence, Order, Principal, RefusedEvidence
 from afdp.notary.pipeline import Pipeline
 from afdp.notary.receipts import ReceiptOffice
 
@@ -28,8 +29,9 @@ MAX_BATCH = 1000
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 MAX_PAGE = 1000
 DEFAULT_PAGE = 50
+MAX_KEY = 255  # characters of an idempotency key; those of a batch leave room for `/i`
 
-_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_PRINTABLE = re.compile(r"[\x20-\x7e]+")
 _READ_TIMEOUT = 10.0  # seconds
 
 
@@ -101,14 +103,15 @@ class Notary:
 
     async def sign_batch(
         self,
-        evidence: Sequence[CheckedEvidence | NotaryError],
+        evidence: Sequence[CheckedEvidence | RefusedEvidence],
         principal: Principal,
         wait_for: ReceiptState,
         idempotency_key: str,
     ) -> Batch:
         """Notarises many packages; each fails alone. Item `i` has the idempotency key `key/i`."""
         _check_batch(evidence, idempotency_key)
-        fingerprint = sha256(b"".join(_fingerprint(each) for each in evidence)).digest()
+        _check_wait_for(wait_for)
+        fingerprint = sha256(b"".join(each.hash for each in evidence)).digest()
         request = store.CreateBatchRequest(
             batch_id=str(uuid_utils.uuid7()),
             submitter=_submitter(principal),
@@ -118,8 +121,8 @@ class Notary:
         )
         batch_id = (await self._metadata.create_batch(request, timeout=_READ_TIMEOUT)).batch_id
         orders = [
-            each
-            if isinstance(each, NotaryError)
+            each.error
+            if isinstance(each, RefusedEvidence)
             else Order(
                 each, principal, f"{idempotency_key}/{index}" if idempotency_key else "", False, wait_for, batch_id
             )
@@ -174,6 +177,7 @@ class Notary:
         end: datetime | None,
     ) -> store.ListWorkflowsResponse:
         """Workflows, newest first."""
+        _check_window(start, end)
         request = store.ListWorkflowsRequest(principal.tenant, page.size, page.token, state, start, end)
         return await self._metadata.list_workflows(request, timeout=_READ_TIMEOUT)
 
@@ -194,8 +198,19 @@ class Notary:
 
     async def search(self, principal: Principal, request: store.SearchRecordsRequest) -> store.SearchRecordsResponse:
         """Records by what is known of them, newest first, of the caller's tenant whatever the request says."""
+        _check_window(request.start_time, request.end_time)
         request.tenant = principal.tenant
         return await self._metadata.search_records(request, timeout=_READ_TIMEOUT)
+
+    async def affected(self, principal: Principal, request: store.SearchRecordsRequest) -> store.SearchRecordsResponse:
+        """Records of one key version, newest first.
+
+        Raises:
+            NotFound: there is no such version: none affected would be a dangerous answer to a mistyped ID.
+        """
+        if not await self._keys.knows(_required_key_id(request.key_id)):
+            raise NotFound("there is no such key version")
+        return await self.search(principal, request)
 
     async def office_receipt(self, record: store.Record) -> NotarizationReceipt:
         """The receipt of a record."""
@@ -215,7 +230,7 @@ class Notary:
 
     async def revoke_key(self, key_id: str, compromised_since: datetime | None, reason: str) -> keyring.PublicKey:
         """Records that a key version is not to be trusted any more."""
-        request = keyring.RevokeKeyRequest(key_id, compromised_since, reason)
+        request = keyring.RevokeKeyRequest(_required_key_id(key_id), compromised_since, reason)
         answer = await self._signer.revoke_key(request, timeout=_READ_TIMEOUT)
         self._keys.forget()
         return answer.key if answer.key is not None else keyring.PublicKey()
@@ -250,28 +265,39 @@ class Notary:
 def _check_order(order: Order) -> None:
     if order.idempotency_key:
         check_idempotency_key(order.idempotency_key)
-    if order.wait_for not in (ReceiptState.SIGNED, ReceiptState.LOGGED):
+    _check_wait_for(order.wait_for)
+
+
+def _check_wait_for(state: ReceiptState) -> None:
+    if state not in (ReceiptState.SIGNED, ReceiptState.LOGGED):
         raise InvalidArgument.field("wait_for", "must be signed or logged: no witnesses are configured")
 
 
-def check_idempotency_key(key: str) -> None:
-    """Refuses a key that is not 1 to 255 printable ASCII characters."""
-    if not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise InvalidArgument.field("idempotency_key", "must be 1 to 255 printable ASCII characters")
+def check_idempotency_key(key: str, most: int = MAX_KEY) -> None:
+    """Refuses a key that is not 1 to `most` printable ASCII characters."""
+    if not (_PRINTABLE.fullmatch(key) and len(key) <= most):
+        raise InvalidArgument.field("idempotency_key", f"must be 1 to {most} printable ASCII characters")
 
 
-def _check_batch(evidence: Sequence[CheckedEvidence | NotaryError], idempotency_key: str) -> None:
+def _check_window(start: datetime | None, end: datetime | None) -> None:
+    if start is not None and end is not None and end < start:
+        raise InvalidArgument.field("end_time", "must not be before start_time")
+
+
+def _required_key_id(key_id: str) -> str:
+    if not 1 <= len(key_id.encode()) <= MAX_NAME_BYTES or "\0" in key_id:
+        raise InvalidArgument.field("key_id", f"must be name:version, 1 to {MAX_NAME_BYTES} bytes")
+    return key_id
+
+
+def _check_batch(evidence: Sequence[CheckedEvidence | RefusedEvidence], idempotency_key: str) -> None:
     if not 1 <= len(evidence) <= MAX_BATCH:
         raise InvalidArgument.field("evidence_packages", f"must be 1 to {MAX_BATCH} packages")
     size = sum(len(each.canonical) for each in evidence if isinstance(each, CheckedEvidence))
     if size > MAX_BATCH_BYTES:
         raise InvalidArgument.field("evidence_packages", f"has {size} bytes, at most {MAX_BATCH_BYTES} are allowed")
     if idempotency_key:
-        check_idempotency_key(f"{idempotency_key}/{MAX_BATCH - 1}")
-
-
-def _fingerprint(evidence: CheckedEvidence | NotaryError) -> bytes:
-    return evidence.hash if isinstance(evidence, CheckedEvidence) else sha256(str(evidence).encode()).digest()
+        check_idempotency_key(idempotency_key, MAX_KEY - len(f"/{MAX_BATCH - 1}"))
 
 
 def _submitter(principal: Principal) -> store.Principal:

@@ -13,11 +13,11 @@ from afdp.items import to_item
 from afdp.messages import metadata as store
 from afdp.messages import notary as pb
 from afdp.messages import signer as keyring
-from afdp.notary.evidence import checked, to_message
+from afdp.notary.evidence import checked, checked_item, to_message
 from afdp.notary.health import PeerWatch
 from afdp.notary.ids import NAMES, PREFIXES, SIMPLE_SIGNING, parse_hash
 from afdp.notary.keys import KeyDirectory
-from afdp.notary.model import CheckedEvidence, Order, Principal
+from afdp.notary.model import Order, Principal
 from afdp.notary.service import Notarised, Notary, Page
 from afdp.notary.streams import answer_each
 from afdp.notary.validation import Validator
@@ -47,7 +47,7 @@ class NotaryServicer(pb.NotaryServiceBase):
 
     async def sign_evidence_batch(self, request: pb.SignEvidenceBatchRequest) -> pb.SignEvidenceBatchResponse:
         evidence = [
-            _checked_item(message, f"evidence_packages[{index}]")
+            checked_item(message, f"evidence_packages[{index}]")
             for index, message in enumerate(request.evidence_packages)
         ]
         wait_for = request.wait_for or pb.ReceiptState.LOGGED
@@ -145,13 +145,11 @@ class NotaryServicer(pb.NotaryServiceBase):
         return pb.RevokeKeyResponse(_key(revoked))
 
     async def list_affected_receipts(self, request: pb.ListAffectedReceiptsRequest) -> pb.ListAffectedReceiptsResponse:
-        if not request.key_id:
-            raise InvalidArgument.field("key_id", "must not be empty")
         page = Page.of(request.page_size, request.page_token)
         wanted = store.SearchRecordsRequest(
             page_size=page.size, page_token=page.token, key_id=request.key_id, start_time=request.since
         )
-        found = await self._notary.search(_ANYBODY, wanted)
+        found = await self._notary.affected(_ANYBODY, wanted)
         return pb.ListAffectedReceiptsResponse([_affected(each) for each in found.records], found.next_page_token)
 
     async def get_trust_root(self, request: pb.GetTrustRootRequest) -> pb.GetTrustRootResponse:
@@ -183,13 +181,6 @@ def _order(request: pb.SignEvidenceRequest) -> Order:
         dedupe=request.dedupe,
         wait_for=request.wait_for or pb.ReceiptState.LOGGED,
     )
-
-
-def _checked_item(message: pb.EvidencePackage, field: str) -> CheckedEvidence | NotaryError:
-    try:
-        return checked(message, field)
-    except NotaryError as error:
-        return error
 
 
 def _signed(result: Notarised) -> pb.SignEvidenceResponse:

@@ -20,6 +20,8 @@ from afdp.rpc.status import from_rpc_error
 from afdp.telemetry.context import deadline, request_id, traceparent
 
 DEFAULT_TIMEOUT = 30.0
+# Of an answer: to a batch of 16 MiB it has receipts that hold each package inside of a statement, in base64.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
 # What each hop keeps for itself, so that it can still answer when the next one runs out of time.
 DEADLINE_SHAVE = 0.05
 
@@ -27,6 +29,8 @@ DEADLINE_SHAVE = 0.05
 @asynccontextmanager
 async def open_channel(address: str, max_message_bytes: int = 20 * 1024 * 1024) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to `host:port` that finds a service again within a second of its return.
+
+    `max_message_bytes` is the bound on requests, as the service has it; answers may be larger.
 
     Calls fail at once while the service is away. What the transport itself could not deliver is sent again, up to three
     times in all, for methods whose proto says that they may be (`idempotency_level`).
@@ -39,7 +43,7 @@ async def open_channel(address: str, max_message_bytes: int = 20 * 1024 * 1024) 
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
-        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.service_config", _service_config()),
     ]

@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from afdp.config import ServiceSettings
 from afdp.errors import NotaryError
+from afdp.rpc.client import MAX_ANSWER_BYTES
 from afdp.rpc.descriptors import service_methods
 from afdp.rpc.handlers import method_handlers
 from afdp.rpc.reflecting import ReflectionPool
@@ -89,7 +90,7 @@ async def running_server(
 def _build(servicer: Servicer, settings: ServiceSettings, telemetry: Telemetry) -> grpc.aio.Server:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_time_ms", 30_000),
