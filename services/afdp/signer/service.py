@@ -224,6 +224,8 @@ class Signer:
         wrong = []
         if not 1 <= len(reason.encode()) <= MAX_REASON_BYTES:
             wrong.append(FieldViolation("reason", f"must be 1 to {MAX_REASON_BYTES} bytes"))
+        elif "\0" in reason:  # no verifier would read a trust root that has it
+            wrong.append(FieldViolation("reason", "must not contain U+0000"))
         if compromised_since and compromised_since > now:
             wrong.append(FieldViolation("compromised_since", "must not lie in the future"))
         if wrong:
