@@ -20,6 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 from afdp.errors import FieldViolation, InvalidArgument
 from afdp.pb.google.protobuf import ListValue, NullValue, Struct, Value
 from afdp.rpc.descriptors import enum_class, message_class
+from afdp.rpc.refusals import unknown, unreadable
 
 Decoder = Callable[[bytes], Any]
 Encoder = Callable[[Any], bytes]
@@ -64,8 +65,8 @@ def decoder(descriptor: Descriptor, *, strict: bool = False) -> Decoder:
     With `strict`, fields that the schema does not know are refused instead of dropped: what a client sends to be
     notarised must not silently lose a part.
 
-    The function raises InvalidArgument: for truncated input and text that is not UTF-8 with the field `body`, for a
-    Timestamp that is out of range or finer than a microsecond with its own path.
+    The function raises InvalidArgument: for truncated input with the field `body`; for text that is not UTF-8 and for
+    a Timestamp that is out of range or finer than a microsecond with its own path.
     """
     wire = GetMessageClass(descriptor)
     carry = _reader(descriptor)
@@ -74,9 +75,9 @@ def decoder(descriptor: Descriptor, *, strict: bool = False) -> Decoder:
         try:
             message = wire.FromString(data)
         except DecodeError:
-            raise InvalidArgument.field("body", f"is not a valid {descriptor.full_name} message") from None
-        if strict:
-            _refuse_unknown(message, descriptor)
+            raise unreadable(data, descriptor) from None
+        if strict and _has_unknown(message):
+            raise unknown(wire.FromString(data))
         try:
             return carry(message)
         except _BadTimestampError:
@@ -100,11 +101,10 @@ def encoder(descriptor: Descriptor) -> Encoder:
     return encode
 
 
-def _refuse_unknown(message: Any, descriptor: Descriptor) -> None:
+def _has_unknown(message: Any) -> bool:
     before = message.ByteSize()
     message.DiscardUnknownFields()
-    if message.ByteSize() != before:
-        raise InvalidArgument.field("body", f"has fields that {descriptor.full_name} does not have")
+    return bool(message.ByteSize() != before)
 
 
 # --- Reading: upb to betterproto2 -------------------------------------------------------------------------------------

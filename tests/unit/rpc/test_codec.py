@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afdp.errors import InvalidArgument
-from afdp.messages.notary import EvidencePackage, SignEvidenceRequest
+from afdp.messages.notary import Artifact, EvidencePackage, SignEvidenceRequest
 from afdp.rpc.codec import WireStruct, decoder, encoder, plain
 from afdp.rpc.descriptors import method, pool, service_methods
 
@@ -111,9 +111,47 @@ def test_truncated_bytes_are_refused() -> None:
 def test_unknown_fields_are_refused_where_nothing_may_be_lost_and_passed_over_elsewhere() -> None:
     data = b"\xc2\x3e\x03abc"  # field 1000, "abc"
 
-    with pytest.raises(InvalidArgument, match="does not have"):
+    with pytest.raises(InvalidArgument, match=r"body: has a field 1000, which .*SignEvidenceRequest has not"):
         decoder(sign_evidence(), strict=True)(data)
     assert isinstance(decoder(sign_evidence())(data), SignEvidenceRequest)
+
+
+def test_an_unknown_field_is_refused_where_it_stands() -> None:
+    wire = GetMessageClass(sign_evidence())()
+    wire.evidence_package.metadata.update({"a": {"b": 1.0}})
+    for _ in range(2):
+        wire.evidence_package.artifacts.add(name="a")
+    wire.evidence_package.artifacts[1].MergeFromString(b"\xc2\x3e\x03abc")
+    wire.evidence_package.metadata.fields["a"].struct_value.fields["b"].MergeFromString(b"\xc2\x3e\x03abc")
+
+    with pytest.raises(InvalidArgument) as refused:
+        decoder(sign_evidence(), strict=True)(wire.SerializeToString())
+
+    named = [violation.field for violation in refused.value.fields]
+    assert named == ["evidence_package.artifacts[1]", "evidence_package.metadata"]
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (b"TYPE", "evidence_package.event_type"),
+        (b"NAME", "evidence_package.artifacts[1].name"),
+        (b"MEMB", "evidence_package.metadata"),
+        (b"TEXT", "evidence_package.metadata"),
+        (b"KEYS", "idempotency_key"),
+    ],
+)
+def test_text_that_is_not_utf8_is_named(text: bytes, field: str) -> None:
+    artifacts = [Artifact(name="ü"), Artifact(name="NAME")]
+    metadata = WireStruct.of({"MEMB": [{"a": "TEXT"}]})
+    package = EvidencePackage(event_type="TYPE", artifacts=artifacts, metadata=metadata)
+    request = SignEvidenceRequest(evidence_package=package, idempotency_key="KEYS")
+    data = encoder(sign_evidence())(request).replace(text, b"\xff\xfe\xfd\xfc")
+
+    with pytest.raises(InvalidArgument) as refused:
+        decoder(sign_evidence())(data)
+
+    assert [(violation.field, violation.message) for violation in refused.value.fields] == [(field, "is not UTF-8")]
 
 
 @pytest.mark.parametrize(
