@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import grpc.aio
 import httpx
 import pytest
 import pytest_asyncio
@@ -11,6 +12,8 @@ import pytest_asyncio
 from afdp.embedded.process import free_port
 from afdp.embedded.stack import PORTS, Stack, StackOptions, running_stack
 from afdp.formats.trust import TrustRoot, read_trust_files
+from afdp.messages.notary import NotaryServiceClient
+from afdp.rpc import GrpcCaller, open_channel
 from tests.conftest import open_folder
 
 
@@ -32,6 +35,19 @@ async def rest(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the gateway."""
     async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=30) as client:
         yield client
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def channel(stack: Stack) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to the notary."""
+    async with open_channel(f"127.0.0.1:{stack.port('notary')}") as opened:
+        yield opened
+
+
+@pytest.fixture
+def notary(channel: grpc.aio.Channel) -> NotaryServiceClient:
+    """The notary over gRPC."""
+    return NotaryServiceClient(GrpcCaller(channel))
 
 
 @pytest.fixture
