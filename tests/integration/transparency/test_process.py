@@ -76,9 +76,11 @@ class Stack:
     async def until_serving(self) -> None:
         health = health_pb2_grpc.HealthStub(self.channel)
         async with asyncio.timeout(20):
-            async for answer in health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):
+            while True:
+                answer = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
+                await asyncio.sleep(0.05)
 
 
 def free_port() -> str:
