@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from afdp.errors import NotaryError
+from afdp.items import to_item
 from afdp.messages import metadata as messages
 from afdp.messages.metadata import RecordState
 from afdp.metadata.values import LogPosition, Outcome, Prepared, Record, SearchTerms, Summary, Workflow
-from afdp.rpc.items import to_item
 
 
 def to_prepare_result(outcome: Outcome) -> messages.PrepareResult:

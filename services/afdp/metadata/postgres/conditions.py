@@ -1,10 +1,13 @@
-"""Builds the conditions of a query whose filters are optional. Values are parameters always, never text."""
+"""Queries whose filters are optional. Values are parameters always, never text."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
+import asyncpg
+
 from afdp.metadata.values import Position
+from afdp.postgres import Connection
 
 
 class Parameters:
@@ -43,3 +46,14 @@ class Conditions:
 
     def __str__(self) -> str:
         return " AND ".join(self._all)
+
+
+async def fetch_planned(connection: Connection, query: str, parameters: Parameters) -> list[asyncpg.Record]:
+    """The rows, by a plan for these very values.
+
+    A plan for any values, which PostgreSQL takes after a few runs, reads the records of the commonest artifact to find
+    the few of one actor; a plan for these values begins with the actor.
+    """
+    async with connection.transaction(readonly=True):
+        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        return await connection.fetch(query, *parameters.values)

@@ -5,21 +5,35 @@ from __future__ import annotations
 import asyncpg
 
 from afdp.messages.metadata import WorkflowType
-from afdp.metadata.postgres.conditions import Conditions, Parameters
+from afdp.metadata.postgres.conditions import Conditions, Parameters, fetch_planned
 from afdp.metadata.postgres.lookup import lookup_key
 from afdp.metadata.postgres.records import to_terms
 from afdp.metadata.values import Position, Search, Summary
 from afdp.postgres import Connection
 
+_MATCHING = """
+    SELECT * FROM record r WHERE {conditions}
+    ORDER BY notarized_at DESC, receipt_id DESC
+    LIMIT {limit}
+"""
+_OF_ARTIFACT = """
+    SELECT r.*
+    FROM (
+        SELECT receipt_id FROM record_artifact a WHERE {artifact}
+        ORDER BY notarized_at DESC, receipt_id DESC
+        LIMIT {limit}
+    ) AS found
+    JOIN record r USING (receipt_id)
+    WHERE {conditions}
+"""
+_HAS_ARTIFACT = """EXISTS (
+    SELECT FROM record_artifact a
+    WHERE a.artifact_key = {} AND a.artifact_hash = {}
+      AND a.notarized_at = r.notarized_at AND a.receipt_id = r.receipt_id
+)"""
 # The log's index is added to the few rows of a page only.
 _PAGE = """
-    SELECT page.*, e.log_index
-    FROM (
-        SELECT r.* FROM {source} WHERE {conditions}
-        ORDER BY {ordered}.notarized_at DESC, {ordered}.receipt_id DESC
-        LIMIT {limit}
-    ) AS page
-    LEFT JOIN log_entry e USING (receipt_id)
+    SELECT page.*, e.log_index FROM ({found}) AS page LEFT JOIN log_entry e USING (receipt_id)
     ORDER BY page.notarized_at DESC, page.receipt_id DESC
 """
 
@@ -27,23 +41,42 @@ _PAGE = """
 async def search(connection: Connection, query: Search, after: Position | None, limit: int) -> list[Summary]:
     """Records that match, newest first, from right after a position."""
     parameters = Parameters()
-    conditions = Conditions(parameters)
-    source, ordered = "record r", "r"
-    if query.artifact_hash is not None:
-        source, ordered = "record_artifact a JOIN record r USING (receipt_id, notarized_at)", "a"
-        conditions.add("a.artifact_key = {}", lookup_key(query.tenant, query.artifact_hash))
-        conditions.add("a.artifact_hash = {}", query.artifact_hash)
+    others = (query.evidence_hash, query.event_type, query.actor_id, query.key_id)
+    if query.artifact_hash is not None and not any(others):
+        found = _of_artifact(parameters, query, query.artifact_hash, after, limit)
+    else:
+        found = _matching(parameters, query, after, limit)
+    page = _PAGE.format(found=found)
+    return [_to_summary(row) for row in await fetch_planned(connection, page, parameters)]
+
+
+def _of_artifact(
+    parameters: Parameters, query: Search, artifact_hash: bytes, after: Position | None, limit: int
+) -> str:
+    """All records of one artifact, read in the list's order, however many there are."""
+    artifact, conditions = Conditions(parameters), Conditions(parameters)
+    artifact.add("artifact_key = {}", lookup_key(query.tenant, artifact_hash))
+    artifact.add("artifact_hash = {}", artifact_hash)
+    artifact.add_span("notarized_at", query.start_time, query.end_time)
+    artifact.add_position("notarized_at", "receipt_id", after)
     conditions.add("r.tenant = {}", query.tenant)
+    return _OF_ARTIFACT.format(artifact=artifact, conditions=conditions, limit=parameters.place(limit))
+
+
+def _matching(parameters: Parameters, query: Search, after: Position | None, limit: int) -> str:
+    conditions = Conditions(parameters)
+    conditions.add("tenant = {}", query.tenant)
     if query.evidence_hash is not None:
-        conditions.add("r.evidence_key = {}", lookup_key(query.tenant, query.evidence_hash))
-        conditions.add("r.evidence_hash = {}", query.evidence_hash)
-    conditions.add("r.event_type = {}", query.event_type)
-    conditions.add("r.actor_id = {}", query.actor_id)
-    conditions.add("r.key_id = {}", query.key_id)
-    conditions.add_span(f"{ordered}.notarized_at", query.start_time, query.end_time)
-    conditions.add_position(f"{ordered}.notarized_at", f"{ordered}.receipt_id", after)
-    page = _PAGE.format(source=source, conditions=conditions, ordered=ordered, limit=parameters.place(limit))
-    return [_to_summary(row) for row in await connection.fetch(page, *parameters.values)]
+        conditions.add("evidence_key = {}", lookup_key(query.tenant, query.evidence_hash))
+        conditions.add("evidence_hash = {}", query.evidence_hash)
+    if query.artifact_hash is not None:
+        conditions.add(_HAS_ARTIFACT, lookup_key(query.tenant, query.artifact_hash), query.artifact_hash)
+    conditions.add("event_type = {}", query.event_type)
+    conditions.add("actor_id = {}", query.actor_id)
+    conditions.add("key_id = {}", query.key_id)
+    conditions.add_span("notarized_at", query.start_time, query.end_time)
+    conditions.add_position("notarized_at", "receipt_id", after)
+    return _MATCHING.format(conditions=conditions, limit=parameters.place(limit))
 
 
 def _to_summary(row: asyncpg.Record) -> Summary:

@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from afdp.messages.metadata import WorkflowState, WorkflowType
-from afdp.metadata.postgres.conditions import Conditions, Parameters
+from afdp.metadata.postgres.conditions import Conditions, Parameters, fetch_planned
 from afdp.metadata.values import Position, Workflow, WorkflowQuery
 from afdp.postgres import Connection
 
@@ -27,13 +27,17 @@ _OF_BATCHES = """
 """
 
 # Packages of a batch are not listed: it is.
+_NOTHING = "SELECT WHERE false"
 _RECORDS = "SELECT * FROM record r WHERE {conditions}"
 _PAGE = """
     ({records}) UNION ALL ({batches})
     ORDER BY created_at DESC, id DESC
     LIMIT {limit}
 """
-_COUNT = "SELECT (SELECT count(*) FROM ({records}) AS r) + (SELECT count(*) FROM ({batches}) AS b)"
+_COUNT = """
+    SELECT (SELECT count(*) FROM ({records}) AS r) - (SELECT count(*) FROM ({running}) AS p)
+         + (SELECT count(*) FROM ({batches}) AS b)
+"""
 
 _STATE_OF_RECORDS = {
     WorkflowState.RUNNING: "EXISTS (SELECT FROM pending p WHERE p.receipt_id = r.receipt_id)",
@@ -60,29 +64,37 @@ async def page(connection: Connection, query: WorkflowQuery, after: Position | N
     """Workflows that match, newest first, from right after a position."""
     parameters = Parameters()
     most = parameters.place(limit)
-    records = f"{_records(parameters, query, after)} ORDER BY notarized_at DESC, receipt_id DESC LIMIT {most}"
+    records = (
+        f"{_records(parameters, query, query.state, after)} ORDER BY notarized_at DESC, receipt_id DESC LIMIT {most}"
+    )
     batches = f"{_batches(parameters, query, after)} ORDER BY created_at DESC, id DESC LIMIT {most}"
     both = _PAGE.format(records=_OF_RECORDS.format(records=records), batches=batches, limit=most)
-    return [_to_workflow(row) for row in await connection.fetch(both, *parameters.values)]
+    return [_to_workflow(row) for row in await fetch_planned(connection, both, parameters)]
 
 
 async def count(connection: Connection, query: WorkflowQuery) -> int:
     """How many match in all."""
     parameters = Parameters()
-    records, batches = _records(parameters, query, None), _batches(parameters, query, None)
-    both = _COUNT.format(records=records, batches=batches)
-    total: int = await connection.fetchval(both, *parameters.values)
-    return total
+    counted, subtracted = query.state, _NOTHING
+    if query.state == WorkflowState.COMPLETED:
+        # All but the few that run: quicker than to look at each whether it does.
+        counted, subtracted = None, _records(parameters, query, WorkflowState.RUNNING)
+    records, batches = _records(parameters, query, counted), _batches(parameters, query, None)
+    total = _COUNT.format(records=records, running=subtracted, batches=batches)
+    ((number,),) = await fetch_planned(connection, total, parameters)
+    return int(number)
 
 
-def _records(parameters: Parameters, query: WorkflowQuery, after: Position | None) -> str:
+def _records(
+    parameters: Parameters, query: WorkflowQuery, state: WorkflowState | None, after: Position | None = None
+) -> str:
     conditions = Conditions(parameters)
     conditions.add("tenant = {}", query.tenant)
     conditions.add("workflow_type <> 3")
     conditions.add_span("notarized_at", query.start_time, query.end_time)
     conditions.add_position("notarized_at", "receipt_id", after)
-    if query.state is not None:
-        conditions.add(_STATE_OF_RECORDS.get(query.state, "false"))
+    if state is not None:
+        conditions.add(_STATE_OF_RECORDS.get(state, "false"))
     return _RECORDS.format(conditions=conditions)
 
 
