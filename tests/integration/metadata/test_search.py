@@ -62,6 +62,22 @@ async def test_each_term_finds_its_records_and_no_others(
     assert not (await metadata.search(Search(tenant, end_time=DAY), 10, "")).records
 
 
+async def test_an_artifact_that_tenants_share_is_found_by_each_in_its_own_records(
+    metadata: Metadata, store: PostgresStore, make_draft: Make, tenant: str
+) -> None:
+    artifact = os.urandom(32)
+    mine = make_draft(artifacts=(artifact, artifact))
+    await store.prepare([mine, make_draft(tenant="neighbour", artifacts=(artifact,))])
+
+    for query in (
+        Search(tenant, artifact_hash=artifact),
+        Search(tenant, artifact_hash=artifact, actor_id="release-bot"),
+    ):
+        (found,) = (await metadata.search(query, 10, "")).records
+        assert found.receipt_id == mine.receipt_id
+    assert not (await metadata.search(Search("stranger", artifact_hash=artifact), 10, "")).records
+
+
 async def test_pages_hold_every_record_once_newest_first(
     metadata: Metadata, store: PostgresStore, make_draft: Make, tenant: str
 ) -> None:
