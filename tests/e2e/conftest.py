@@ -15,6 +15,7 @@ from afdp.formats.trust import TrustRoot, read_trust_files
 from afdp.messages.notary import NotaryServiceClient
 from afdp.rpc import GrpcCaller, open_channel
 from tests.conftest import open_folder
+from tests.e2e.answers import get
 
 
 def free_offset() -> int:
@@ -60,3 +61,18 @@ async def fetch_trust(rest: httpx.AsyncClient) -> TrustRoot:
     """The trust root that a stack serves."""
     files = (await rest.get("/api/v1/trust-root")).raise_for_status().json()["files"]
     return read_trust_files({file["name"]: file["content"].encode() for file in files})
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def nothing_is_written(stack: Stack) -> AsyncIterator[None]:
+    """Records, workflows, keys and the log are what they were, after all of it."""
+
+    async def state() -> tuple[object, ...]:
+        async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=30) as rest:
+            workflows = await get(rest, "/api/v1/workflows", page_size=1)
+            log = (await rest.get("/log/checkpoint")).text.splitlines()[:3]
+            return workflows["total_count"], workflows["workflows"], log, await get(rest, "/api/v1/keys")
+
+    before = await state()
+    yield
+    assert await state() == before
