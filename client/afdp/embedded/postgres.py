@@ -60,6 +60,7 @@ _SETTINGS = {
     "shared_buffers": "128MB",
     "effective_cache_size": "512MB",
     "wal_buffers": "16MB",
+    "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
     "random_page_cost": "1.1",
     "jit": "off",

@@ -74,7 +74,9 @@ async def migrate(connection: Connection, schema: str, migrations: Sequence[Migr
 
 async def _applied(connection: Connection, schema: str) -> dict[int, str]:
     """The checksums of the applied migrations by version."""
-    if await connection.fetchval("SELECT to_regclass($1) IS NULL", f"{schema}.schema_migration"):
+    # From the tables, not by to_regclass: its cache may not have what another process made while we waited.
+    known = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = $1 AND tablename = 'schema_migration')"
+    if not await connection.fetchval(known, schema):
         return {}
     rows = await connection.fetch(f"SELECT version, checksum FROM {schema}.schema_migration")  # noqa: S608 - a constant
     return {row["version"]: row["checksum"] for row in rows}
@@ -91,7 +93,7 @@ def _missing(wanted: Sequence[Migration], applied: dict[int, str]) -> list[Migra
 
 
 async def _apply(connection: Connection, schema: str, migration: Migration) -> None:
-    if await connection.fetchval("SELECT to_regnamespace($1) IS NULL", schema):
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema):
         await connection.execute(f"CREATE SCHEMA {schema}")
     await connection.execute(
         f"CREATE TABLE IF NOT EXISTS {schema}.schema_migration ("

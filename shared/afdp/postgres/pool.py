@@ -14,7 +14,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from prometheus_client import Gauge
 
-from afdp.errors import NotaryError, ResourceExhausted, Unavailable
+from afdp.errors import DeadlineExceeded, NotaryError, ResourceExhausted, Unavailable
 from afdp.postgres.errors import CONTENDED, FOREIGN, RETRY_AFTER, is_lost, translated
 from afdp.postgres.migrations import Migration, migrate
 from afdp.postgres.settings import DatabaseSettings
@@ -223,7 +223,7 @@ class Database:
                 return
             await migrate_database(self._settings, self.schema, self._service, self._migrations)
             self._pool = await self._open_pool()
-        except TimeoutError:
+        except (TimeoutError, DeadlineExceeded):
             raise Unavailable("PostgreSQL does not answer", retry_after=RETRY_AFTER) from None
         except FOREIGN as error:
             raise translated(error) from None
