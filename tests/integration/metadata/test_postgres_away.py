@@ -72,7 +72,7 @@ async def test_a_server_that_accepts_and_never_answers_is_away_too(settings_of: 
         settings = settings_of(f"postgresql://u:p@127.0.0.1:{port}/d", database_connect_timeout_seconds=0.2)
         async with asyncio.timeout(10), open_store(settings) as store:
             started = time.monotonic()
-            with pytest.raises((Unavailable, DeadlineExceeded)):
+            with pytest.raises(Unavailable):
                 await store.list_pending(1, None, None)
             assert time.monotonic() - started < 1
 
