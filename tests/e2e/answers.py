@@ -62,3 +62,13 @@ async def logged(rest: httpx.AsyncClient, receipt_id: str) -> dict[str, Any]:
             if receipt["state"] == "logged":
                 return receipt
             await asyncio.sleep(0.02)
+
+
+async def until_ready(rest: httpx.AsyncClient) -> None:
+    """Waits until the stack reads and writes."""
+    async with asyncio.timeout(30):
+        while True:
+            answer = await rest.get("/ready", params={"writes": "true"})
+            if answer.status_code == 200:
+                return
+            await asyncio.sleep(0.05)
