@@ -29,7 +29,8 @@ from afdp.formats.merkle import (
     verify_consistency,
     verify_inclusion,
 )
-from afdp.transparency.values import Inclusion
+from afdp.formats.note import Note, NoteError
+from afdp.transparency.values import Inclusion, LogIdentity, SignedCheckpoint
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +126,21 @@ class Prover:
             leaf: _released(Inclusion(index, leaf, inclusion_proof(index, size, hashes)), size, root)
             for leaf, index in leaves
         }
+
+
+def require_signed(checkpoint: SignedCheckpoint, identity: LogIdentity) -> None:
+    """Checks that a stored checkpoint is what its note says, and that this log has signed the note.
+
+    Raises:
+        DataLoss: it is not; it is not released.
+    """
+    what = f"the stored checkpoint of size {checkpoint.size}"
+    try:
+        signed = SignedCheckpoint.verified(Note.parse(checkpoint.note), identity)
+    except NoteError as error:
+        raise withheld(what, error) from None
+    if signed != checkpoint:
+        raise withheld(what)
 
 
 def root_of_full_tile(hashes: Sequence[bytes]) -> bytes:

@@ -12,7 +12,7 @@ from afdp.errors import FieldViolation, InvalidArgument, NotaryError, NotFound, 
 from afdp.formats.merkle import HASH_SIZE, HashRange, TileHashes, leaf_hash
 from afdp.formats.note import Checkpoint
 from afdp.formats.tiles import MAX_ENTRY_SIZE, WIDTH, TileRef, encode_bundle, encode_tile, exists
-from afdp.transparency.proofs import Prover, root_of_full_tile, withheld
+from afdp.transparency.proofs import Prover, require_signed, root_of_full_tile, withheld
 from afdp.transparency.values import (
     Growth,
     Heads,
@@ -256,7 +256,8 @@ class TransparencyLog:
 
     async def _published(self) -> SignedCheckpoint | None:
         checkpoint = await self._store.published()
-        if checkpoint:
+        if checkpoint and checkpoint != self._known:
+            require_signed(checkpoint, self._appender.identity())
             self._remember(checkpoint)
         return checkpoint
 

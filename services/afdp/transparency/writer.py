@@ -20,7 +20,7 @@ from afdp.errors import DataLoss, FailedPrecondition, Internal, NotaryError, Una
 from afdp.formats.merkle import Extension, Frontier, extend, leaf_hash
 from afdp.formats.note import Checkpoint, Note, NoteError, NoteSignature
 from afdp.transparency.opening import identify, require_continuity, require_key, shrunken
-from afdp.transparency.proofs import Prover, withheld
+from afdp.transparency.proofs import Prover, require_signed, withheld
 from afdp.transparency.queue import Backlog, Call, Limits, Queue, again, pauses
 from afdp.transparency.service import CheckpointSigner, Store
 from afdp.transparency.values import (
@@ -248,7 +248,10 @@ class LogWriter:
     async def _covering(self, extension: Extension | None, positions: Mapping[bytes, int]) -> SignedCheckpoint | None:
         """The published checkpoint, where it covers leaves that were all there already."""
         published = None if extension else await self._store.published()
-        return published if published and published.size > max(positions.values()) else None
+        if published is None or published.size <= max(positions.values()):
+            return None
+        require_signed(published, self.identity())
+        return published
 
     async def _publish(self, tree: Frontier, extension: Extension | None) -> SignedCheckpoint:
         """Has the tree signed and its checkpoint committed. If that fails, it is tried again without a caller."""

@@ -122,6 +122,27 @@ async def test_a_proof_that_does_not_hold_is_never_released(replica, sql) -> Non
     assert failures() >= before + 4
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE checkpoint SET note = replace(note, E'\\n2\\n', E'\\n1\\n'), size = 1",
+        "UPDATE checkpoint SET size = 1",
+        "UPDATE checkpoint SET root = sha256(root)",
+    ],
+)
+async def test_a_checkpoint_that_the_log_has_not_signed_is_never_released(replica, sql, damage) -> None:
+    async with replica() as one:
+        await one.log.append([b"a", b"b"])
+        await sql.execute(damage)
+
+        with pytest.raises(DataLoss, match="checkpoint"):
+            await one.log.checkpoint()
+        with pytest.raises(DataLoss, match="checkpoint"):
+            await one.log.find([leaf_hash(b"a")])
+        with pytest.raises(DataLoss, match="checkpoint"):
+            await one.log.append([b"a"])
+
+
 async def test_a_missing_entry_fails_only_what_needs_it(replica, sql) -> None:
     async with replica() as one:
         await one.log.append([b"%d" % number for number in range(1024)])
