@@ -142,7 +142,10 @@ def latest_version(server: OpenBao, key: str) -> int:
 
 
 def public_keys(server: OpenBao) -> dict[str, str]:
-    """The public half of each key's first version, as Vault writes it."""
+    """The public half of each key's latest version, as Vault writes it."""
     client = as_signer(server)
     answers = {key: client.secrets.transit.read_key(key, mount_point=MOUNT) for key in KEYS}
-    return {key: answer["data"]["keys"]["1"]["public_key"] for key, answer in answers.items()}
+    return {
+        key: answer["data"]["keys"][str(answer["data"]["latest_version"])]["public_key"]
+        for key, answer in answers.items()
+    }
