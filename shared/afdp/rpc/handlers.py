@@ -94,18 +94,19 @@ class _Handler:
         self._ok.inc()
         return answer
 
-    def _unary_stream(self, data: bytes, context: _Context) -> AsyncIterator[bytes]:
-        return self._answers(lambda: self._behaviour(self._decode(data)), context)
+    async def _unary_stream(self, data: bytes, context: _Context) -> None:
+        await self._answer(lambda: self._behaviour(self._decode(data)), context)
 
-    def _stream_stream(self, data: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
-        return self._answers(lambda: self._behaviour(self._decoded(data)), context)
+    async def _stream_stream(self, data: AsyncIterator[bytes], context: _Context) -> None:
+        await self._answer(lambda: self._behaviour(self._decoded(data)), context)
 
-    async def _answers(self, begin: Callable[[], AsyncGenerator[Any, None]], context: _Context) -> AsyncIterator[bytes]:
+    async def _answer(self, begin: Callable[[], AsyncGenerator[Any, None]], context: _Context) -> None:
+        """Answers are written, not yielded: of a caller who goes away, gRPC tells a coroutine, and no generator."""
         started, _ = self._begin(context)
         try:
             async with aclosing(begin()) as answers:
                 async for answer in answers:
-                    yield self._encode(answer)
+                    await context.write(self._encode(answer))
         except Exception as error:
             await self._abort(context, error)
             raise

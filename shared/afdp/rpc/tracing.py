@@ -12,7 +12,9 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from opentelemetry import propagate
 from opentelemetry.instrumentation.grpc import aio_server_interceptor
+from opentelemetry.trace import SpanKind
 
 from afdp.telemetry import Telemetry
 
@@ -22,6 +24,7 @@ class SampledCalls(grpc.aio.ServerInterceptor):
 
     def __init__(self, service: str, telemetry: Telemetry) -> None:
         self._path = f"/{service}/"
+        self._tracer = telemetry.tracer.get_tracer(__name__)
         # The package has no types.
         self._traced: Any = aio_server_interceptor(tracer_provider=telemetry.tracer)  # type: ignore[no-untyped-call]
 
@@ -30,9 +33,35 @@ class SampledCalls(grpc.aio.ServerInterceptor):
     ) -> Any:
         """As grpc.aio has it."""
         details = handler_call_details
+        handler = await continuation(details)
         if not details.method.startswith(self._path) or _is_dropped(details.invocation_metadata):
-            return await continuation(details)
-        return await self._traced.intercept_service(continuation, details)
+            return handler
+        if handler is not None and handler.response_streaming:
+            return self._streaming(handler, details)
+
+        async def found(_: grpc.HandlerCallDetails) -> Any:
+            return handler
+
+        return await self._traced.intercept_service(found, details)
+
+    def _streaming(self, handler: Any, details: Any) -> Any:
+        """The instrumentation knows generators only, and ours are coroutines: their span is made here."""
+        behaviour = handler.stream_stream or handler.unary_stream
+        carrier = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
+        _, service, method = details.method.split("/")
+
+        async def traced(request: Any, context: Any) -> None:
+            with self._tracer.start_as_current_span(
+                details.method,
+                propagate.extract(carrier),
+                kind=SpanKind.SERVER,
+                attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
+                record_exception=False,  # its text may be a caller's
+            ):
+                await behaviour(request, context)
+
+        make = grpc.stream_stream_rpc_method_handler if handler.stream_stream else grpc.unary_stream_rpc_method_handler
+        return make(traced)
 
 
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][0-9a-f]")
