@@ -11,6 +11,7 @@ ENV PATH=/opt/afdp/bin:$PATH \
 
 # The distribution as a wheel, built with a build backend that is locked like everything else.
 FROM base AS wheel
+ARG PIP_INDEX_URL
 WORKDIR /src
 COPY requirements/build.txt requirements/
 RUN pip install --no-cache-dir --only-binary=:all: --require-hashes --requirement requirements/build.txt
@@ -24,6 +25,7 @@ RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels 
 
 # What installs into a virtual environment that the images take over whole, without the cache and the sources.
 FROM base AS packages
+ARG PIP_INDEX_URL
 RUN python -m venv /opt/afdp
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_ONLY_BINARY=:all: \

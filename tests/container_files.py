@@ -98,7 +98,7 @@ def _with(image: Image, instruction: str, rest: str) -> Image:
             return replace(image, copies=(*image.copies, tuple(rest.split())))
         case "RUN":
             return replace(image, runs=(*image.runs, rest))
-        case "LABEL" | "WORKDIR":
+        case "ARG" | "LABEL" | "WORKDIR":
             return image
         case _:
             raise AssertionError(f"the Dockerfile has an instruction that these tests do not know: {instruction}")

@@ -213,6 +213,11 @@ def test_every_address_of_a_peer_is_a_service_that_leads_to_it() -> None:
     assert found == CALLS
 
 
+def test_the_signer_signs_for_the_log_that_is_kept() -> None:
+    origin = service_environment("transparency")["AFDP_LOG_ORIGIN"]
+    assert origin in service_environment("signer")["AFDP_LOG_ORIGINS"].split(",")
+
+
 def test_the_network_lets_through_the_calls_that_are_made_and_no_other() -> None:
     reachable = {
         (caller, callee, port)
