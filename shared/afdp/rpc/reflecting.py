@@ -1,10 +1,12 @@
-"""The descriptors that reflection shows: those of all packages, of health and of reflection itself."""
+"""The descriptors that reflection shows: those of all packages, of health, error details and reflection itself."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf import duration_pb2
 from google.protobuf.descriptor import FileDescriptor
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -16,7 +18,8 @@ class ReflectionPool:
 
     def __init__(self) -> None:
         self._pool = pool()
-        for module in (health_pb2, reflection_pb2):
+        # Without the types of error details a reflecting client cannot show them.
+        for module in (health_pb2, reflection_pb2, duration_pb2, error_details_pb2):
             self._pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802  # protobuf's name

@@ -5,6 +5,8 @@ Fields travel as `BadRequest`, a retry hint as `RetryInfo`, facts and the exact 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import grpc
@@ -23,10 +25,15 @@ CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Status
 
 
 def to_status(error: NotaryError, request_id: str = "") -> tuple[grpc.StatusCode, str, tuple[tuple[str, Any], ...]]:
-    """Code, message and trailing metadata for `context.abort`."""
-    status = Status(code=error.number, message=error.message)
-    if error.fields:
-        violations = [BadRequest.FieldViolation(field=f.field, description=f.message) for f in error.fields]
+    """Code, message and trailing metadata for `context.abort`.
+
+    The message names the first fields too, for callers who do not read details.
+    """
+    fields = _fitting(error.fields)
+    message = error.message + _named(fields)
+    status = Status(code=error.number, message=message)
+    if fields:
+        violations = [BadRequest.FieldViolation(field=f.field, description=f.message) for f in fields]
         _pack(status, BadRequest(field_violations=violations))
     if error.retry_after is not None:
         delay = Duration()
@@ -36,7 +43,7 @@ def to_status(error: NotaryError, request_id: str = "") -> tuple[grpc.StatusCode
     _pack(status, ErrorInfo(reason=error.code, domain=DOMAIN, metadata=facts))
     # The answer of a service that runs is final: gRPC's own retries are for connections that fail.
     trailing = ((DETAILS_KEY, status.SerializeToString()), ("grpc-retry-pushback-ms", "-1"))
-    return CODES[error.number], error.message, trailing
+    return CODES[error.number], message, trailing
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, peer: str) -> NotaryError:
@@ -69,7 +76,7 @@ def from_details(details: bytes, kind: type[NotaryError], message: str) -> Notar
         elif detail.Is(ErrorInfo.DESCRIPTOR):
             metadata = dict(ErrorInfo.FromString(detail.value).metadata)
     metadata.pop("request_id", None)
-    return kind(status.message, fields=fields, retry_after=retry_after, metadata=metadata)
+    return kind(status.message.removesuffix(_named(fields)), fields=fields, retry_after=retry_after, metadata=metadata)
 
 
 _TRANSPORT = {
@@ -79,6 +86,21 @@ _TRANSPORT = {
     "UNIMPLEMENTED": "{peer} does not know this call",
     "RESOURCE_EXHAUSTED": "the message to or from {peer} is over its limit",
 }
+
+
+def _fitting(fields: Sequence[FieldViolation]) -> Sequence[FieldViolation]:
+    """The first fields, as many as trailing metadata holds: some clients take no more than 8 KiB of it in all."""
+    sizes = accumulate(len(f.field.encode()) + len(f.message.encode()) + 8 for f in fields)
+    return fields[: max(1, sum(size <= _FIELD_BYTES for size in sizes))]
+
+
+def _named(fields: Sequence[FieldViolation]) -> str:
+    """What a message says of the first fields."""
+    return ": " + "; ".join(f"{f.field}: {f.message}" for f in fields[:_IN_MESSAGE]) if fields else ""
+
+
+_FIELD_BYTES = 2048
+_IN_MESSAGE = 3
 
 
 def _pack(status: Status, detail: Any) -> None:
