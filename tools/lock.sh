@@ -20,6 +20,7 @@ compile run.txt pyproject.toml --extra dev --group build --constraint "$out/dev.
 for service in gateway notary signer transparency metadata; do
   compile "$service.txt" pyproject.toml --extra "$service" --constraint "$out/dev.txt" "$@"
 done
+compile build.txt --group build --constraint "$out/dev.txt" "$@"
 compile uv.txt "$out/uv.in" "$@"
 
 if grep -nE 'https?://|--(extra-)?index-url|--find-links' "$out"/*.txt; then
