@@ -67,9 +67,8 @@ async def test_a_retry_is_answered_to_the_byte_like_the_first_call(
 
     assert {answer.content for answer in (*again, both)} == {first.content}
     assert await by_grpc(notary, key, sent) == receipt_id(first)
-    assert (await get(rest, f"/api/v1/evidence/{first.json()['receipt']['evidence_package_hash']}"))[
-        "receipt_count"
-    ] == 1
+    evidence_hash = first.json()["receipt"]["evidence_package_hash"]
+    assert (await get(rest, f"/api/v1/evidence/{evidence_hash}"))["receipt_count"] == 1
 
 
 async def test_twenty_at_once_over_every_way_get_one_receipt(
