@@ -1,4 +1,4 @@
-"""Which key versions are revoked, in one JSON file. Revocations are only ever added."""
+"""Which key versions are revoked, in one JSON file. A revocation is never taken back."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Revocations:
         """The revocation of a version, if there is one."""
         return self._revoked.get(key_id)
 
-    async def add(self, key_id: str, revocation: Revocation) -> None:
-        """Keeps a revocation; it survives a crash once this returns. The first one of a version stands.
+    async def keep(self, key_id: str, revocation: Revocation) -> None:
+        """Keeps a version's revocation in place of what it had; it survives a crash once this returns.
 
         Raises:
             Unavailable: the disk refuses; nothing was kept.
         """
         async with self._lock:
-            revoked = {key_id: revocation, **self._revoked}
+            revoked = {**self._revoked, key_id: revocation}
             data = orjson.dumps({key: _plain(each) for key, each in revoked.items()}, option=orjson.OPT_INDENT_2)
             try:
                 await asyncio.to_thread(write_durably, self._path, data)

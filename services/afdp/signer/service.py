@@ -121,8 +121,8 @@ class RevocationList(Protocol):
     def of(self, key_id: str) -> Revocation | None:
         """The revocation of a version, if there is one."""
 
-    async def add(self, key_id: str, revocation: Revocation) -> None:
-        """Keeps a revocation; it survives a crash once this returns."""
+    async def keep(self, key_id: str, revocation: Revocation) -> None:
+        """Keeps a version's revocation; it survives a crash once this returns."""
 
 
 class Signer:
@@ -214,7 +214,9 @@ class Signer:
         return await self._keyring.rotate()
 
     async def revoke(self, key_id: str, compromised_since: datetime | None, reason: str) -> KeyVersion:
-        """Records that a key version is not to be trusted any more. The first revocation stands.
+        """Records that a key version is not to be trusted any more.
+
+        A revocation stands, and can only be made stricter: by a compromise, or by an earlier time of it.
 
         Raises:
             NotFound: there is no such version.
@@ -233,8 +235,9 @@ class Signer:
         key = next((key for key in await self.versions(None) if key.key_id == key_id), None)
         if key is None:
             raise NotFound("there is no such key version")
-        if key.revoked is None:
-            await self._revocations.add(key_id, Revocation(now, compromised_since, reason))
+        if _is_stricter(compromised_since, key.revoked):
+            first = key.revoked.at if key.revoked else now
+            await self._revocations.keep(key_id, Revocation(first, compromised_since, reason))
         return self._known(key)
 
     async def _signed_and_kept(self, message: bytes, checkpoint: Checkpoint | None) -> Signature:
@@ -261,6 +264,14 @@ class Signer:
         except NotaryError as error:
             return error
         return answer
+
+
+def _is_stricter(compromised_since: datetime | None, known: Revocation | None) -> bool:
+    if known is None:
+        return True
+    if compromised_since is None:
+        return False
+    return known.compromised_since is None or compromised_since < known.compromised_since
 
 
 def _refusal(index: int, statement: bytes) -> NotaryError | None:

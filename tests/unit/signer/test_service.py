@@ -24,7 +24,7 @@ from afdp.formats.note import Checkpoint, Note, NoteSignature, VerifierKey, veri
 from afdp.signer.files import FileKeyring
 from afdp.signer.guard import CheckpointGuard
 from afdp.signer.revocations import Revocations
-from afdp.signer.service import KeyVersion, Purpose, Signature, Signer
+from afdp.signer.service import KeyVersion, Purpose, Revocation, Signature, Signer
 
 ORIGIN = "log.example"
 STATEMENT = b'{"_type":"https://in-toto.io/Statement/v1"}'
@@ -161,6 +161,21 @@ async def test_a_revoked_version_signs_no_more_until_the_key_is_rotated(signer: 
     await signer.rotate(Purpose.EVIDENCE)
     (good,) = await signer.sign_statements([STATEMENT])
     assert isinstance(good, Signature)
+
+
+async def test_a_revocation_can_only_be_made_stricter(signer: Signer, tmp_path: Path) -> None:
+    first = (await signer.revoke("afdp-file-key:1", None, "retired")).revoked
+    june, march = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)
+
+    compromised = (await signer.revoke("afdp-file-key:1", june, "found in a paste")).revoked
+    later = (await signer.revoke("afdp-file-key:1", datetime(2026, 7, 1, tzinfo=UTC), "no")).revoked
+    earlier = (await signer.revoke("afdp-file-key:1", march, "an older paste")).revoked
+
+    assert first is not None
+    assert compromised == Revocation(first.at, june, "found in a paste")
+    assert later == compromised
+    assert earlier == Revocation(first.at, march, "an older paste")
+    assert (await open_signer(tmp_path).versions(Purpose.EVIDENCE))[0].revoked == earlier
 
 
 async def test_a_revocation_needs_a_known_version_a_reason_and_a_past_time(signer: Signer) -> None:
