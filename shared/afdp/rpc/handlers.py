@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -69,23 +69,17 @@ class _Handler:
         }[shape]()
 
     async def _unary_unary(self, data: bytes, context: _Context) -> bytes:
+        return await self._reply(lambda: self._behaviour(self._decode(data)), context)
+
+    async def _stream_unary(self, data: AsyncIterator[bytes], context: _Context) -> bytes:
+        return await self._reply(lambda: self._behaviour(self._decoded(data)), context)
+
+    async def _reply(self, begin: Callable[[], Awaitable[Any]], context: _Context) -> bytes:
         started, limit = self._begin(context)
         try:
             # Not cheap, so only where gRPC itself does not end the call in time.
             async with nullcontext() if limit is None else asyncio.timeout(limit):
-                answer = self._encode(await self._behaviour(self._decode(data)))
-        except Exception as error:
-            await self._abort(context, error)
-            raise
-        finally:
-            self._end(started)
-        self._ok.inc()
-        return answer
-
-    async def _stream_unary(self, data: AsyncIterator[bytes], context: _Context) -> bytes:
-        started, _ = self._begin(context)
-        try:
-            answer = self._encode(await self._behaviour(self._decoded(data)))
+                answer = self._encode(await begin())
         except Exception as error:
             await self._abort(context, error)
             raise
