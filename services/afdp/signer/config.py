@@ -5,11 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds, ServiceSettings
 from afdp.formats.note import NoteError, validate_origin
+
+KeyHolder = Literal["files", "vault"]
+
+
+class TenantKey(BaseModel):
+    """An evidence key for some tenants only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    tenants: tuple[str, ...] = Field(min_length=1)
+    algorithm: Literal["P-256", "P-384"] = "P-256"
 
 
 class SignerSettings(ServiceSettings):
@@ -18,7 +30,14 @@ class SignerSettings(ServiceSettings):
     port: Port = 50052
     metrics_port: Port = 9091
 
-    keys: Literal["files", "vault"] = Field("files", description="What holds the private keys.")
+    keys: KeyHolder = Field("files", description="What holds the evidence key and all that is not said otherwise.")
+    log_keys: KeyHolder | None = Field(None, description="What holds the log key; by default as `keys`.")
+    timestamp_keys: KeyHolder = Field(
+        "files", description="What holds the time-stamping key: better not what holds the evidence key."
+    )
+    trust_keys: KeyHolder = Field("files", description="What holds the key for trust metadata.")
+    evidence_algorithm: Literal["P-256", "P-384"] = Field("P-256", description="Algorithm of the evidence key.")
+    tenant_keys: tuple[TenantKey, ...] = Field((), description="Evidence keys that tenants have of their own.")
     log_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         ("notary.localhost",), description="Logs whose checkpoints are signed; several are separated by commas."
     )
@@ -44,8 +63,10 @@ class SignerSettings(ServiceSettings):
     vault_namespace: str | None = Field(None, description="Vault's namespace.")
     vault_ca_file: Path | None = Field(None, description="The authority of Vault's certificate; else the system's.")
     vault_mount: str = Field("afdp-transit", description="Mount of the transit engine.")
-    vault_evidence_key: str = Field("afdp-notary-key", description="Name of the evidence key.")
-    vault_log_key: str = Field("afdp-log-key", description="Name of the log key.")
+    vault_evidence_key: str = Field("afdp-notary-key", description="Name of the evidence key in Vault.")
+    vault_log_key: str = Field("afdp-log-key", description="Name of the log key in Vault.")
+    vault_timestamp_key: str = Field("afdp-timestamp-key", description="Name of the time-stamping key in Vault.")
+    vault_trust_key: str = Field("afdp-trust-key", description="Name of the key for trust metadata in Vault.")
     vault_timeout_seconds: Seconds = Field(5.0, description="Longest wait for one answer of Vault.")
 
     @field_validator("log_origins", mode="before")

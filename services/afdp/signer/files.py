@@ -4,8 +4,8 @@
     DIR/afdp-file-key.1.pem  ECDSA P-256
     DIR/afdp-file-log-key.1.pem  Ed25519
 
-A file that others may read is refused. Keys are made at the first start only: a manifest without its files, or files
-without their manifest, are an error, so that a lost volume never passes for a new installation.
+A file that others may read is refused. A key is made when the manifest does not name it: a manifest without its files,
+or files without their manifest, are an error, so that a lost volume never passes for a new installation.
 """
 
 from __future__ import annotations
@@ -13,17 +13,24 @@ from __future__ import annotations
 import asyncio
 import secrets
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import orjson
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
+    SECP256R1,
+    SECP384R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -35,127 +42,125 @@ from cryptography.hazmat.primitives.serialization import (
 from afdp.errors import FailedPrecondition, InvalidArgument, NotaryError, Unavailable
 from afdp.formats.timestamps import format_timestamp, parse_timestamp
 from afdp.signer.disk import private_folder, write_durably
-from afdp.signer.service import KeyVersion, Purpose, Signature
+from afdp.signer.keys import ED25519, P256, P384, KeySpec, KeyVersion, Signature
 
-EVIDENCE_KEY = "afdp-file-key"
-LOG_KEY = "afdp-file-log-key"
-
-_PURPOSES = {EVIDENCE_KEY: Purpose.EVIDENCE, LOG_KEY: Purpose.LOG}
-_ALGORITHMS = {EVIDENCE_KEY: "PKIX_ECDSA_P256_SHA_256", LOG_KEY: "PKIX_ED25519"}
-_OVER_SHA256 = ECDSA(Prehashed(SHA256()))
+_PREHASHED = {P256: (32, ECDSA(Prehashed(SHA256()))), P384: (48, ECDSA(Prehashed(SHA384())))}
 
 PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey
-K = TypeVar("K", EllipticCurvePrivateKey, Ed25519PrivateKey)
+_Manifest = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Held(Generic[K]):
-    private: K
+class _Held:
+    private: PrivateKey
     public: KeyVersion
 
 
-_Evidence = list[_Held[EllipticCurvePrivateKey]]
-_Log = list[_Held[Ed25519PrivateKey]]
-
-
 class FileKeyring:
-    """Both keys, read once at the start."""
+    """Every version of its keys, read once at the start."""
 
-    def __init__(self, folder: Path, passphrase: bytes, evidence: _Evidence, log: _Log) -> None:
+    def __init__(self, folder: Path, passphrase: bytes, keys: Mapping[str, tuple[KeySpec, list[_Held]]]) -> None:
         self._folder = folder
         self._passphrase = passphrase
-        self._evidence = evidence
-        self._log = log
+        self._keys = dict(keys)
         self._lock = asyncio.Lock()
 
     @classmethod
-    def open(cls, folder: Path, passphrase_file: Path) -> FileKeyring:
-        """Reads the keys, or makes them where there are none yet.
+    def open(cls, folder: Path, passphrase_file: Path, specs: Sequence[KeySpec]) -> FileKeyring:
+        """Reads the keys, and makes those that the manifest does not name yet.
 
         Raises:
-            FailedPrecondition: a file may be read by others, is missing, or does not open with the passphrase.
+            FailedPrecondition: a file may be read by others, is missing, is of another kind than its spec, or does not
+                open with the passphrase.
         """
         private_folder(folder)
-        manifest = folder / "keyring.json"
-        if not manifest.exists():
-            if left := sorted(folder.glob("*.pem")):
-                raise FailedPrecondition(f"{left[0]} has no manifest: restore {manifest}")
-            passphrase = _read_passphrase(passphrase_file, make=True)
-            entries = {name: [_make(folder, name, 1, passphrase)] for name in _PURPOSES}
+        entries: _Manifest = {}
+        if (folder / "keyring.json").exists():
+            entries = _read_manifest(folder)
+        elif left := sorted(folder.glob("*.pem")):
+            raise FailedPrecondition(f"{left[0]} has no manifest: restore {folder / 'keyring.json'}")
+        passphrase = _read_passphrase(passphrase_file, make=not entries)
+        missing = [spec for spec in specs if spec.name not in entries]
+        if left := [path for spec in missing if (path := _path(folder, spec.name, 1)).exists()]:
+            raise FailedPrecondition(f"the manifest does not name {left[0]}: restore {folder / 'keyring.json'}")
+        fresh = {spec.name: [_make(folder, spec, 1, passphrase)] for spec in missing}
+        if fresh:
+            entries.update(fresh)
             _write_manifest(folder, entries)
-        passphrase = _read_passphrase(passphrase_file, make=False)
-        entries = _read_manifest(folder)
-        evidence = [_read_key(folder, EVIDENCE_KEY, entry, passphrase, _p256) for entry in entries[EVIDENCE_KEY]]
-        log = [_read_key(folder, LOG_KEY, entry, passphrase, _ed25519) for entry in entries[LOG_KEY]]
-        return cls(folder, passphrase, evidence, log)
+        keys = {
+            spec.name: (spec, [_read_key(folder, spec, entry, passphrase) for entry in entries[spec.name]])
+            for spec in specs
+        }
+        return cls(folder, passphrase, keys)
 
-    async def sign_digests(self, digests: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
-        """As `Keyring.sign_digests`."""
-        current = self._evidence[-1]
-        return [_sign_digest(current, digest) for digest in digests]
+    async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
+        """As `Keyring.sign`."""
+        _, versions = self._keys[name]
+        return [_sign(versions[-1], each) for each in inputs]
 
-    async def sign_message(self, message: bytes) -> Signature:
-        """As `Keyring.sign_message`."""
-        current = self._log[-1]
-        return Signature(current.private.sign(message), current.public)
-
-    async def versions(self) -> Sequence[KeyVersion]:
+    async def versions(self, name: str) -> Sequence[KeyVersion]:
         """As `Keyring.versions`."""
-        evidence = [replace(each.public, current=each is self._evidence[-1]) for each in self._evidence]
-        return [*evidence, *(each.public for each in self._log)]
+        _, versions = self._keys[name]
+        return [replace(each.public, current=each is versions[-1]) for each in versions]
 
-    async def rotate(self) -> KeyVersion:
+    async def rotate(self, name: str) -> KeyVersion:
         """As `Keyring.rotate`: the new file first, then the manifest, so that a crash in between changes nothing."""
         async with self._lock:
+            spec, versions = self._keys[name]
             try:
-                fresh = await asyncio.to_thread(self._rotated)
+                fresh = await asyncio.to_thread(self._rotated, spec)
             except OSError as error:
                 raise Unavailable("the signer cannot write its keys", retry_after=5.0) from error
-            self._evidence = [*self._evidence, fresh]
+            self._keys[name] = (spec, [*versions, fresh])
         return fresh.public
 
     async def check(self) -> None:
         """Keys in memory are always there."""
 
-    def _rotated(self) -> _Held[EllipticCurvePrivateKey]:
+    def _rotated(self, spec: KeySpec) -> _Held:
         entries = _read_manifest(self._folder)
-        version = len(entries[EVIDENCE_KEY]) + 1
-        entry = _make(self._folder, EVIDENCE_KEY, version, self._passphrase)
-        entries[EVIDENCE_KEY].append(entry)
+        entry = _make(self._folder, spec, len(entries[spec.name]) + 1, self._passphrase)
+        entries[spec.name].append(entry)
         _write_manifest(self._folder, entries)
-        return _read_key(self._folder, EVIDENCE_KEY, entry, self._passphrase, _p256)
+        return _read_key(self._folder, spec, entry, self._passphrase)
 
 
-def _sign_digest(key: _Held[EllipticCurvePrivateKey], digest: bytes) -> Signature | NotaryError:
-    if len(digest) != 32:
-        return InvalidArgument.field("digest", "must have 32 bytes")
-    return Signature(key.private.sign(digest, _OVER_SHA256), key.public)
+def _sign(key: _Held, data: bytes) -> Signature | NotaryError:
+    if isinstance(key.private, Ed25519PrivateKey):
+        return Signature(key.private.sign(data), key.public)
+    size, prehashed = _PREHASHED[key.public.algorithm]
+    if len(data) != size:
+        return InvalidArgument.field("digest", f"must have {size} bytes")
+    return Signature(key.private.sign(data, prehashed), key.public)
 
 
-def _make(folder: Path, name: str, version: int, passphrase: bytes) -> dict[str, Any]:
-    private: PrivateKey = (
-        generate_private_key(SECP256R1()) if _PURPOSES[name] is Purpose.EVIDENCE else Ed25519PrivateKey.generate()
-    )
+def _make(folder: Path, spec: KeySpec, version: int, passphrase: bytes) -> dict[str, Any]:
+    private = _GENERATORS[spec.algorithm]()
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase))
-    write_durably(_path(folder, name, version), pem)
+    write_durably(_path(folder, spec.name, version), pem)
     return {"version": version, "valid_from": format_timestamp(datetime.now(UTC).replace(microsecond=0))}
 
 
-def _read_key(
-    folder: Path, name: str, entry: dict[str, Any], passphrase: bytes, narrow: Callable[[object], K | None]
-) -> _Held[K]:
-    path = _path(folder, name, entry["version"])
+_GENERATORS: Mapping[str, Callable[[], PrivateKey]] = {
+    P256: partial(generate_private_key, SECP256R1()),
+    P384: partial(generate_private_key, SECP384R1()),
+    ED25519: Ed25519PrivateKey.generate,
+}
+
+
+def _read_key(folder: Path, spec: KeySpec, entry: dict[str, Any], passphrase: bytes) -> _Held:
+    path = _path(folder, spec.name, entry["version"])
     data = _read_private(path)
     try:
-        private = narrow(load_pem_private_key(data, passphrase))
+        private = load_pem_private_key(data, passphrase)
     except (ValueError, TypeError):
         raise FailedPrecondition(f"{path} is not an encrypted PKCS #8 key, or the passphrase is another") from None
-    if private is None:
-        raise FailedPrecondition(f"{path} is a key of another kind than {_ALGORITHMS[name]}")
+    if not isinstance(private, PrivateKey) or _algorithm(private) != spec.algorithm:
+        raise FailedPrecondition(f"{path} is a key of another kind than {spec.algorithm}")
     public = KeyVersion(
-        key_id=f"{name}:{entry['version']}",
-        purpose=_PURPOSES[name],
-        algorithm=_ALGORITHMS[name],
+        key_id=f"{spec.name}:{entry['version']}",
+        purpose=spec.purpose,
+        algorithm=spec.algorithm,
         spki=private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
         valid_from=parse_timestamp(entry["valid_from"]),
         current=True,
@@ -163,26 +168,24 @@ def _read_key(
     return _Held(private, public)
 
 
-def _p256(key: object) -> EllipticCurvePrivateKey | None:
-    return key if isinstance(key, EllipticCurvePrivateKey) and isinstance(key.curve, SECP256R1) else None
+def _algorithm(key: PrivateKey) -> str | None:
+    if isinstance(key, Ed25519PrivateKey):
+        return ED25519
+    return {"secp256r1": P256, "secp384r1": P384}.get(key.curve.name)
 
 
-def _ed25519(key: object) -> Ed25519PrivateKey | None:
-    return key if isinstance(key, Ed25519PrivateKey) else None
-
-
-def _read_manifest(folder: Path) -> dict[str, list[dict[str, Any]]]:
+def _read_manifest(folder: Path) -> _Manifest:
     path = folder / "keyring.json"
     try:
-        entries: dict[str, list[dict[str, Any]]] = orjson.loads(path.read_bytes())
-        if all([entry["version"] for entry in entries[name]] for name in _PURPOSES):
+        entries: _Manifest = orjson.loads(path.read_bytes())
+        if entries and all([entry["version"] for entry in versions] for versions in entries.values()):
             return entries
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise FailedPrecondition(f"{path} is not a keyring's manifest: restore it")
 
 
-def _write_manifest(folder: Path, entries: dict[str, list[dict[str, Any]]]) -> None:
+def _write_manifest(folder: Path, entries: _Manifest) -> None:
     write_durably(folder / "keyring.json", orjson.dumps(entries, option=orjson.OPT_INDENT_2))
 
 

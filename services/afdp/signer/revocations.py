@@ -12,7 +12,7 @@ import orjson
 from afdp.errors import DataLoss, Unavailable
 from afdp.formats.timestamps import format_timestamp, parse_timestamp
 from afdp.signer.disk import write_durably
-from afdp.signer.service import Revocation
+from afdp.signer.keys import Revocation
 
 
 class Revocations:

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import Enum
 from hashlib import sha256
 from typing import Protocol
 
@@ -17,48 +16,28 @@ from afdp.errors import FailedPrecondition, FieldViolation, InvalidArgument, Not
 from afdp.formats.dsse import IN_TOTO_PAYLOAD_TYPE, pae
 from afdp.formats.merkle import ProofError, verify_consistency
 from afdp.formats.note import Checkpoint
-from afdp.signer.verification import require_ecdsa, require_ed25519
+from afdp.signer.keys import KeyCatalogue, KeySpec, KeyVersion, Purpose, Revocation, Signature
+from afdp.signer.verification import DIGESTS, require_ecdsa, require_ed25519
 
 MAX_STATEMENTS = 1024
 MAX_STATEMENT_BYTES = 512 * 1024
 MAX_REASON_BYTES = 1024
 
 
-class Purpose(Enum):
-    """What a key is for. No key has two."""
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """An in-toto statement to sign, and whose it is."""
 
-    EVIDENCE = "evidence"
-    LOG = "log"
+    tenant: str
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Revocation:
-    """Why and since when a key version is not trusted."""
+class Stamped:
+    """A signature, with the RFC 3161 response over it (DER) where the embedded authority is on."""
 
-    at: datetime
-    compromised_since: datetime | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class KeyVersion:
-    """One version of one key: its public half and what is known of it."""
-
-    key_id: str  # name:version
-    purpose: Purpose
-    algorithm: str  # as Sigstore names it: PKIX_ECDSA_P256_SHA_256, PKIX_ED25519
-    spki: bytes  # SubjectPublicKeyInfo, DER
-    valid_from: datetime
-    current: bool
-    revoked: Revocation | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A signature and the key version that made it."""
-
-    value: bytes  # ASN.1 DER (ECDSA) or 64 bytes (Ed25519)
-    key: KeyVersion
+    signature: Signature
+    timestamp: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,42 +46,6 @@ class SignedCheckpoint:
 
     signature: Signature
     public_key: bytes  # 32 bytes
-
-
-class Keyring(Protocol):
-    """One technology that holds private keys: `files.py`, `vault.py`."""
-
-    async def sign_digests(self, digests: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
-        """ECDSA signatures of the current evidence key over SHA-256 digests (32 bytes each), in order.
-
-        Raises:
-            Unavailable: no key can be reached; nothing was signed.
-        """
-
-    async def sign_message(self, message: bytes) -> Signature:
-        """The current log key's Ed25519 signature over a message.
-
-        Raises:
-            Unavailable: no key can be reached; nothing was signed.
-        """
-
-    async def versions(self) -> Sequence[KeyVersion]:
-        """Every version of both keys, oldest first within each.
-
-        Raises:
-            Unavailable: the keys cannot be listed.
-        """
-
-    async def rotate(self) -> KeyVersion:
-        """A new version of the evidence key, which signs from now on.
-
-        Raises:
-            FailedPrecondition: this keyring may not rotate.
-            Unavailable: no key can be reached; nothing was changed.
-        """
-
-    async def check(self) -> None:
-        """Raises `Unavailable` while nothing can be signed."""
 
 
 class CheckpointMemory(Protocol):
@@ -115,33 +58,39 @@ class CheckpointMemory(Protocol):
         """Keeps a checkpoint; it survives a crash once this returns."""
 
 
-class RevocationList(Protocol):
-    """Which key versions are revoked (`revocations.py`)."""
+class TimestampAuthority(Protocol):
+    """The embedded time-stamping authority (`authority.py`)."""
 
-    def of(self, key_id: str) -> Revocation | None:
-        """The revocation of a version, if there is one."""
+    async def stamp(self, imprints: Sequence[bytes]) -> Sequence[bytes]:
+        """RFC 3161 responses (DER) over SHA-256 imprints, in order, all of one moment.
 
-    async def keep(self, key_id: str, revocation: Revocation) -> None:
-        """Keeps a version's revocation; it survives a crash once this returns."""
+        Raises:
+            Unavailable: its key cannot be reached, or its clock cannot be trusted.
+        """
 
 
 class Signer:
     """Signs what may be signed, and lets no signature leave that does not verify."""
 
     def __init__(
-        self, keyring: Keyring, memory: CheckpointMemory, revocations: RevocationList, origins: Sequence[str]
+        self,
+        keys: KeyCatalogue,
+        memory: CheckpointMemory,
+        origins: Sequence[str],
+        authority: TimestampAuthority | None = None,
     ) -> None:
-        self._keyring = keyring
+        self._keys = keys
         self._memory = memory
-        self._revocations = revocations
+        self._authority = authority
         self._locks = {origin: asyncio.Lock() for origin in origins}
 
     async def check(self) -> None:
         """Raises `Unavailable` while nothing can be signed."""
-        await self._keyring.check()
+        for keyring in self._keys.keyrings:
+            await keyring.check()
 
-    async def sign_statements(self, statements: Sequence[bytes]) -> list[Signature | NotaryError]:
-        """DSSE signatures over in-toto statements, one answer per statement, in order.
+    async def sign_statements(self, statements: Sequence[Statement]) -> list[Stamped | NotaryError]:
+        """DSSE signatures over in-toto statements, each stamped, one answer per statement, in order.
 
         A statement that is refused fails alone. The digest is computed here and nowhere else, so that the evidence key
         can never be made to sign a checkpoint or a timestamp (DSSE protocol v1.0.2).
@@ -153,14 +102,29 @@ class Signer:
         if not 1 <= len(statements) <= MAX_STATEMENTS:
             raise InvalidArgument.field("statements", f"must be 1 to {MAX_STATEMENTS} statements")
         answers: list[Signature | NotaryError | None] = [
-            _refusal(index, statement) for index, statement in enumerate(statements)
+            _refusal(index, statement.payload) for index, statement in enumerate(statements)
         ]
-        good = [index for index, refusal in enumerate(answers) if refusal is None]
-        digests = [sha256(pae(IN_TOTO_PAYLOAD_TYPE, statements[index])).digest() for index in good]
-        signed = await self._keyring.sign_digests(digests) if digests else []
-        for index, digest, answer in zip(good, digests, signed, strict=True):
-            answers[index] = self._released(digest, answer)
-        return [answer for answer in answers if answer is not None]
+        of_key: dict[KeySpec, list[int]] = {}
+        for index, statement in enumerate(statements):
+            if answers[index] is None:
+                of_key.setdefault(self._keys.evidence_key(statement.tenant), []).append(index)
+        for spec, indices in of_key.items():
+            payloads = [statements[index].payload for index in indices]
+            for index, answer in zip(indices, await self._signed(spec, payloads), strict=True):
+                answers[index] = answer
+        return await self._stamped([answer for answer in answers if answer is not None])
+
+    async def _signed(self, spec: KeySpec, payloads: Sequence[bytes]) -> list[Signature | NotaryError]:
+        digest = DIGESTS[spec.algorithm]
+        digests = [digest(pae(IN_TOTO_PAYLOAD_TYPE, payload)).digest() for payload in payloads]
+        signed = await self._keys.sign(spec, digests)
+        return [_released(each, answer) for each, answer in zip(digests, signed, strict=True)]
+
+    async def _stamped(self, answers: Sequence[Signature | NotaryError]) -> list[Stamped | NotaryError]:
+        good = [answer for answer in answers if isinstance(answer, Signature)]
+        imprints = [sha256(signature.value).digest() for signature in good]
+        stamps = iter(await self._authority.stamp(imprints) if self._authority and imprints else [b""] * len(good))
+        return [Stamped(each, next(stamps)) if isinstance(each, Signature) else each for each in answers]
 
     async def sign_checkpoint(
         self, checkpoint: Checkpoint, proof: Sequence[bytes], proven_from: int
@@ -200,18 +164,18 @@ class Signer:
 
     async def versions(self, purpose: Purpose | None) -> list[KeyVersion]:
         """Every key version that ever signed, oldest first, with its revocation."""
-        found = await self._keyring.versions()
-        return [self._known(key) for key in found if purpose in (None, key.purpose)]
+        return await self._keys.versions(purpose)
 
-    async def rotate(self, purpose: Purpose) -> KeyVersion:
-        """Makes a new version of the evidence key.
+    async def rotate(self, purpose: Purpose, name: str) -> KeyVersion:
+        """Makes a new version of a key, the default one of its purpose where no name is given.
 
         Raises:
             InvalidArgument: the log key is part of the log's identity and does not rotate.
+            NotFound: there is no such key.
         """
-        if purpose is not Purpose.EVIDENCE:
+        if purpose is Purpose.LOG:
             raise InvalidArgument.field("purpose", "the log's key is part of its identity: open a new log instead")
-        return await self._keyring.rotate()
+        return await self._keys.rotate(self._keys.named(purpose, name))
 
     async def revoke(self, key_id: str, compromised_since: datetime | None, reason: str) -> KeyVersion:
         """Records that a key version is not to be trusted any more.
@@ -237,8 +201,8 @@ class Signer:
             raise NotFound("there is no such key version")
         if _is_stricter(compromised_since, key.revoked):
             first = key.revoked.at if key.revoked else now
-            await self._revocations.keep(key_id, Revocation(first, compromised_since, reason))
-        return self._known(key)
+            await self._keys.revoke(key_id, Revocation(first, compromised_since, reason))
+        return replace(key, revoked=self._keys.revocation(key_id))
 
     async def _signed_and_kept(self, message: bytes, checkpoint: Checkpoint | None) -> Signature:
         """Both at once, since both wait. The signature is given only when the checkpoint is on disk."""
@@ -246,24 +210,23 @@ class Signer:
             async with asyncio.TaskGroup() as both:
                 if checkpoint is not None:
                     both.create_task(self._memory.keep(checkpoint))
-                signing = both.create_task(self._keyring.sign_message(message))
+                signing = both.create_task(self._keys.sign(self._keys.named(Purpose.LOG), [message]))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        return signing.result()
-
-    def _known(self, key: KeyVersion) -> KeyVersion:
-        return replace(key, revoked=self._revocations.of(key.key_id))
-
-    def _released(self, digest: bytes, answer: Signature | NotaryError) -> Signature | NotaryError:
+        [answer] = signing.result()
         if isinstance(answer, NotaryError):
-            return answer
-        if self._revocations.of(answer.key.key_id):
-            return FailedPrecondition("the current key version is revoked: rotate the evidence key")
-        try:
-            require_ecdsa(answer.key.spki, answer.value, digest)
-        except NotaryError as error:
-            return error
+            raise answer
         return answer
+
+
+def _released(digest: bytes, answer: Signature | NotaryError) -> Signature | NotaryError:
+    if isinstance(answer, NotaryError):
+        return answer
+    try:
+        require_ecdsa(answer.key.spki, answer.value, digest)
+    except NotaryError as error:
+        return error
+    return answer
 
 
 def _is_stricter(compromised_since: datetime | None, known: Revocation | None) -> bool:

@@ -6,11 +6,14 @@ from afdp.errors import InvalidArgument, NotaryError
 from afdp.formats.note import Checkpoint, NoteError
 from afdp.items import to_item
 from afdp.messages import signer as pb
-from afdp.signer.service import KeyVersion, Purpose, Signature, Signer
+from afdp.signer.keys import KeyVersion, Purpose
+from afdp.signer.service import Signer, Stamped, Statement
 
 _PURPOSES = {
     pb.KeyPurpose.EVIDENCE: Purpose.EVIDENCE,
     pb.KeyPurpose.LOG: Purpose.LOG,
+    pb.KeyPurpose.TIMESTAMP: Purpose.TIMESTAMP,
+    pb.KeyPurpose.TRUST: Purpose.TRUST,
 }
 _NUMBERS = {purpose: number for number, purpose in _PURPOSES.items()}
 
@@ -22,7 +25,8 @@ class SignerServicer(pb.SignerServiceBase):
         self._signer = signer
 
     async def sign_statements(self, request: pb.SignStatementsRequest) -> pb.SignStatementsResponse:
-        answers = await self._signer.sign_statements([statement.payload for statement in request.statements])
+        statements = [Statement(each.tenant, each.payload) for each in request.statements]
+        answers = await self._signer.sign_statements(statements)
         return pb.SignStatementsResponse(results=[_result(answer) for answer in answers])
 
     async def sign_checkpoint(self, request: pb.SignCheckpointRequest) -> pb.SignCheckpointResponse:
@@ -42,7 +46,7 @@ class SignerServicer(pb.SignerServiceBase):
         return pb.GetPublicKeysResponse(keys=[_public_key(key) for key in versions])
 
     async def rotate_key(self, request: pb.RotateKeyRequest) -> pb.RotateKeyResponse:
-        fresh = await self._signer.rotate(_purpose(request.purpose) or Purpose.EVIDENCE)
+        fresh = await self._signer.rotate(_purpose(request.purpose) or Purpose.EVIDENCE, request.name)
         return pb.RotateKeyResponse(key=_public_key(fresh))
 
     async def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
@@ -50,10 +54,11 @@ class SignerServicer(pb.SignerServiceBase):
         return pb.RevokeKeyResponse(key=_public_key(revoked))
 
 
-def _result(answer: Signature | NotaryError) -> pb.StatementResult:
+def _result(answer: Stamped | NotaryError) -> pb.StatementResult:
     if isinstance(answer, NotaryError):
         return pb.StatementResult(error=to_item(answer))
-    return pb.StatementResult(signature=pb.Signature(value=answer.value, key_id=answer.key.key_id))
+    made = answer.signature
+    return pb.StatementResult(signature=pb.Signature(made.value, made.key.key_id, answer.timestamp))
 
 
 def _purpose(number: pb.KeyPurpose) -> Purpose | None:
@@ -72,7 +77,8 @@ def _public_key(key: KeyVersion) -> pb.PublicKey:
         algorithm=key.algorithm,
         spki=key.spki,
         valid_from=key.valid_from,
-        tenants=["*"],
+        valid_until=key.valid_until,
+        tenants=list(key.tenants),
         revoked=pb.Revocation(revoked.at, revoked.compromised_since, revoked.reason) if revoked is not None else None,
         current=key.current,
     )

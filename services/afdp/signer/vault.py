@@ -23,15 +23,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from requests.adapters import HTTPAdapter
 
 from afdp.errors import FailedPrecondition, InvalidArgument, NotaryError, Unavailable
-from afdp.signer.service import KeyVersion, Purpose, Signature
+from afdp.signer.keys import ED25519, P256, P384, KeySpec, KeyVersion, Signature
 
 logger = logging.getLogger(__name__)
 
 _SIGNATURE = re.compile(r"vault:v([1-9][0-9]*):([A-Za-z0-9+/=]+)")
-_TYPES = {
-    Purpose.EVIDENCE: ("ecdsa-p256", "PKIX_ECDSA_P256_SHA_256"),
-    Purpose.LOG: ("ed25519", "PKIX_ED25519"),
-}
+_TYPES = {P256: "ecdsa-p256", P384: "ecdsa-p384", ED25519: "ed25519"}
+_HASHES = {P256: ("sha2-256", 32), P384: ("sha2-384", 48)}
 _MAX_BATCH = 256  # OpenBao refuses requests with more than 1,000 JSON strings
 _AWAY = 2.0  # seconds after which to try again
 _SEALED = 5.0
@@ -47,53 +45,44 @@ class VaultAccess:
     namespace: str | None = None
     ca_file: Path | None = None
     mount: str = "afdp-transit"
-    evidence_key: str = "afdp-notary-key"
-    log_key: str = "afdp-log-key"
     timeout: float = 5.0  # seconds
 
 
 class VaultKeyring:
-    """Both keys in one transit engine."""
+    """Keys in one transit engine."""
 
-    def __init__(self, access: VaultAccess) -> None:
+    def __init__(self, access: VaultAccess, specs: Sequence[KeySpec]) -> None:
         self._access = access
-        self._names = {Purpose.EVIDENCE: access.evidence_key, Purpose.LOG: access.log_key}
+        self._specs = {spec.name: spec for spec in specs}
         self._client = _client(access, access.token())
         self._transit: Any = self._client.secrets.transit  # hvac's methods have no types
-        self._versions: dict[Purpose, dict[int, KeyVersion]] = {}
+        self._versions: dict[str, dict[int, KeyVersion]] = {}
 
-    async def sign_digests(self, digests: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
-        """As `Keyring.sign_digests`: one call for up to 256."""
+    async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
+        """As `Keyring.sign`: one call for up to 256."""
+        spec = self._specs[name]
+        hashed = _HASHES.get(spec.algorithm)
         answers: list[Signature | NotaryError] = [
-            InvalidArgument.field("digest", "must have 32 bytes") for _ in digests
+            InvalidArgument.field("digest", f"must have {hashed[1] if hashed else 0} bytes") for _ in inputs
         ]
-        good = [index for index, digest in enumerate(digests) if len(digest) == 32]
-        if good:
-            batch = [{"input": base64.b64encode(digests[index]).decode()} for index in good]
-            results = [
-                result
-                for start in range(0, len(batch), _MAX_BATCH)
-                for result in await self._call(self._sign_batch, batch[start : start + _MAX_BATCH])
-            ]
-            for index, result in zip(good, results, strict=True):
-                answers[index] = await self._signature(Purpose.EVIDENCE, result)
+        # OpenBao signs a digest of any length
+        good = [index for index, data in enumerate(inputs) if hashed is None or len(data) == hashed[1]]
+        batch = [{"input": base64.b64encode(inputs[index]).decode()} for index in good]
+        results = [
+            result
+            for start in range(0, len(batch), _MAX_BATCH)
+            for result in await self._call(self._sign_batch, spec, batch[start : start + _MAX_BATCH])
+        ]
+        for index, result in zip(good, results, strict=True):
+            answers[index] = await self._signature(spec, result)
         return answers
 
-    async def sign_message(self, message: bytes) -> Signature:
-        """As `Keyring.sign_message`."""
-        result = await self._call(self._sign_one, base64.b64encode(message).decode())
-        signature = await self._signature(Purpose.LOG, result)
-        if isinstance(signature, NotaryError):
-            raise signature
-        return signature
-
-    async def versions(self) -> Sequence[KeyVersion]:
+    async def versions(self, name: str) -> Sequence[KeyVersion]:
         """As `Keyring.versions`. Always asks Vault: another replica may have rotated."""
-        for purpose in Purpose:
-            self._versions[purpose] = await self._read_versions(purpose)
-        return [key for purpose in Purpose for _, key in sorted(self._versions[purpose].items())]
+        found = self._versions[name] = await self._read_versions(self._specs[name])
+        return [key for _, key in sorted(found.items())]
 
-    async def rotate(self) -> KeyVersion:
+    async def rotate(self, name: str) -> KeyVersion:
         """As `Keyring.rotate`, with a token of its own: the signing token must not be able to."""
         if self._access.admin_token is None:
             raise FailedPrecondition("rotation needs AFDP_VAULT_ADMIN_TOKEN_FILE, a token that may rotate the key")
@@ -101,69 +90,57 @@ class VaultKeyring:
         transit: Any = client.secrets.transit
 
         def rotate() -> None:
-            transit.rotate_key(self._access.evidence_key, mount_point=self._access.mount)
+            transit.rotate_key(name, mount_point=self._access.mount)
 
         try:
             await self._call(rotate)
         finally:
             client.adapter.close()
-        found = self._versions[Purpose.EVIDENCE] = await self._read_versions(Purpose.EVIDENCE)
-        return found[max(found)]
+        return (await self.versions(name))[-1]
 
     async def check(self) -> None:
         """Raises `Unavailable` while Vault is away, sealed or does not let us in."""
-        await self._read_versions(Purpose.EVIDENCE)
+        for spec in self._specs.values():
+            await self._read_versions(spec)
 
     async def close(self) -> None:
         """Closes the connections."""
         self._client.adapter.close()
 
-    def _sign_batch(self, batch: list[dict[str, str]]) -> list[dict[str, Any]]:
-        answer = self._transit.sign_data(
-            self._access.evidence_key,
-            batch_input=batch,
-            hash_algorithm="sha2-256",
-            prehashed=True,
-            marshaling_algorithm="asn1",
-            mount_point=self._access.mount,
-        )
+    def _sign_batch(self, spec: KeySpec, batch: list[dict[str, str]]) -> list[dict[str, Any]]:
+        hashed = _HASHES.get(spec.algorithm)
+        how = {"hash_algorithm": hashed[0], "prehashed": True, "marshaling_algorithm": "asn1"} if hashed else {}
+        answer = self._transit.sign_data(spec.name, batch_input=batch, mount_point=self._access.mount, **how)
         results: list[dict[str, Any]] = answer["data"]["batch_results"]
         return results
 
-    def _sign_one(self, message: str) -> dict[str, Any]:
-        answer = self._transit.sign_data(self._access.log_key, hash_input=message, mount_point=self._access.mount)
-        result: dict[str, Any] = answer["data"]
-        return result
-
-    async def _signature(self, purpose: Purpose, result: dict[str, Any]) -> Signature | NotaryError:
+    async def _signature(self, spec: KeySpec, result: dict[str, Any]) -> Signature | NotaryError:
         matched = _SIGNATURE.fullmatch(result.get("signature", ""))
         if matched is None:
             return FailedPrecondition("Vault refused to sign this one")
         number = int(matched[1])
-        known = self._versions.get(purpose, {})
+        known = self._versions.get(spec.name, {})
         if number not in known:  # the first of all, or rotated since
-            known = self._versions[purpose] = await self._read_versions(purpose)
+            known = self._versions[spec.name] = await self._read_versions(spec)
         if number not in known:
             return FailedPrecondition("Vault signed with a key version that it does not show")
         return Signature(base64.b64decode(matched[2]), known[number])
 
-    async def _read_versions(self, purpose: Purpose) -> dict[int, KeyVersion]:
-        name = self._names[purpose]
-
+    async def _read_versions(self, spec: KeySpec) -> dict[int, KeyVersion]:
         def read() -> dict[str, Any]:
-            answer: dict[str, Any] = self._transit.read_key(name, mount_point=self._access.mount)
+            answer: dict[str, Any] = self._transit.read_key(spec.name, mount_point=self._access.mount)
             return answer
 
         data = (await self._call(read))["data"]
-        kind, algorithm = _TYPES[purpose]
+        kind = _TYPES[spec.algorithm]
         if data["type"] != kind:
-            raise FailedPrecondition(f"Vault's key {name} is of type {data['type']}, not {kind}")
+            raise FailedPrecondition(f"Vault's key {spec.name} is of type {data['type']}, not {kind}")
         return {
             int(number): KeyVersion(
-                key_id=f"{name}:{number}",
-                purpose=purpose,
-                algorithm=algorithm,
-                spki=_spki(purpose, entry["public_key"]),
+                key_id=f"{spec.name}:{number}",
+                purpose=spec.purpose,
+                algorithm=spec.algorithm,
+                spki=_spki(spec.algorithm, entry["public_key"]),
                 valid_from=datetime.fromisoformat(entry["creation_time"]).replace(microsecond=0),
                 current=int(number) == data["latest_version"],
             )
@@ -218,8 +195,8 @@ def _translated(error: Exception) -> NotaryError:
     return Unavailable("Vault cannot be reached", retry_after=_AWAY)
 
 
-def _spki(purpose: Purpose, public_key: str) -> bytes:
-    if purpose is Purpose.LOG:  # transit gives Ed25519 as raw base64
+def _spki(algorithm: str, public_key: str) -> bytes:
+    if algorithm == ED25519:  # transit gives Ed25519 as raw base64
         key: Any = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key))
     else:
         key = load_pem_public_key(public_key.encode())

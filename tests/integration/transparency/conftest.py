@@ -23,9 +23,7 @@ from afdp.messages.signer import SignerServiceClient
 from afdp.postgres import open_database, packaged
 from afdp.rpc import GrpcCaller, open_channel
 from afdp.rpc.server import running_server
-from afdp.signer.files import FileKeyring
 from afdp.signer.guard import CheckpointGuard
-from afdp.signer.revocations import Revocations
 from afdp.signer.service import Signer
 from afdp.signer.servicer import SignerServicer
 from afdp.telemetry import Telemetry
@@ -35,6 +33,7 @@ from afdp.transparency.service import CheckpointSigner, Store, TransparencyLog
 from afdp.transparency.signer import GrpcSigner
 from afdp.transparency.values import Inclusion, LogIdentity, SignedCheckpoint
 from afdp.transparency.writer import LogWriter, running
+from tests.local_keys import file_catalogue
 
 ORIGIN = "notary.localhost"
 
@@ -50,9 +49,8 @@ class SignerPeer:
         self._running = AsyncExitStack()
 
     async def start(self) -> None:
-        keyring = FileKeyring.open(self.folder / "keys", self.folder / "passphrase")
         guard = CheckpointGuard(self.folder / "checkpoints", (ORIGIN,))
-        signer = Signer(keyring, guard, Revocations(self.folder / "revocations.json"), (ORIGIN,))
+        signer = Signer(file_catalogue(self.folder), guard, (ORIGIN,))
         settings = ServiceSettings(port=self.port, metrics_port=0, drain_seconds=1.0)
         telemetry = Telemetry("signer", TracerProvider())
         await self._running.enter_async_context(running_server(SignerServicer(signer), settings, telemetry))

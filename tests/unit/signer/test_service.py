@@ -1,12 +1,13 @@
 """What the signer refuses and remembers, with keys in real files."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from afdp.errors import (
@@ -14,6 +15,7 @@ from afdp.errors import (
     FailedPrecondition,
     Internal,
     InvalidArgument,
+    NotaryError,
     NotFound,
     PermissionDenied,
     Unavailable,
@@ -23,11 +25,12 @@ from afdp.formats.merkle import Frontier, extend, leaf_hash
 from afdp.formats.note import Checkpoint, Note, NoteSignature, VerifierKey, verify
 from afdp.signer.files import FileKeyring
 from afdp.signer.guard import CheckpointGuard
-from afdp.signer.revocations import Revocations
-from afdp.signer.service import KeyVersion, Purpose, Revocation, Signature, Signer
+from afdp.signer.keys import GRACE, P384, KeySpec, KeyVersion, Purpose, Revocation, Signature
+from afdp.signer.service import Signer, Stamped, Statement
+from tests.local_keys import file_catalogue
 
 ORIGIN = "log.example"
-STATEMENT = b'{"_type":"https://in-toto.io/Statement/v1"}'
+STATEMENT = Statement("default", b'{"_type":"https://in-toto.io/Statement/v1"}')
 
 
 def leaves(*names: str) -> list[bytes]:
@@ -35,10 +38,7 @@ def leaves(*names: str) -> list[bytes]:
 
 
 def open_signer(folder: Path) -> Signer:
-    keyring = FileKeyring.open(folder / "keys", folder / "passphrase")
-    return Signer(
-        keyring, CheckpointGuard(folder / "checkpoints", [ORIGIN]), Revocations(folder / "revocations.json"), [ORIGIN]
-    )
+    return Signer(file_catalogue(folder), CheckpointGuard(folder / "checkpoints", [ORIGIN]), [ORIGIN])
 
 
 @pytest.fixture
@@ -47,18 +47,20 @@ def signer(tmp_path: Path) -> Signer:
 
 
 async def test_a_signature_is_over_the_dsse_encoding_of_the_statement(signer: Signer) -> None:
-    (signature,) = await signer.sign_statements([STATEMENT])
+    (stamped,) = await signer.sign_statements([STATEMENT])
 
-    assert isinstance(signature, Signature)
+    assert isinstance(stamped, Stamped)
+    signature = stamped.signature
     key = load_der_public_key(signature.key.spki)
     assert isinstance(key, EllipticCurvePublicKey)
-    key.verify(signature.value, pae(IN_TOTO_PAYLOAD_TYPE, STATEMENT), ECDSA(SHA256()))
+    key.verify(signature.value, pae(IN_TOTO_PAYLOAD_TYPE, STATEMENT.payload), ECDSA(SHA256()))
 
 
 async def test_a_statement_that_is_refused_fails_alone(signer: Signer) -> None:
-    good, bad, empty = await signer.sign_statements([STATEMENT, b"\x00" * 32, b""])
+    statements = [STATEMENT, Statement("default", b"\x00" * 32), Statement("default", b"")]
+    good, bad, empty = await signer.sign_statements(statements)
 
-    assert isinstance(good, Signature)
+    assert isinstance(good, Stamped)
     assert isinstance(bad, InvalidArgument)
     assert bad.fields[0].field == "statements[1].payload"
     assert isinstance(empty, InvalidArgument)
@@ -135,15 +137,15 @@ async def test_checkpoints_of_other_origins_are_not_signed(signer: Signer) -> No
 
 
 async def test_a_rotated_key_signs_and_the_older_version_stays_listed(signer: Signer, tmp_path: Path) -> None:
-    fresh = await signer.rotate(Purpose.EVIDENCE)
-    (signature,) = await signer.sign_statements([STATEMENT])
+    fresh = await signer.rotate(Purpose.EVIDENCE, "")
+    (stamped,) = await signer.sign_statements([STATEMENT])
 
-    assert isinstance(signature, Signature)
-    assert (fresh.key_id, signature.key.key_id) == ("afdp-file-key:2", "afdp-file-key:2")
+    assert isinstance(stamped, Stamped)
+    assert (fresh.key_id, stamped.signature.key.key_id) == ("afdp-file-key:2", "afdp-file-key:2")
     again = await open_signer(tmp_path).versions(Purpose.EVIDENCE)
     assert [(key.key_id, key.current) for key in again] == [("afdp-file-key:1", False), ("afdp-file-key:2", True)]
     with pytest.raises(InvalidArgument, match="identity"):
-        await signer.rotate(Purpose.LOG)
+        await signer.rotate(Purpose.LOG, "")
 
 
 async def test_a_revoked_version_signs_no_more_until_the_key_is_rotated(signer: Signer, tmp_path: Path) -> None:
@@ -158,9 +160,9 @@ async def test_a_revoked_version_signs_no_more_until_the_key_is_rotated(signer: 
     again = await signer.revoke("afdp-file-key:1", None, "another reason")
     assert again.revoked == revoked.revoked
     assert (await open_signer(tmp_path).versions(Purpose.EVIDENCE))[0].revoked == revoked.revoked
-    await signer.rotate(Purpose.EVIDENCE)
+    await signer.rotate(Purpose.EVIDENCE, "")
     (good,) = await signer.sign_statements([STATEMENT])
-    assert isinstance(good, Signature)
+    assert isinstance(good, Stamped)
 
 
 async def test_a_revocation_can_only_be_made_stricter(signer: Signer, tmp_path: Path) -> None:
@@ -189,19 +191,13 @@ async def test_a_revocation_needs_a_known_version_a_reason_and_a_past_time(signe
 class Lying(FileKeyring):
     """A keyring whose signatures are over something else."""
 
-    async def sign_digests(self, digests: object) -> list[Signature]:
-        (answer,) = await super().sign_digests([sha256(b"something else").digest()])
-        assert isinstance(answer, Signature)
-        return [answer]
-
-    async def sign_message(self, message: bytes) -> Signature:
-        return await super().sign_message(message + b"!")
+    async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
+        return await super().sign(name, [sha256(each).digest() for each in inputs])
 
 
 async def test_a_signature_that_does_not_verify_never_leaves(tmp_path: Path) -> None:
-    keyring = Lying.open(tmp_path / "keys", tmp_path / "passphrase")
     guard = CheckpointGuard(tmp_path / "checkpoints", [ORIGIN])
-    signer = Signer(keyring, guard, Revocations(tmp_path / "revocations.json"), [ORIGIN])
+    signer = Signer(file_catalogue(tmp_path, keyring=Lying), guard, [ORIGIN])
 
     (answer,) = await signer.sign_statements([STATEMENT])
 
@@ -237,20 +233,21 @@ async def test_each_key_has_its_own_purpose(signer: Signer) -> None:
     assert {key.purpose: key.algorithm for key in found} == {
         Purpose.EVIDENCE: "PKIX_ECDSA_P256_SHA_256",
         Purpose.LOG: "PKIX_ED25519",
+        Purpose.TIMESTAMP: "PKIX_ECDSA_P256_SHA_256",
+        Purpose.TRUST: "PKIX_ED25519",
     }
 
 
 class Away(FileKeyring):
     """A keyring that cannot be reached."""
 
-    async def sign_message(self, message: bytes) -> Signature:
+    async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
         raise Unavailable("Vault cannot be reached", retry_after=2.0)
 
 
 async def test_a_keyring_that_is_away_is_told_as_it_is(tmp_path: Path) -> None:
-    keyring = Away.open(tmp_path / "keys", tmp_path / "passphrase")
     guard = CheckpointGuard(tmp_path / "checkpoints", [ORIGIN])
-    signer = Signer(keyring, guard, Revocations(tmp_path / "revocations.json"), [ORIGIN])
+    signer = Signer(file_catalogue(tmp_path, keyring=Away), guard, [ORIGIN])
 
     with pytest.raises(Unavailable, match="cannot be reached"):
         await signer.sign_checkpoint(Checkpoint(ORIGIN, 1, leaf_hash(b"a")), [], 0)
@@ -263,3 +260,31 @@ async def test_no_signature_leaves_that_could_not_be_remembered(signer: Signer, 
         await signer.sign_checkpoint(Checkpoint(ORIGIN, 1, leaf_hash(b"a")), [], 0)
     with pytest.raises(NotFound):
         signer.last_checkpoint(ORIGIN)
+
+
+async def test_a_tenant_with_a_key_of_its_own_signs_with_it_and_the_others_do_not(tmp_path: Path) -> None:
+    own = KeySpec("bank-key", Purpose.EVIDENCE, P384, ("bank",))
+    guard = CheckpointGuard(tmp_path / "checkpoints", [ORIGIN])
+    signer = Signer(file_catalogue(tmp_path, own), guard, [ORIGIN])
+
+    first, second = await signer.sign_statements([STATEMENT, Statement("bank", STATEMENT.payload)])
+
+    assert isinstance(first, Stamped)
+    assert isinstance(second, Stamped)
+    assert (first.signature.key.key_id, second.signature.key.key_id) == ("afdp-file-key:1", "bank-key:1")
+    key = load_der_public_key(second.signature.key.spki)
+    assert isinstance(key, EllipticCurvePublicKey)
+    key.verify(second.signature.value, pae(IN_TOTO_PAYLOAD_TYPE, STATEMENT.payload), ECDSA(SHA384()))
+    listed = await signer.versions(Purpose.EVIDENCE)
+    assert {version.key_id: version.tenants for version in listed} == {
+        "afdp-file-key:1": ("*",),
+        "bank-key:1": ("bank",),
+    }
+
+
+async def test_an_older_version_is_valid_until_a_little_after_the_next_began(signer: Signer) -> None:
+    fresh = await signer.rotate(Purpose.EVIDENCE, "")
+
+    first, second = await signer.versions(Purpose.EVIDENCE)
+
+    assert (first.valid_until, second.valid_until) == (fresh.valid_from + GRACE, None)

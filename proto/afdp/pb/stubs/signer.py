@@ -4,18 +4,38 @@ from collections.abc import AsyncIterator
 
 from afdp.messages.transport import Caller
 from afdp.pb.afdp.signer.v1 import (
+    DestroySubjectKeyRequest,
+    DestroySubjectKeyResponse,
+    GenerateDataKeysRequest,
+    GenerateDataKeysResponse,
     GetLastCheckpointRequest,
     GetLastCheckpointResponse,
     GetPublicKeysRequest,
     GetPublicKeysResponse,
+    GetSignerStatusRequest,
+    GetSignerStatusResponse,
+    GetTimestampAuthoritiesRequest,
+    GetTimestampAuthoritiesResponse,
     RevokeKeyRequest,
     RevokeKeyResponse,
+    RewrapDataKeysRequest,
+    RewrapDataKeysResponse,
     RotateKeyRequest,
     RotateKeyResponse,
+    RotateSubjectKeyRequest,
+    RotateSubjectKeyResponse,
     SignCheckpointRequest,
     SignCheckpointResponse,
     SignStatementsRequest,
     SignStatementsResponse,
+    SignTrustMetadataRequest,
+    SignTrustMetadataResponse,
+    TimestampCheckpointRequest,
+    TimestampCheckpointResponse,
+    TimestampRequest,
+    TimestampResponse,
+    UnwrapDataKeysRequest,
+    UnwrapDataKeysResponse,
 )
 
 __all__ = ["SignerServiceBase", "SignerServiceClient"]
@@ -38,10 +58,42 @@ class SignerServiceBase:
     async def get_public_keys(self, request: GetPublicKeysRequest) -> GetPublicKeysResponse:
         raise NotImplementedError
 
+    async def timestamp(self, request: TimestampRequest) -> TimestampResponse:
+        raise NotImplementedError
+
+    async def timestamp_checkpoint(self, request: TimestampCheckpointRequest) -> TimestampCheckpointResponse:
+        raise NotImplementedError
+
+    async def get_timestamp_authorities(
+        self, request: GetTimestampAuthoritiesRequest
+    ) -> GetTimestampAuthoritiesResponse:
+        raise NotImplementedError
+
+    async def sign_trust_metadata(self, request: SignTrustMetadataRequest) -> SignTrustMetadataResponse:
+        raise NotImplementedError
+
     async def rotate_key(self, request: RotateKeyRequest) -> RotateKeyResponse:
         raise NotImplementedError
 
     async def revoke_key(self, request: RevokeKeyRequest) -> RevokeKeyResponse:
+        raise NotImplementedError
+
+    async def generate_data_keys(self, request: GenerateDataKeysRequest) -> GenerateDataKeysResponse:
+        raise NotImplementedError
+
+    async def unwrap_data_keys(self, request: UnwrapDataKeysRequest) -> UnwrapDataKeysResponse:
+        raise NotImplementedError
+
+    async def rewrap_data_keys(self, request: RewrapDataKeysRequest) -> RewrapDataKeysResponse:
+        raise NotImplementedError
+
+    async def rotate_subject_key(self, request: RotateSubjectKeyRequest) -> RotateSubjectKeyResponse:
+        raise NotImplementedError
+
+    async def destroy_subject_key(self, request: DestroySubjectKeyRequest) -> DestroySubjectKeyResponse:
+        raise NotImplementedError
+
+    async def get_signer_status(self, request: GetSignerStatusRequest) -> GetSignerStatusResponse:
         raise NotImplementedError
 
 
@@ -83,6 +135,36 @@ class SignerServiceClient:
         )
         return answer
 
+    async def timestamp(self, request: TimestampRequest, *, timeout: float | None = None) -> TimestampResponse:
+        answer: TimestampResponse = await self._caller.unary_unary(
+            "/afdp.signer.v1.SignerService/Timestamp", request, timeout
+        )
+        return answer
+
+    async def timestamp_checkpoint(
+        self, request: TimestampCheckpointRequest, *, timeout: float | None = None
+    ) -> TimestampCheckpointResponse:
+        answer: TimestampCheckpointResponse = await self._caller.unary_unary(
+            "/afdp.signer.v1.SignerService/TimestampCheckpoint", request, timeout
+        )
+        return answer
+
+    async def get_timestamp_authorities(
+        self, request: GetTimestampAuthoritiesRequest, *, timeout: float | None = None
+    ) -> GetTimestampAuthoritiesResponse:
+        answer: GetTimestampAuthoritiesResponse = await self._caller.unary_unary(
+            "/afdp.signer.v1.SignerService/GetTimestampAuthorities", request, timeout
+        )
+        return answer
+
+    async def sign_trust_metadata(
+        self, request: SignTrustMetadataRequest, *, timeout: float | None = None
+    ) -> SignTrustMetadataResponse:
+        answer: SignTrustMetadataResponse = await self._caller.unary_unary(
+            "/afdp.signer.v1.SignerService/SignTrustMetadata", request, timeout
+        )
+        return answer
+
     async def rotate_key(self, request: RotateKeyRequest, *, timeout: float | None = None) -> RotateKeyResponse:
         answer: RotateKeyResponse = await self._caller.unary_unary(
             "/afdp.signer.v1.SignerService/RotateKey", request, timeout
@@ -92,5 +174,53 @@ class SignerServiceClient:
     async def revoke_key(self, request: RevokeKeyRequest, *, timeout: float | None = None) -> RevokeKeyResponse:
         answer: RevokeKeyResponse = await self._caller.unary_unary(
             "/afdp.signer.v1.SignerService/RevokeKey", request, timeout
+        )
+        return answer
+
+    async def generate_data_keys(
+        self, request: GenerateDataKeysRequest, *, timeout: float | None = None
+    ) -> GenerateDataKeysResponse:
+        answer: GenerateDataKeysResponse = await self._caller.unary_unary(
+            "/afdp.signer.v1.SignerService/GenerateDataKeys", request, timeout
+        )
+        return answer
+
+    async def unwrap_data_keys(
+        self, request: UnwrapDataKeysRequest, *, timeout: float | None = None
+    ) -> UnwrapDataKeysResponse:
+        answer: UnwrapDataKeysResponse = await self._caller.unary_unary(
+            "/afdp.signer.v1.SignerService/UnwrapDataKeys", request, timeout
+        )
+        return answer
+
+    async def rewrap_data_keys(
+        self, request: RewrapDataKeysRequest, *, timeout: float | None = None
+    ) -> RewrapDataKeysResponse:
+        answer: RewrapDataKeysResponse = await self._caller.unary_unary(
+            "/afdp.signer.v1.SignerService/RewrapDataKeys", request, timeout
+        )
+        return answer
+
+    async def rotate_subject_key(
+        self, request: RotateSubjectKeyRequest, *, timeout: float | None = None
+    ) -> RotateSubjectKeyResponse:
+        answer: RotateSubjectKeyResponse = await self._caller.unary_unary(
+            "/afdp.signer.v1.SignerService/RotateSubjectKey", request, timeout
+        )
+        return answer
+
+    async def destroy_subject_key(
+        self, request: DestroySubjectKeyRequest, *, timeout: float | None = None
+    ) -> DestroySubjectKeyResponse:
+        answer: DestroySubjectKeyResponse = await self._caller.unary_unary(
+            "/afdp.signer.v1.SignerService/DestroySubjectKey", request, timeout
+        )
+        return answer
+
+    async def get_signer_status(
+        self, request: GetSignerStatusRequest, *, timeout: float | None = None
+    ) -> GetSignerStatusResponse:
+        answer: GetSignerStatusResponse = await self._caller.unary_unary(
+            "/afdp.signer.v1.SignerService/GetSignerStatus", request, timeout
         )
         return answer

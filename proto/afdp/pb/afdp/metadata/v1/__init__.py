@@ -432,6 +432,11 @@ class Draft(betterproto2.Message):
     Whether the newest record of the same evidence by this tenant is to be answered instead of a new one.
     """
 
+    timestamp: "bytes" = betterproto2.field(15, betterproto2.TYPE_BYTES)
+    """
+    The RFC 3161 response over the signature, DER; empty where there is none.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "Draft", Draft)
 

@@ -144,12 +144,24 @@ class KeyPurpose(betterproto2.Enum):
     Signs the log's checkpoints.
     """
 
+    TIMESTAMP = 3
+    """
+    Signs the embedded authority's timestamps.
+    """
+
+    TRUST = 4
+    """
+    Signs the trust root's metadata of the roles that are kept online.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
             0: "KEY_PURPOSE_UNSPECIFIED",
             1: "KEY_PURPOSE_EVIDENCE",
             2: "KEY_PURPOSE_LOG",
+            3: "KEY_PURPOSE_TIMESTAMP",
+            4: "KEY_PURPOSE_TRUST",
         }
 
     @classmethod
@@ -158,6 +170,8 @@ class KeyPurpose(betterproto2.Enum):
             "KEY_PURPOSE_UNSPECIFIED": 0,
             "KEY_PURPOSE_EVIDENCE": 1,
             "KEY_PURPOSE_LOG": 2,
+            "KEY_PURPOSE_TIMESTAMP": 3,
+            "KEY_PURPOSE_TRUST": 4,
         }
 
 
@@ -1319,6 +1333,11 @@ class RotateKeyRequest(betterproto2.Message):
     purpose: "KeyPurpose" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: KeyPurpose(0))
     """
     Unspecified: the evidence key. The log key is part of the log's identity and is refused.
+    """
+
+    name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Which key, by its name without a version; empty: the default one of the purpose.
     """
 
 

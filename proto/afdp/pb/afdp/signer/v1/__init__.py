@@ -4,24 +4,50 @@
 # This file has been @generated
 
 __all__ = (
+    "DataKey",
+    "DataKeyResult",
+    "DataKeyScope",
+    "DestroySubjectKeyRequest",
+    "DestroySubjectKeyResponse",
+    "GenerateDataKeysRequest",
+    "GenerateDataKeysResponse",
     "GetLastCheckpointRequest",
     "GetLastCheckpointResponse",
     "GetPublicKeysRequest",
     "GetPublicKeysResponse",
+    "GetSignerStatusRequest",
+    "GetSignerStatusResponse",
+    "GetTimestampAuthoritiesRequest",
+    "GetTimestampAuthoritiesResponse",
     "KeyPurpose",
     "PublicKey",
     "Revocation",
     "RevokeKeyRequest",
     "RevokeKeyResponse",
+    "RewrapDataKeysRequest",
+    "RewrapDataKeysResponse",
     "RotateKeyRequest",
     "RotateKeyResponse",
+    "RotateSubjectKeyRequest",
+    "RotateSubjectKeyResponse",
     "SignCheckpointRequest",
     "SignCheckpointResponse",
     "SignStatementsRequest",
     "SignStatementsResponse",
+    "SignTrustMetadataRequest",
+    "SignTrustMetadataResponse",
     "Signature",
+    "SignerPart",
     "Statement",
     "StatementResult",
+    "TimestampAuthority",
+    "TimestampCheckpointRequest",
+    "TimestampCheckpointResponse",
+    "TimestampRequest",
+    "TimestampResponse",
+    "UnwrapDataKeysRequest",
+    "UnwrapDataKeysResponse",
+    "WrappedDataKey",
 )
 
 import datetime
@@ -55,12 +81,24 @@ class KeyPurpose(betterproto2.Enum):
     Signs the transparency log's checkpoints.
     """
 
+    TIMESTAMP = 3
+    """
+    Signs the embedded authority's timestamps.
+    """
+
+    TRUST = 4
+    """
+    Signs the trust root's TUF metadata of the roles that are kept online.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
             0: "KEY_PURPOSE_UNSPECIFIED",
             1: "KEY_PURPOSE_EVIDENCE",
             2: "KEY_PURPOSE_LOG",
+            3: "KEY_PURPOSE_TIMESTAMP",
+            4: "KEY_PURPOSE_TRUST",
         }
 
     @classmethod
@@ -69,7 +107,136 @@ class KeyPurpose(betterproto2.Enum):
             "KEY_PURPOSE_UNSPECIFIED": 0,
             "KEY_PURPOSE_EVIDENCE": 1,
             "KEY_PURPOSE_LOG": 2,
+            "KEY_PURPOSE_TIMESTAMP": 3,
+            "KEY_PURPOSE_TRUST": 4,
         }
+
+
+@dataclass(eq=False, repr=False)
+class DataKey(betterproto2.Message):
+    """
+    A data key for AES-256-GCM.
+    """
+
+    plain: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    32 bytes; empty where it was only wrapped anew. Never to be stored.
+    """
+
+    wrapped: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    What is stored beside the data.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "DataKey", DataKey)
+
+
+@dataclass(eq=False, repr=False)
+class DataKeyResult(betterproto2.Message):
+    """
+    A data key, or why there is none.
+
+    Oneofs:
+        - result: One of them.
+    """
+
+    key: "DataKey | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="result")
+    """
+    The key.
+    """
+
+    error: "__common__v1__.ItemError | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True, group="result"
+    )
+    """
+    Why not: NOT_FOUND where the subject was erased or never had a key.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "DataKeyResult", DataKeyResult)
+
+
+@dataclass(eq=False, repr=False)
+class DataKeyScope(betterproto2.Message):
+    """
+    Whose data a key encrypts.
+    """
+
+    tenant: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The tenant.
+    """
+
+    subject: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The person or thing that may be erased, 1 to 512 bytes; `*` is the tenant's own key.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "DataKeyScope", DataKeyScope)
+
+
+@dataclass(eq=False, repr=False)
+class DestroySubjectKeyRequest(betterproto2.Message):
+    """
+    Whose key to destroy.
+    """
+
+    scope: "DataKeyScope | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Whose.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "DestroySubjectKeyRequest", DestroySubjectKeyRequest)
+
+
+@dataclass(eq=False, repr=False)
+class DestroySubjectKeyResponse(betterproto2.Message):
+    """
+    It is destroyed.
+    """
+
+    destroyed_at: "datetime.datetime | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When it was destroyed.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "DestroySubjectKeyResponse", DestroySubjectKeyResponse)
+
+
+@dataclass(eq=False, repr=False)
+class GenerateDataKeysRequest(betterproto2.Message):
+    """
+    For whom.
+    """
+
+    scopes: "list[DataKeyScope]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    1 to 256 scopes; one that stands twice gets two keys.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "GenerateDataKeysRequest", GenerateDataKeysRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GenerateDataKeysResponse(betterproto2.Message):
+    """
+    Fresh data keys.
+    """
+
+    results: "list[DataKeyResult]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    One per scope, in order.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "GenerateDataKeysResponse", GenerateDataKeysResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -135,6 +302,64 @@ class GetPublicKeysResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.signer.v1", "GetPublicKeysResponse", GetPublicKeysResponse)
+
+
+@dataclass(eq=False, repr=False)
+class GetSignerStatusRequest(betterproto2.Message):
+    """
+    Nothing to say.
+    """
+
+    pass
+
+
+default_message_pool.register_message("afdp.signer.v1", "GetSignerStatusRequest", GetSignerStatusRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetSignerStatusResponse(betterproto2.Message):
+    """
+    What the signer runs on.
+    """
+
+    parts: "list[SignerPart]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    One of each: `keys`, `vault`, `hsm`, `clock`, `fips`, `timestamp authority` and more; those that are in use.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "GetSignerStatusResponse", GetSignerStatusResponse)
+
+
+@dataclass(eq=False, repr=False)
+class GetTimestampAuthoritiesRequest(betterproto2.Message):
+    """
+    Nothing to say.
+    """
+
+    pass
+
+
+default_message_pool.register_message(
+    "afdp.signer.v1", "GetTimestampAuthoritiesRequest", GetTimestampAuthoritiesRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class GetTimestampAuthoritiesResponse(betterproto2.Message):
+    """
+    Time-stamping authorities.
+    """
+
+    authorities: "list[TimestampAuthority]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The embedded one's certificates, oldest first, then the external ones.
+    """
+
+
+default_message_pool.register_message(
+    "afdp.signer.v1", "GetTimestampAuthoritiesResponse", GetTimestampAuthoritiesResponse
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -268,6 +493,36 @@ default_message_pool.register_message("afdp.signer.v1", "RevokeKeyResponse", Rev
 
 
 @dataclass(eq=False, repr=False)
+class RewrapDataKeysRequest(betterproto2.Message):
+    """
+    Keys to wrap anew.
+    """
+
+    keys: "list[WrappedDataKey]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    1 to 256 keys.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "RewrapDataKeysRequest", RewrapDataKeysRequest)
+
+
+@dataclass(eq=False, repr=False)
+class RewrapDataKeysResponse(betterproto2.Message):
+    """
+    Keys, wrapped anew.
+    """
+
+    results: "list[DataKeyResult]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    One per key, in order, without the plain key.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "RewrapDataKeysResponse", RewrapDataKeysResponse)
+
+
+@dataclass(eq=False, repr=False)
 class RotateKeyRequest(betterproto2.Message):
     """
     Which key to rotate.
@@ -276,6 +531,11 @@ class RotateKeyRequest(betterproto2.Message):
     purpose: "KeyPurpose" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: KeyPurpose(0))
     """
     Unspecified: the evidence key.
+    """
+
+    name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Which key, by its name without a version; empty: the default one of the purpose.
     """
 
 
@@ -298,6 +558,36 @@ default_message_pool.register_message("afdp.signer.v1", "RotateKeyResponse", Rot
 
 
 @dataclass(eq=False, repr=False)
+class RotateSubjectKeyRequest(betterproto2.Message):
+    """
+    Whose key to rotate.
+    """
+
+    scope: "DataKeyScope | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Whose.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "RotateSubjectKeyRequest", RotateSubjectKeyRequest)
+
+
+@dataclass(eq=False, repr=False)
+class RotateSubjectKeyResponse(betterproto2.Message):
+    """
+    The rotated key.
+    """
+
+    version: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+    """
+    Its newest version, from 1.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "RotateSubjectKeyResponse", RotateSubjectKeyResponse)
+
+
+@dataclass(eq=False, repr=False)
 class Signature(betterproto2.Message):
     """
     A signature that was verified with the expected public key before it left.
@@ -311,6 +601,11 @@ class Signature(betterproto2.Message):
     key_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
     `name:version` of the key.
+    """
+
+    timestamp: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+    """
+    The RFC 3161 response over the signature, DER; empty where the embedded authority is off.
     """
 
 
@@ -379,6 +674,36 @@ default_message_pool.register_message("afdp.signer.v1", "SignCheckpointResponse"
 
 
 @dataclass(eq=False, repr=False)
+class SignerPart(betterproto2.Message):
+    """
+    One thing the signer stands on.
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    What it is.
+    """
+
+    good: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    Whether it does what is asked of it.
+    """
+
+    detail: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    What it is like, in one sentence; never a secret.
+    """
+
+    remedy: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    What to do where it is not good.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "SignerPart", SignerPart)
+
+
+@dataclass(eq=False, repr=False)
 class SignStatementsRequest(betterproto2.Message):
     """
     Statements to sign, each for its tenant.
@@ -406,6 +731,46 @@ class SignStatementsResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.signer.v1", "SignStatementsResponse", SignStatementsResponse)
+
+
+@dataclass(eq=False, repr=False)
+class SignTrustMetadataRequest(betterproto2.Message):
+    """
+    TUF metadata to sign.
+    """
+
+    signed: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    The canonical JSON of the `signed` member (TUF 1.0.33, 4.2).
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "SignTrustMetadataRequest", SignTrustMetadataRequest)
+
+
+@dataclass(eq=False, repr=False)
+class SignTrustMetadataResponse(betterproto2.Message):
+    """
+    Its signature.
+    """
+
+    signature: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    Ed25519, 64 bytes.
+    """
+
+    key_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    `name:version` of the key.
+    """
+
+    public_key: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+    """
+    The raw Ed25519 public key, 32 bytes.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "SignTrustMetadataResponse", SignTrustMetadataResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -451,6 +816,172 @@ class StatementResult(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.signer.v1", "StatementResult", StatementResult)
+
+
+@dataclass(eq=False, repr=False)
+class TimestampAuthority(betterproto2.Message):
+    """
+    One certificate chain of a time-stamping authority.
+    """
+
+    url: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its URL; empty for the embedded one.
+    """
+
+    certificates: "list[bytes]" = betterproto2.field(2, betterproto2.TYPE_BYTES, repeated=True)
+    """
+    X.509, DER, the time-stamping certificate first, the root last.
+    """
+
+    valid_from: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    From when its stamps count.
+    """
+
+    valid_until: "datetime.datetime | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Until when; absent while no end is set.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "TimestampAuthority", TimestampAuthority)
+
+
+@dataclass(eq=False, repr=False)
+class TimestampCheckpointRequest(betterproto2.Message):
+    """
+    Which checkpoint.
+    """
+
+    origin: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The log's origin.
+    """
+
+    size: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    The number of leaves.
+    """
+
+    root: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+    """
+    The root hash, 32 bytes.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "TimestampCheckpointRequest", TimestampCheckpointRequest)
+
+
+@dataclass(eq=False, repr=False)
+class TimestampCheckpointResponse(betterproto2.Message):
+    """
+    A checkpoint's timestamp by an external authority; it was verified before it left.
+    """
+
+    response: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    TimeStampResp, DER, over the SHA-256 of the checkpoint's note body.
+    """
+
+    authority: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The authority's URL.
+    """
+
+    time: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The time that it states.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "TimestampCheckpointResponse", TimestampCheckpointResponse)
+
+
+@dataclass(eq=False, repr=False)
+class TimestampRequest(betterproto2.Message):
+    """
+    A time-stamp query.
+    """
+
+    query: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    TimeStampReq, DER (RFC 3161, 2.4.1).
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "TimestampRequest", TimestampRequest)
+
+
+@dataclass(eq=False, repr=False)
+class TimestampResponse(betterproto2.Message):
+    """
+    The answer to a time-stamp query.
+    """
+
+    response: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    TimeStampResp, DER (RFC 3161, 2.4.2).
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "TimestampResponse", TimestampResponse)
+
+
+@dataclass(eq=False, repr=False)
+class UnwrapDataKeysRequest(betterproto2.Message):
+    """
+    Keys to open.
+    """
+
+    keys: "list[WrappedDataKey]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    1 to 256 keys.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "UnwrapDataKeysRequest", UnwrapDataKeysRequest)
+
+
+@dataclass(eq=False, repr=False)
+class UnwrapDataKeysResponse(betterproto2.Message):
+    """
+    Opened keys.
+    """
+
+    results: "list[DataKeyResult]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    One per key, in order.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "UnwrapDataKeysResponse", UnwrapDataKeysResponse)
+
+
+@dataclass(eq=False, repr=False)
+class WrappedDataKey(betterproto2.Message):
+    """
+    A wrapped data key and whose it is.
+    """
+
+    scope: "DataKeyScope | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    As it was generated for.
+    """
+
+    wrapped: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    As `GenerateDataKeys` gave it.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "WrappedDataKey", WrappedDataKey)
 
 
 from ....google import protobuf as ___google__protobuf__

@@ -1,0 +1,26 @@
+"""A signer's keys in real files, as every test needs them that signs without a server of keys."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from afdp.signer.files import FileKeyring
+from afdp.signer.keys import ED25519, P256, KeyCatalogue, Keyring, KeySpec, Purpose
+from afdp.signer.revocations import Revocations
+
+EVIDENCE = KeySpec("afdp-file-key", Purpose.EVIDENCE, P256)
+LOG = KeySpec("afdp-file-log-key", Purpose.LOG, ED25519)
+STAMPS = KeySpec("afdp-file-timestamp-key", Purpose.TIMESTAMP, P256)
+TRUST = KeySpec("afdp-file-trust-key", Purpose.TRUST, ED25519)
+SPECS = (EVIDENCE, LOG, STAMPS, TRUST)
+
+
+def file_catalogue(folder: Path, *more: KeySpec, keyring: type[FileKeyring] = FileKeyring) -> KeyCatalogue:
+    """A catalogue of file keys: the usual ones and `more`."""
+    specs = (*SPECS, *more)
+    opened: Keyring = keyring.open(folder / "keys", folder / "passphrase", specs)
+    return catalogue(folder, dict.fromkeys(specs, opened))
+
+
+def catalogue(folder: Path, held: Mapping[KeySpec, Keyring]) -> KeyCatalogue:
+    """A catalogue with its list of revocations."""
+    return KeyCatalogue(held, Revocations(folder / "revocations.json"))
