@@ -13,6 +13,7 @@ from afdp.signer.opening import open_catalogue
 from afdp.signer.revocations import Revocations
 from afdp.signer.service import Signer
 from afdp.signer.servicer import SignerServicer
+from afdp.signer.status import KeyStatus, StatusReport
 from afdp.telemetry import start_telemetry
 
 
@@ -25,7 +26,8 @@ async def main(settings: SignerSettings) -> None:
         keys = await stack.enter_async_context(open_catalogue(settings, revocations))
         guard = CheckpointGuard(folder / "checkpoints", settings.log_origins)
         signer = Signer(keys, guard, settings.log_origins)
-        await serve(SignerServicer(signer), settings, telemetry, signer.check)
+        status = StatusReport({"keys": KeyStatus(keys), **{each.kind: each for each in keys.keyrings}})
+        await serve(SignerServicer(signer, status), settings, telemetry, signer.check)
 
 
 if __name__ == "__main__":

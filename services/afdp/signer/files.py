@@ -11,6 +11,7 @@ or files without their manifest, are an error, so that a lost volume never passe
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import stat
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,7 @@ from afdp.errors import FailedPrecondition, InvalidArgument, NotaryError, Unavai
 from afdp.formats.timestamps import format_timestamp, parse_timestamp
 from afdp.signer.disk import private_folder, write_durably
 from afdp.signer.keys import ED25519, P256, P384, KeySpec, KeyVersion, Signature
+from afdp.signer.part import Part
 
 _PREHASHED = {P256: (32, ECDSA(Prehashed(SHA256()))), P384: (48, ECDSA(Prehashed(SHA384())))}
 
@@ -58,6 +60,8 @@ class _Held:
 
 class FileKeyring:
     """Every version of its keys, read once at the start."""
+
+    kind = "files"
 
     def __init__(self, folder: Path, passphrase: bytes, keys: Mapping[str, tuple[KeySpec, list[_Held]]]) -> None:
         self._folder = folder
@@ -116,6 +120,26 @@ class FileKeyring:
 
     async def check(self) -> None:
         """Keys in memory are always there."""
+
+    async def status(self) -> Sequence[Part]:
+        """As `Keyring.status`: whether a new version could be written, and the old ones found again at a start."""
+        return [await asyncio.to_thread(self._status)]
+
+    def _status(self) -> Part:
+        files = [self._folder / "keyring.json"]
+        for name, (_, versions) in self._keys.items():
+            files += [_path(self._folder, name, number + 1) for number in range(len(versions))]
+        try:
+            for path in files:
+                _read_private(path)
+        except FailedPrecondition as error:
+            return Part(
+                self.kind, False, str(error), "give the file back to the signer's user, mode 600, or restore it"
+            )
+        if not os.access(self._folder, os.W_OK):
+            remedy = f"make {self._folder} writable for the signer's user"
+            return Part(self.kind, False, f"{self._folder} cannot be written, so that no key can be rotated", remedy)
+        return Part(self.kind, True, f"{len(files) - 1} versions of {len(self._keys)} keys in {self._folder}")
 
     def _rotated(self, spec: KeySpec) -> _Held:
         entries = _read_manifest(self._folder)

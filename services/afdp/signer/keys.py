@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Protocol
 
 from afdp.errors import FailedPrecondition, NotaryError, NotFound
+from afdp.signer.part import Part
 
 P256 = "PKIX_ECDSA_P256_SHA_256"
 P384 = "PKIX_ECDSA_P384_SHA_384"
@@ -86,6 +87,10 @@ class Keyring(Protocol):
     It is made with the specs of the keys it holds, and knows each by its name.
     """
 
+    @property
+    def kind(self) -> str:
+        """What it is called in the signer's status: `files`, `vault`, `hsm`."""
+
     async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
         """Signatures of a key's current version, one answer per input, in order.
 
@@ -114,6 +119,9 @@ class Keyring(Protocol):
 
     async def check(self) -> None:
         """Raises `Unavailable` while nothing can be signed."""
+
+    async def status(self) -> Sequence[Part]:
+        """How it is, for operators: see `status.py`."""
 
 
 class RevocationList(Protocol):

@@ -8,6 +8,7 @@ from afdp.items import to_item
 from afdp.messages import signer as pb
 from afdp.signer.keys import KeyVersion, Purpose
 from afdp.signer.service import Signer, Stamped, Statement
+from afdp.signer.status import StatusReport
 
 _PURPOSES = {
     pb.KeyPurpose.EVIDENCE: Purpose.EVIDENCE,
@@ -21,8 +22,9 @@ _NUMBERS = {purpose: number for number, purpose in _PURPOSES.items()}
 class SignerServicer(pb.SignerServiceBase):
     """afdp.signer.v1.SignerService."""
 
-    def __init__(self, signer: Signer) -> None:
+    def __init__(self, signer: Signer, status: StatusReport) -> None:
         self._signer = signer
+        self._status = status
 
     async def sign_statements(self, request: pb.SignStatementsRequest) -> pb.SignStatementsResponse:
         statements = [Statement(each.tenant, each.payload) for each in request.statements]
@@ -52,6 +54,12 @@ class SignerServicer(pb.SignerServiceBase):
     async def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
         revoked = await self._signer.revoke(request.key_id, request.compromised_since, request.reason)
         return pb.RevokeKeyResponse(key=_public_key(revoked))
+
+    async def get_signer_status(self, request: pb.GetSignerStatusRequest) -> pb.GetSignerStatusResponse:
+        parts = await self._status.parts()
+        return pb.GetSignerStatusResponse(
+            [pb.SignerPart(each.name, each.good, each.detail, each.remedy) for each in parts]
+        )
 
 
 def _result(answer: Stamped | NotaryError) -> pb.StatementResult:

@@ -24,6 +24,7 @@ from requests.adapters import HTTPAdapter
 
 from afdp.errors import FailedPrecondition, InvalidArgument, NotaryError, Unavailable
 from afdp.signer.keys import ED25519, P256, P384, KeySpec, KeyVersion, Signature
+from afdp.signer.part import Part
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class VaultAccess:
 
 class VaultKeyring:
     """Keys in one transit engine."""
+
+    kind = "vault"
 
     def __init__(self, access: VaultAccess, specs: Sequence[KeySpec]) -> None:
         self._access = access
@@ -102,6 +105,15 @@ class VaultKeyring:
         """Raises `Unavailable` while Vault is away, sealed or does not let us in."""
         for spec in self._specs.values():
             await self._read_versions(spec)
+
+    async def status(self) -> Sequence[Part]:
+        """As `Keyring.status`."""
+        try:
+            await self.check()
+        except NotaryError as error:
+            remedy = "unseal it, or give the signer a token that may sign: docs/deployment.md"
+            return [Part(self.kind, False, f"{self._access.addr}: {error}", remedy)]
+        return [Part(self.kind, True, f"{self._access.addr} lets the signer in")]
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -26,6 +26,7 @@ from afdp.rpc.server import running_server
 from afdp.signer.guard import CheckpointGuard
 from afdp.signer.service import Signer
 from afdp.signer.servicer import SignerServicer
+from afdp.signer.status import StatusReport
 from afdp.telemetry import Telemetry
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
@@ -53,7 +54,8 @@ class SignerPeer:
         signer = Signer(file_catalogue(self.folder), guard, (ORIGIN,))
         settings = ServiceSettings(port=self.port, metrics_port=0, drain_seconds=1.0)
         telemetry = Telemetry("signer", TracerProvider())
-        await self._running.enter_async_context(running_server(SignerServicer(signer), settings, telemetry))
+        servicer = SignerServicer(signer, StatusReport({}))
+        await self._running.enter_async_context(running_server(servicer, settings, telemetry))
 
     async def stop(self) -> None:
         await self._running.aclose()
