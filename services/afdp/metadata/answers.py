@@ -44,6 +44,7 @@ def to_record(record: Record) -> messages.Record:
             key_id=draft.key_id,
             leaf_hash=draft.leaf_hash,
             notarized_at=draft.notarized_at,
+            timestamp=draft.timestamp,
         ),
         state=RecordState.PENDING if record.log is None else RecordState.LOGGED,
         log=None if record.log is None else _to_position(record.log),

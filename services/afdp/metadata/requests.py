@@ -28,6 +28,7 @@ MAX_NAME_BYTES = 512
 MAX_EVIDENCE_BYTES = 512 * 1024
 MAX_STATEMENT_BYTES = 1024 * 1024
 MAX_SIGNATURE_BYTES = 1024
+MAX_TIMESTAMP_BYTES = 16 * 1024
 MAX_ARTIFACTS = 1000
 MAX_PROOF_HASHES = 64
 MAX_CHECKPOINT_BYTES = 64 * 1024
@@ -65,6 +66,7 @@ def _read_draft(draft: messages.Draft, path: str) -> Draft | InvalidArgument:
         key_id=fields.text("key_id", draft.key_id),
         leaf_hash=fields.digest("leaf_hash", draft.leaf_hash),
         notarized_at=fields.moment("notarized_at", draft.notarized_at),
+        timestamp=fields.blob("timestamp", draft.timestamp, MAX_TIMESTAMP_BYTES, least=0),
         dedupe=draft.dedupe,
     )
     return fields.error() or read

@@ -44,7 +44,12 @@ class SearchTerms:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A signed statement on its way into the log. `leaf_hash` is its entry's, by RFC 6962."""
+    """A signed statement on its way into the log.
+
+    Attributes:
+        leaf_hash: its entry's, by RFC 6962.
+        timestamp: the RFC 3161 response over the signature, DER; empty where there is none.
+    """
 
     receipt_id: UUID
     submitter: Principal
@@ -59,6 +64,7 @@ class Draft:
     key_id: str
     leaf_hash: bytes
     notarized_at: datetime
+    timestamp: bytes = b""
     dedupe: bool = False
 
 

@@ -84,6 +84,7 @@ def make_draft(tenant: str) -> MakeDraft:
         workflow_type: WorkflowType = WorkflowType.SIMPLE_SIGNING,
         batch_id: uuid.UUID | None = None,
         dedupe: bool = False,
+        timestamp: bytes = b"",
     ) -> Draft:
         body = os.urandom(24).hex().encode() if evidence is None else evidence
         return Draft(
@@ -100,6 +101,7 @@ def make_draft(tenant: str) -> MakeDraft:
             key_id=key_id,
             leaf_hash=os.urandom(32),
             notarized_at=notarized_at or datetime.now(UTC),
+            timestamp=timestamp,
             dedupe=dedupe,
         )
 

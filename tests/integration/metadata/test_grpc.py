@@ -92,6 +92,7 @@ def message(tenant: str) -> Callable[..., Draft]:
             key_id="afdp-notary-key:3",
             leaf_hash=os.urandom(32),
             notarized_at=datetime.now(UTC),
+            timestamp=os.urandom(600),
         )
         for name, value in more.items():
             setattr(draft, name, value)

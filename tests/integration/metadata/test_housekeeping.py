@@ -16,10 +16,14 @@ from prometheus_client import REGISTRY
 from afdp.errors import FailedPrecondition
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import PostgresStore, open_store
+from afdp.metadata.postgres.lookup import lookup_key
 from afdp.metadata.values import Draft, Prepared
+from afdp.postgres import migrate, packaged
 
 Make = Callable[..., Draft]
 SettingsOf = Callable[..., MetadataSettings]
+
+MIGRATIONS = packaged("afdp.metadata.postgres")
 
 
 async def _run(*arguments: str, url: str) -> tuple[int, str, str]:
@@ -37,7 +41,7 @@ async def _run(*arguments: str, url: str) -> tuple[int, str, str]:
 
 async def test_migrate_brings_an_empty_database_to_this_release_once(database: str) -> None:
     code, out, _ = await _run("migrate", url=database)
-    assert (code, out.splitlines()[0]) == (0, "applied 0001_records")
+    assert (code, out.splitlines()[:2]) == (0, ["applied 0001_records", "applied 0002_timestamps"])
 
     code, out, _ = await _run("migrate", url=database)
     assert (code, out) == (0, "the schema is up to date\n")
@@ -52,8 +56,45 @@ async def test_services_that_migrate_at_once_do_it_once(database: str, settings_
     await asyncio.gather(*(start() for _ in range(4)))
 
     connection = await asyncpg.connect(database)
-    assert await connection.fetchval("SELECT count(*) FROM afdp_metadata.schema_migration") == 1
+    applied = await connection.fetch("SELECT version FROM afdp_metadata.schema_migration ORDER BY version")
+    assert [row["version"] for row in applied] == [each.version for each in MIGRATIONS]
     await connection.close()
+
+
+async def test_records_of_the_first_schema_are_read_with_no_timestamp_after_the_upgrade(
+    database: str, settings_of: SettingsOf, make_draft: Make
+) -> None:
+    old, new = make_draft(), make_draft(timestamp=os.urandom(600))
+    connection = await asyncpg.connect(database)
+    await connection.execute("CREATE SCHEMA afdp_metadata; SET search_path = afdp_metadata")
+    await migrate(connection, "afdp_metadata", MIGRATIONS[:1])
+    await _write_by_the_first_schema(connection, old)
+
+    async with open_store(settings_of(database)) as store:
+        await store.prepare([new])
+        found = [await store.get_record(each.submitter.tenant, each.receipt_id) for each in (old, new)]
+        pending = await store.list_pending(10, None, None)
+
+    assert [record.draft for record in found if record] == [old, new]
+    assert [record.draft.timestamp for record in pending] == [b"", new.timestamp]
+    await connection.close()
+
+
+async def _write_by_the_first_schema(connection: asyncpg.Connection, draft: Draft) -> None:
+    await connection.execute(
+        "INSERT INTO record VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        *(draft.receipt_id, draft.submitter.tenant, draft.notarized_at, draft.evidence_hash),
+        lookup_key(draft.submitter.tenant, draft.evidence_hash),
+        *(draft.terms.event_type, draft.terms.actor_type, draft.terms.actor_id, draft.terms.timestamp_utc),
+        *(b"".join(draft.terms.artifact_hashes), draft.key_id, int(draft.workflow_type), draft.batch_id),
+    )
+    submitter = draft.submitter
+    await connection.execute(
+        "INSERT INTO record_content VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        *(draft.receipt_id, submitter.issuer, submitter.subject, submitter.method),
+        *(draft.evidence, draft.statement, draft.signature, draft.leaf_hash),
+    )
+    await connection.execute("INSERT INTO pending VALUES ($1, $2)", draft.receipt_id, draft.notarized_at)
 
 
 async def test_everything_lies_in_the_service_s_own_schema(own_store: PostgresStore, database: str) -> None:

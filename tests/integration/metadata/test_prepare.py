@@ -24,7 +24,7 @@ async def test_a_prepared_draft_is_a_pending_record_with_every_byte_of_it(
     store: PostgresStore, make_draft: Make
 ) -> None:
     artifacts = (os.urandom(32), os.urandom(32))
-    draft = make_draft(key="k", artifacts=(*artifacts, artifacts[0]), actor_id="Zoë 🚀")
+    draft = make_draft(key="k", artifacts=(*artifacts, artifacts[0]), actor_id="Zoë 🚀", timestamp=os.urandom(600))
 
     assert await store.prepare([draft]) == [Prepared()]
 

@@ -107,6 +107,7 @@ def test_a_good_draft_is_read() -> None:
         *[("key_id", bad) for bad in ("", NUL, LONG)],
         *[("leaf_hash", bad) for bad in (b"", bytes(20))],
         ("notarized_at", None),
+        ("timestamp", bytes(16 * 1024 + 1)),
     ],
 )
 def test_a_draft_with_one_bad_field_is_refused_alone_and_by_its_name(path: str, value: Any) -> None:

@@ -28,12 +28,12 @@ _STATEMENT = """
             $6::uuid[], $7::text[], $8::timestamptz[], $9::bytea[], $10::bigint[], $11::text[], $12::text[],
             $13::text[], $14::timestamptz[], $15::bytea[], $16::text[], $17::smallint[], $18::uuid[], $19::text[],
             $20::text[], $21::text[], $22::bytea[], $23::bytea[], $24::bytea[], $25::bytea[], $26::bytea[],
-            $27::bytea[], $28::uuid[]
+            $27::bytea[], $28::bytea[], $29::uuid[]
         ) AS d (
             receipt_id, tenant, notarized_at, evidence_hash, evidence_key, event_type, actor_type,
             actor_id, timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, issuer,
-            subject, method, evidence, statement, signature, leaf_hash, digest, fingerprint,
-            target
+            subject, method, evidence, statement, signature, leaf_hash, timestamp, digest,
+            fingerprint, target
         )
     ), claimed AS (
         {claimed}
@@ -51,9 +51,9 @@ _STATEMENT = """
         FROM new
     ), in_content AS (
         INSERT INTO record_content (
-            receipt_id, issuer, subject, method, evidence, statement, signature, leaf_hash
+            receipt_id, issuer, subject, method, evidence, statement, signature, leaf_hash, timestamp
         )
-        SELECT receipt_id, issuer, subject, method, evidence, statement, signature, leaf_hash FROM new
+        SELECT receipt_id, issuer, subject, method, evidence, statement, signature, leaf_hash, timestamp FROM new
     ), in_artifact AS (
         INSERT INTO record_artifact (artifact_key, notarized_at, receipt_id, artifact_hash)
         SELECT * FROM unnest($2::bigint[], $3::timestamptz[], $4::uuid[], $5::bytea[])
@@ -225,7 +225,7 @@ def _artifact_columns(items: Sequence[_Item]) -> tuple[list[object], ...]:
 
 
 def _columns(items: Sequence[_Item]) -> list[list[object]]:
-    """Parameters 6 to 28 of `_WRITE`: one element per draft."""
+    """Parameters 6 to 29 of `_WRITE`: one element per draft."""
     rows = [
         (
             draft.receipt_id,
@@ -248,6 +248,7 @@ def _columns(items: Sequence[_Item]) -> list[list[object]]:
             draft.statement,
             draft.signature,
             draft.leaf_hash,
+            draft.timestamp or None,
             item.digest,
             draft.idempotency.fingerprint if draft.idempotency else None,
             item.target,
@@ -309,4 +310,4 @@ def _by_receipt_id(draft: Draft, found: dict[UUID, Record]) -> Outcome | None:
 
 
 def _content(draft: Draft) -> tuple[object, ...]:
-    return (draft.submitter, draft.evidence_hash, draft.statement, draft.signature, draft.leaf_hash)
+    return (draft.submitter, draft.evidence_hash, draft.statement, draft.signature, draft.leaf_hash, draft.timestamp)

@@ -15,7 +15,7 @@ from afdp.metadata.values import Draft, LogPosition, Principal, Record, SearchTe
 from afdp.postgres import Connection
 
 _WHOLE = """
-    SELECT r.*, c.issuer, c.subject, c.method, c.evidence, c.statement, c.signature, c.leaf_hash,
+    SELECT r.*, c.issuer, c.subject, c.method, c.evidence, c.statement, c.signature, c.leaf_hash, c.timestamp,
            e.origin, e.log_index, e.tree_size, e.proof, e.logged_at, k.note
     FROM record r
     JOIN record_content c USING (receipt_id)
@@ -32,7 +32,8 @@ _BY_EVIDENCE = f"""
 """
 _COUNT_OF_EVIDENCE = "SELECT count(*) FROM record WHERE evidence_key = $1 AND tenant = $2 AND evidence_hash = $3"
 _PENDING = """
-    SELECT p.receipt_id, octet_length(c.evidence) + octet_length(c.statement) AS size
+    SELECT p.receipt_id,
+           octet_length(c.evidence) + octet_length(c.statement) + coalesce(octet_length(c.timestamp), 0) AS size
     FROM pending p
     JOIN record_content c USING (receipt_id)
     WHERE p.receipt_id > $1 AND p.notarized_at < $2
@@ -41,7 +42,7 @@ _PENDING = """
 """
 _BEFORE_ALL = UUID(int=0)
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
-# What an answer holds of a record beside its evidence and statement, generously.
+# What an answer holds of a record beside its evidence, statement and timestamp, generously.
 _OTHER_BYTES = 4 * 1024
 
 
@@ -98,6 +99,7 @@ def to_record(row: asyncpg.Record) -> Record:
         key_id=row["key_id"],
         leaf_hash=row["leaf_hash"],
         notarized_at=row["notarized_at"],
+        timestamp=row["timestamp"] or b"",
     )
     if row["origin"] is None:
         return Record(draft, None, None)
