@@ -14,6 +14,8 @@ from afdp.signer.revocations import Revocations
 from afdp.signer.service import Signer
 from afdp.signer.servicer import SignerServicer
 from afdp.signer.status import KeyStatus, StatusReport
+from afdp.signer.trust import TrustSigner
+from afdp.signer.trust_memory import TrustMemory
 from afdp.telemetry import start_telemetry
 
 
@@ -26,8 +28,9 @@ async def main(settings: SignerSettings) -> None:
         keys = await stack.enter_async_context(open_catalogue(settings, revocations))
         guard = CheckpointGuard(folder / "checkpoints", settings.log_origins)
         signer = Signer(keys, guard, settings.log_origins)
+        trust = TrustSigner(keys, TrustMemory(folder / "trust"))
         status = StatusReport({"keys": KeyStatus(keys), **{each.kind: each for each in keys.keyrings}})
-        await serve(SignerServicer(signer, status), settings, telemetry, signer.check)
+        await serve(SignerServicer(signer, trust, status), settings, telemetry, signer.check)
 
 
 if __name__ == "__main__":

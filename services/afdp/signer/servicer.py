@@ -9,6 +9,7 @@ from afdp.messages import signer as pb
 from afdp.signer.keys import KeyVersion, Purpose
 from afdp.signer.service import Signer, Stamped, Statement
 from afdp.signer.status import StatusReport
+from afdp.signer.trust import TrustSigner
 
 _PURPOSES = {
     pb.KeyPurpose.EVIDENCE: Purpose.EVIDENCE,
@@ -22,8 +23,9 @@ _NUMBERS = {purpose: number for number, purpose in _PURPOSES.items()}
 class SignerServicer(pb.SignerServiceBase):
     """afdp.signer.v1.SignerService."""
 
-    def __init__(self, signer: Signer, status: StatusReport) -> None:
+    def __init__(self, signer: Signer, trust: TrustSigner, status: StatusReport) -> None:
         self._signer = signer
+        self._trust = trust
         self._status = status
 
     async def sign_statements(self, request: pb.SignStatementsRequest) -> pb.SignStatementsResponse:
@@ -54,6 +56,10 @@ class SignerServicer(pb.SignerServiceBase):
     async def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
         revoked = await self._signer.revoke(request.key_id, request.compromised_since, request.reason)
         return pb.RevokeKeyResponse(key=_public_key(revoked))
+
+    async def sign_trust_metadata(self, request: pb.SignTrustMetadataRequest) -> pb.SignTrustMetadataResponse:
+        signed = await self._trust.sign(request.signed)
+        return pb.SignTrustMetadataResponse(signed.signature.value, signed.signature.key.key_id, signed.public_key)
 
     async def get_signer_status(self, request: pb.GetSignerStatusRequest) -> pb.GetSignerStatusResponse:
         parts = await self._status.parts()

@@ -27,6 +27,8 @@ from afdp.signer.guard import CheckpointGuard
 from afdp.signer.service import Signer
 from afdp.signer.servicer import SignerServicer
 from afdp.signer.status import StatusReport
+from afdp.signer.trust import TrustSigner
+from afdp.signer.trust_memory import TrustMemory
 from afdp.telemetry import Telemetry
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
@@ -51,10 +53,12 @@ class SignerPeer:
 
     async def start(self) -> None:
         guard = CheckpointGuard(self.folder / "checkpoints", (ORIGIN,))
-        signer = Signer(file_catalogue(self.folder), guard, (ORIGIN,))
+        keys = file_catalogue(self.folder)
+        signer = Signer(keys, guard, (ORIGIN,))
+        trust = TrustSigner(keys, TrustMemory(self.folder / "trust"))
         settings = ServiceSettings(port=self.port, metrics_port=0, drain_seconds=1.0)
         telemetry = Telemetry("signer", TracerProvider())
-        servicer = SignerServicer(signer, StatusReport({}))
+        servicer = SignerServicer(signer, trust, StatusReport({}))
         await self._running.enter_async_context(running_server(servicer, settings, telemetry))
 
     async def stop(self) -> None:
