@@ -25,7 +25,6 @@ PLANNED = [
     ("POST", f"/api/v1/workflows/approval-signing-{uuid.uuid4()}/approvals", "approval workflows"),
     ("POST", f"/api/v1/workflows/approval-signing-{uuid.uuid4()}/cancel", "cancelling"),
     ("GET", "/api/v1/audit/events", "audit trail"),
-    ("POST", "/api/v1/timestamp", "timestamps"),
     ("POST", "/api/v2/log/entries", "SignEvidence"),
 ]
 

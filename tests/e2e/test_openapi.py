@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 from afdp.embedded.stack import Stack, StackOptions, running_stack
 from afdp.rpc.descriptors import service_methods
 from tests.conftest import open_folder
+from tests.e2e import schemathesis_hooks
 from tests.e2e.answers import SIGN, get
 from tests.e2e.conftest import fetch_trust, free_offset
 from tests.e2e.evidence import package
@@ -62,6 +64,7 @@ async def test_schemathesis_finds_no_fault_in_what_is_answered(own_stack: Stack,
         *("--checks", ",".join(CHECKS), "--max-time", str(SECONDS), "--max-examples", "20", "--seed", "1"),
         *("--request-timeout", "10", "--generation-database", "none", "--report-json-path", str(report)),
         cwd=tmp_path,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": schemathesis_hooks.__name__, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -120,10 +120,12 @@ def request(name: str) -> dict[str, Any]:
         },
         "GetReceipt": lambda: {"receipt_id": UUID},
         "ListKeys": dict,
-        "RotateKey": lambda: {"purpose": "KEY_PURPOSE_LOG"},
+        "RotateKey": lambda: {"purpose": "KEY_PURPOSE_LOG", "name": "nobody"},
         "RevokeKey": lambda: {"key_id": "nobody:1", "compromised_since": TIME, "reason": "r"},
         "ListAffectedReceipts": lambda: {"key_id": "nobody:1", "since": TIME, "page_size": 1, "page_token": "AAAA"},
         "GetTrustRoot": dict,
+        "CreateTimestamp": lambda: {"timestamp_request": "AAAA"},
+        "GetStatus": dict,
         "HealthCheck": lambda: {"writes": True},
     }[name]()
 

@@ -18,8 +18,10 @@ from afdp.client.values import (
     Key,
     KeyRevocation,
     Page,
+    PartHealth,
     Signed,
     SignedBatch,
+    StatusPart,
     Validation,
     Workflow,
     WorkflowSummary,
@@ -129,6 +131,19 @@ def trust_files(answer: Members) -> dict[str, str]:
     return {file.string("name"): file.string("content", empty=True) for file in answer.objects("files")}
 
 
+def timestamp(answer: Members) -> bytes:
+    """`CreateTimestampResponse`."""
+    response = answer.take("timestamp_response")
+    if not isinstance(response, bytes):
+        answer.refuse("timestamp_response", "must be bytes")
+    return response
+
+
+def status(answer: Members) -> tuple[StatusPart, ...]:
+    """`GetStatusResponse`."""
+    return tuple(map(_status_part, answer.objects("parts")))
+
+
 def health(answer: Members, *, writes: bool = False) -> Health:
     """`HealthResponse`; what cannot do what was asked about is an error, as it is over REST."""
     health = Health(
@@ -136,6 +151,7 @@ def health(answer: Members, *, writes: bool = False) -> Health:
         version=answer.string("version", empty=True),
         uptime_seconds=answer.integer("uptime_seconds"),
         dependencies=tuple(map(_dependency, answer.objects("dependencies"))),
+        parts=tuple(map(_part, answer.objects("parts"))) if answer.has("parts") else (),
     )
     if health.status == "healthy" or (health.status == "degraded" and not writes):
         return health
@@ -229,4 +245,18 @@ def _dependency(item: Members) -> Dependency:
         healthy=item.boolean("healthy"),
         response_time_ms=item.integer("response_time_ms"),
         error=item.string("error", empty=True),
+    )
+
+
+def _part(item: Members) -> PartHealth:
+    return PartHealth(item.string("name"), item.boolean("good"), item.string("detail", empty=True))
+
+
+def _status_part(item: Members) -> StatusPart:
+    return StatusPart(
+        service=item.string("service"),
+        name=item.string("name"),
+        good=item.boolean("good"),
+        detail=item.string("detail", empty=True),
+        remedy=item.string("remedy", empty=True),
     )

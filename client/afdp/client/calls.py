@@ -28,6 +28,7 @@ from afdp.client.values import (
     Signed,
     SignedBatch,
     State,
+    StatusPart,
     Validation,
     Workflow,
     WorkflowSummary,
@@ -44,6 +45,21 @@ Evidence = EvidencePackage | Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
+class Raw:
+    """How a call travels over HTTP whose body and answer are bytes of their own media types instead of JSON.
+
+    Attributes:
+        field, media_type: of the request.
+        answer_field, answer_media_type: of the answer.
+    """
+
+    field: str
+    media_type: str
+    answer_field: str
+    answer_media_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
     """One call.
 
@@ -53,6 +69,7 @@ class Call(Generic[T]):
         fields: the request message as JSON, empty fields left out.
         read: from the answer's JSON to the value.
         repeatable: whether it may be sent again where the first answer got lost.
+        raw: where body and answer are no JSON.
     """
 
     rpc: str
@@ -61,6 +78,7 @@ class Call(Generic[T]):
     fields: Mapping[str, object]
     read: Callable[[Members], T]
     repeatable: bool = True
+    raw: Raw | None = None
 
 
 def sign(
@@ -203,9 +221,18 @@ def list_keys() -> Call[tuple[Key, ...]]:
     return Call("ListKeys", "GET", "/api/v1/keys", {}, answers.keys)
 
 
-def rotate_key(purpose: str = "evidence") -> Call[Key]:
-    """Makes a new version of a key; older versions verify for ever. Never sent twice: each time is a new version."""
-    return Call("RotateKey", "POST", "/api/v1/keys:rotate", _given(purpose=purpose), answers.key, repeatable=False)
+def rotate_key(purpose: str = "evidence", name: str = "") -> Call[Key]:
+    """Makes a new version of a key; older versions verify for ever. Never sent twice: each time is a new version.
+
+    Args:
+        purpose: `evidence`, `timestamp` or `trust`.
+        name: which key, without a version; by default the usual one of its purpose.
+
+    Raises:
+        NotFound: there is no such key.
+    """
+    fields = _given(purpose=purpose, name=name)
+    return Call("RotateKey", "POST", "/api/v1/keys:rotate", fields, answers.key, repeatable=False)
 
 
 def revoke_key(key_id: str, reason: str, *, compromised_since: datetime | None = None) -> Call[Key]:
@@ -231,6 +258,29 @@ def affected_receipts(
 def trust_root() -> Call[dict[str, str]]:
     """The files of the trust root: text by relative path. `afdp.formats.trust.read_trust_files` reads them."""
     return Call("GetTrustRoot", "GET", "/api/v1/trust-root", {}, answers.trust_files)
+
+
+_TIMESTAMP = Raw(
+    "timestamp_request", "application/timestamp-query", "timestamp_response", "application/timestamp-reply"
+)
+
+
+def timestamp(query: bytes) -> Call[bytes]:
+    """Has a time-stamp query answered (RFC 3161).
+
+    Args:
+        query: TimeStampReq, DER; `openssl ts -query` makes one.
+
+    Returns:
+        TimeStampResp, DER. Its status says whether the query was granted.
+    """
+    fields = {"timestamp_request": query}
+    return Call("CreateTimestamp", "POST", "/api/v1/timestamp", fields, answers.timestamp, raw=_TIMESTAMP)
+
+
+def status() -> Call[tuple[StatusPart, ...]]:
+    """What the service stands on, part by part, for its operators."""
+    return Call("GetStatus", "GET", "/api/v1/status", {}, answers.status)
 
 
 def ready(*, writes: bool = False) -> Call[Health]:

@@ -114,6 +114,8 @@ class NotaryClient:
     revoke_key = _blocking(calls.revoke_key)
     affected_receipts = _blocking(calls.affected_receipts)
     trust_root = _blocking(calls.trust_root)
+    timestamp = _blocking(calls.timestamp)
+    status = _blocking(calls.status)
     ready = _blocking(calls.ready)
 
     def send(self, call: Call[T]) -> T:
@@ -183,6 +185,8 @@ class AsyncNotaryClient:
     revoke_key = _awaitable(calls.revoke_key)
     affected_receipts = _awaitable(calls.affected_receipts)
     trust_root = _awaitable(calls.trust_root)
+    timestamp = _awaitable(calls.timestamp)
+    status = _awaitable(calls.status)
     ready = _awaitable(calls.ready)
 
     async def send(self, call: Call[T]) -> T:

@@ -97,10 +97,13 @@ class AsyncRestTransport:
 
 
 def _request(client: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
-    fields = dict(call.fields)
+    fields: dict[str, Any] = dict(call.fields)
     path = _VARIABLE.sub(lambda name: quote(str(fields.pop(name[1], "")), safe=""), call.path)
     if call.verb == "GET":
         return client.build_request("GET", path, params={name: _text(value) for name, value in fields.items()})
+    if call.raw is not None:
+        headers = {"content-type": call.raw.media_type, "accept": f"{call.raw.answer_media_type}, application/json"}
+        return client.build_request(call.verb, path, content=fields[call.raw.field], headers=headers)
     body = orjson.dumps(fields)
     return client.build_request(call.verb, path, content=body, headers={"content-type": "application/json"})
 
@@ -112,6 +115,10 @@ def _text(value: object) -> str:
 def _outcome(call: Call[T], reply: httpx.Response) -> T | NotaryError:
     if reply.status_code != 200:
         return _problem(reply)
+    if call.raw is not None:
+        if reply.headers.get("content-type") != call.raw.answer_media_type:
+            return UnexpectedAnswer(f"{reply.url} gave an answer that is not {call.raw.answer_media_type}")
+        return read_answer(call, {call.raw.answer_field: reply.content}, str(reply.url))
     try:
         answer = orjson.loads(reply.content)
     except orjson.JSONDecodeError:

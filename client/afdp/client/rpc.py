@@ -21,6 +21,7 @@ import orjson
 
 from afdp.client.calls import Call, evidence_object, read_answer
 from afdp.errors import NotaryError
+from afdp.formats.encoding import b64
 from afdp.formats.evidence import evidence_from_json
 from afdp.formats.timestamps import format_timestamp
 from afdp.pb.google.protobuf import Struct
@@ -63,6 +64,8 @@ class GrpcTransport:
             return error
         finally:
             request_id.reset(token)
+        if call.raw is not None:
+            return read_answer(call, {call.raw.answer_field: getattr(answer, call.raw.answer_field)}, self._address)
         return read_answer(call, rest_object(answer), self._address)
 
     async def close(self) -> None:
@@ -113,7 +116,7 @@ def _plain(value: Any) -> Any:
             return (value.name or str(value.value)).lower()
         case list():
             return [_plain(each) for each in value]
-        case bytes():  # the API's only bytes are JSON: bundles
+        case bytes():  # all bytes of the API but raw bodies are JSON: bundles
             return orjson.loads(value) if value else None
         case datetime():
             return format_timestamp(value)
@@ -129,6 +132,8 @@ def _message(name: str, given: Mapping[str, object]) -> betterproto2.Message:
 
 def _prepared(field: str, value: Any) -> object:
     """The field in proto3's JSON; evidence is read strictly first, for betterproto2 drops what it does not know."""
+    if isinstance(value, bytes):
+        return b64(value)
     if field in _ENUM_PREFIXES:
         return _ENUM_PREFIXES[field] + str(value).upper()
     if field == "evidence_package":

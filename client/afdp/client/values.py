@@ -128,7 +128,12 @@ class KeyRevocation:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One version of one key; `purpose` is `evidence` or `log`, `current` whether it signs now."""
+    """One version of one key.
+
+    Attributes:
+        purpose: `evidence`, `log`, `timestamp` or `trust`.
+        current: whether it signs now.
+    """
 
     key_id: str
     purpose: str
@@ -163,13 +168,42 @@ class Dependency:
 
 
 @dataclass(frozen=True, slots=True)
+class PartHealth:
+    """Something that the signer stands on; its detail is empty where only operators may read it."""
+
+    name: str
+    good: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPart:
+    """Something that the service stands on.
+
+    Attributes:
+        service: which service says so.
+        name: such as `clock` or `key afdp-notary-key`.
+        good: whether it does what is asked of it.
+        detail: what it is like.
+        remedy: what to do where it is not good.
+    """
+
+    service: str
+    name: str
+    good: bool
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
-    """`healthy`, `degraded` (reads work, writes do not) or `unhealthy`, and the dependencies."""
+    """`healthy`, `degraded` (reads work, writes do not) or `unhealthy`, the dependencies, and the signer's parts."""
 
     status: str
     version: str
     uptime_seconds: int
     dependencies: tuple[Dependency, ...]
+    parts: tuple[PartHealth, ...] = ()
 
 
 __all__ = [
@@ -184,10 +218,12 @@ __all__ = [
     "Key",
     "KeyRevocation",
     "Page",
+    "PartHealth",
     "Receipt",
     "Signed",
     "SignedBatch",
     "State",
+    "StatusPart",
     "Validation",
     "Workflow",
     "WorkflowSummary",

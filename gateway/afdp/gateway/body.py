@@ -10,20 +10,24 @@ from starlette.types import Receive
 from afdp.errors import FieldViolation, PayloadTooLarge, ResourceExhausted, UnsupportedMediaType
 from afdp.gateway.problems import RequestTimeout
 
+JSON = "application/json"
 
-def content_type_fault(content_type: str | None, content_encoding: str | None) -> UnsupportedMediaType | None:
-    """What is wrong with how a body is said to be encoded: only JSON in UTF-8, uncompressed, is spoken."""
+
+def content_type_fault(
+    content_type: str | None, content_encoding: str | None, expected: str = JSON
+) -> UnsupportedMediaType | None:
+    """What is wrong with how a body is said to be encoded: one media type is spoken, uncompressed, JSON in UTF-8."""
     if content_encoding not in (None, "", "identity"):
         return UnsupportedMediaType("the body must not be compressed: leave Content-Encoding out")
-    if content_type == "application/json":
+    if content_type == expected:
         return None
     if content_type is None:
-        return UnsupportedMediaType("Content-Type is missing; it must be application/json")
+        return UnsupportedMediaType(f"Content-Type is missing; it must be {expected}")
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
-    if kind != "application/json":
-        return UnsupportedMediaType("Content-Type must be application/json")
-    if any(parameter.replace('"', "") not in ("charset=utf-8", "") for parameter in parameters):
-        return UnsupportedMediaType("Content-Type must be application/json, in UTF-8")
+    if kind != expected:
+        return UnsupportedMediaType(f"Content-Type must be {expected}")
+    if expected == JSON and any(parameter.replace('"', "") not in ("charset=utf-8", "") for parameter in parameters):
+        return UnsupportedMediaType(f"Content-Type must be {expected}, in UTF-8")
     return None
 
 
@@ -42,8 +46,8 @@ class BodyReader:
         self._timeout = timeout
         self._held = 0
 
-    async def read(self, receive: Receive, content_length: str | None) -> bytes:
-        """The whole body; it counts as held until `release`.
+    async def read(self, receive: Receive, content_length: str | None, most: int = 0) -> bytes:
+        """The whole body, of `most` bytes where that is not 0; it counts as held until `release`.
 
         Raises:
             PayloadTooLarge: it is over the limit; by `content_length`, before a byte is read.
@@ -51,8 +55,9 @@ class BodyReader:
             RequestTimeout: it did not arrive in time.
             ClientDisconnect: the client went away.
         """
-        if content_length is not None and (len(content_length) > 18 or int(content_length) > self._limit):
-            raise self._too_large()
+        limit = min(most, self._limit) if most else self._limit
+        if content_length is not None and (len(content_length) > 18 or int(content_length) > limit):
+            raise _too_large(limit)
         chunks: list[bytes] = []
         size = 0
         try:
@@ -67,8 +72,8 @@ class BodyReader:
                     chunks.append(chunk)
                     size += len(chunk)
                     self._held += len(chunk)
-                    if size > self._limit:
-                        raise self._too_large()
+                    if size > limit:
+                        raise _too_large(limit)
                     if self._held > self._budget:
                         raise ResourceExhausted("too many large requests at once; try again", retry_after=1.0)
         except BaseException as error:  # whatever ends the reading, what was counted is given back
@@ -82,8 +87,6 @@ class BodyReader:
         """Gives back what a body held."""
         self._held -= len(body)
 
-    def _too_large(self) -> PayloadTooLarge:
-        return PayloadTooLarge(
-            "the request is too large",
-            fields=[FieldViolation("body", f"is over {self._limit} bytes")],
-        )
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge("the request is too large", fields=[FieldViolation("body", f"is over {limit} bytes")])

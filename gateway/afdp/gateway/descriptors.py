@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
@@ -23,12 +23,23 @@ _VERBS = ("get", "put", "post", "delete", "patch")
 
 
 @dataclass(frozen=True, slots=True)
+class RawBody:
+    """A field whose bytes are the whole body, as they are (`afdp.common.v1.RawBody`)."""
+
+    field: FieldDescriptor
+    media_type: str
+    max_bytes: int  # 0: as many as any
+
+
+@dataclass(frozen=True, slots=True)
 class HttpRule:
     """One binding of a method to HTTP (`google.api.HttpRule`)."""
 
     verb: str  # upper case
     template: str  # such as /api/v1/keys/{key_id}:revoke
     body: str  # "*": the whole message, "": none, else the field that the body fills
+    raw_request: RawBody | None = None  # the body is no JSON
+    raw_response: RawBody | None = None  # nor is the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,8 @@ class Api:
             self.pool.Add(file)
         self._set = self.message_class("google.protobuf.FileDescriptorSet").FromString(descriptor_set)
         self.comments: Mapping[str, str] = dict(_comments(self._set))
-        self.raw_json = frozenset(self._raw_json_fields())
+        self.raw_json = frozenset(self._fields_with("afdp.common.v1.raw_json"))
+        self._raw_bodies = self._fields_with("afdp.common.v1.raw_body")
         self.service: ServiceDescriptor = self.pool.FindServiceByName(service)
         self.methods = tuple(method for method in self._methods(service) if method.rules)
 
@@ -69,11 +81,16 @@ class Api:
         kind: type[Message] = GetMessageClass(self.pool.FindMessageTypeByName(full_name))
         return kind
 
-    def _raw_json_fields(self) -> Iterator[str]:
-        raw_json = self.pool.FindExtensionByName("afdp.common.v1.raw_json")
-        for file in self._set.file:
-            for name, message in _messages(file.package, file.message_type):
-                yield from (f"{name}.{field.name}" for field in message.field if field.options.Extensions[raw_json])
+    def _fields_with(self, option: str) -> dict[str, Any]:
+        """The value of an option by the full name of each field that has it."""
+        extension = self.pool.FindExtensionByName(option)
+        return {
+            f"{name}.{field.name}": field.options.Extensions[extension]
+            for file in self._set.file
+            for name, message in _messages(file.package, file.message_type)
+            for field in message.field
+            if field.options.HasExtension(extension)
+        }
 
     def _methods(self, service: str) -> Iterator[Method]:
         http = self.pool.FindExtensionByName("google.api.http")
@@ -88,8 +105,24 @@ class Api:
                 streaming=proto.client_streaming or proto.server_streaming,
                 idempotent=proto.options.idempotency_level != 0,
                 planned=proto.options.Extensions[planned],
-                rules=tuple(_rules(proto.options.Extensions[http])) if proto.options.HasExtension(http) else (),
+                rules=tuple(self._rules(proto.options.Extensions[http], known))
+                if proto.options.HasExtension(http)
+                else (),
             )
+
+    def _rules(self, http: Any, method: MethodDescriptor) -> Iterator[HttpRule]:
+        verb = http.WhichOneof("pattern")
+        raw = self._raw_field(method.input_type, http.body), self._raw_field(method.output_type, http.response_body)
+        if verb in _VERBS:
+            yield HttpRule(verb.upper(), getattr(http, verb), http.body, *raw)
+        elif verb == "custom":
+            yield HttpRule(http.custom.kind, http.custom.path, http.body, *raw)
+        for more in http.additional_bindings:
+            yield from self._rules(more, method)
+
+    def _raw_field(self, message: Descriptor, name: str) -> RawBody | None:
+        said = self._raw_bodies.get(f"{message.full_name}.{name}")
+        return None if said is None else RawBody(message.fields_by_name[name], said.media_type, said.max_bytes)
 
     def _service_proto(self, full_name: str) -> Any:
         for file in self._set.file:
@@ -102,16 +135,6 @@ class Api:
 def load_api() -> Api:
     """The notary's API from the committed descriptor set."""
     return Api(files("afdp.pb").joinpath("descriptors.binpb").read_bytes())
-
-
-def _rules(http: Any) -> Iterator[HttpRule]:
-    verb = http.WhichOneof("pattern")
-    if verb in _VERBS:
-        yield HttpRule(verb.upper(), getattr(http, verb), http.body)
-    elif verb == "custom":
-        yield HttpRule(http.custom.kind, http.custom.path, http.body)
-    for more in http.additional_bindings:
-        yield from _rules(more)
 
 
 def _messages(scope: str, messages: Any) -> Iterator[tuple[str, Any]]:

@@ -51,6 +51,26 @@ class ResponseEncoder:
         return orjson.dumps(self.plain(wire))
 
 
+class RawEncoder:
+    """Serialised messages of one type to the bytes of one of their fields, which are the whole answer."""
+
+    def __init__(self, api: Api, message: Descriptor, field: FieldDescriptor) -> None:
+        self._parse = api.message_class(message.full_name).FromString
+        self._field = field.name
+
+    def __call__(self, wire: bytes) -> bytes:
+        """The field's bytes.
+
+        Raises:
+            Internal: the bytes are no such message.
+        """
+        try:
+            answer: bytes = getattr(self._parse(wire), self._field)
+        except DecodeError as error:
+            raise Internal("the notary's answer could not be read") from error
+        return answer
+
+
 class Readers:
     """The readers of all message types that were asked for."""
 

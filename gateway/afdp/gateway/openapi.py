@@ -7,7 +7,8 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from afdp.gateway.descriptors import Api, HttpRule, Method
+from afdp.gateway.body import JSON
+from afdp.gateway.descriptors import Api, HttpRule, Method, RawBody
 from afdp.gateway.request import IDEMPOTENCY_KEY
 from afdp.gateway.routes import template_variables
 from afdp.gateway.schemas import Schema, Schemas
@@ -25,7 +26,9 @@ _TAGS = {
     "receipts": "Receipts by their ID.",
     "workflows": "What became of a request to notarise.",
     "keys": "The keys that sign.",
+    "timestamp": "The time, signed (RFC 3161).",
     "trust-root": "What a verifier has to trust.",
+    "status": "How each part is, for operators.",
     "health": "Does it live, and can it work?",
 }
 _REQUEST_ID = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
@@ -71,11 +74,13 @@ def _operation(api: Api, method: Method, rule: HttpRule, schemas: Schemas) -> di
         "summary": comment.split(". ")[0].split("; ")[0].rstrip("."),
         "description": comment,
     }
-    if rule.body == "*":
+    if rule.raw_request:
+        operation["requestBody"] = {"required": True, "content": _raw_content(rule.raw_request, schemas)}
+    elif rule.body == "*":
         if IDEMPOTENCY_KEY in method.request.fields_by_name:
             parameters.append(_idempotency_header(method, schemas))
         schema = schemas.read(method.request, frozenset(variables))
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
     else:
         rest = [field for field in method.request.fields if field.name not in variables]
         parameters += [_parameter(field, "query", schemas) for field in rest]
@@ -83,6 +88,14 @@ def _operation(api: Api, method: Method, rule: HttpRule, schemas: Schemas) -> di
         operation["parameters"] = parameters
     operation["responses"] = _responses(method, rule, schemas)
     return operation
+
+
+def _raw_content(raw: RawBody, schemas: Schemas) -> dict[str, Any]:
+    """A body that is no JSON. `format: binary` is of OpenAPI 3.0; 3.1 leaves the schema free, and tools read it."""
+    schema: Schema = {"type": "string", "format": "binary", "description": schemas.field_comment(raw.field)}
+    if raw.max_bytes:
+        schema |= {"minLength": 1, "maxLength": raw.max_bytes}
+    return {raw.media_type: {"schema": schema}}
 
 
 def _parameter(field: FieldDescriptor, place: str, schemas: Schemas) -> dict[str, Any]:
@@ -106,9 +119,12 @@ def _responses(method: Method, rule: HttpRule, schemas: Schemas) -> dict[str, An
     if IDEMPOTENCY_KEY in method.request.fields_by_name:
         statuses.append("409")
     said = schemas.comment(method.response) or "The answer."
-    answer = schemas.printed(method.response)
+    if rule.raw_response:
+        answer = _raw_content(rule.raw_response, schemas)
+    else:
+        answer = {JSON: {"schema": schemas.printed(method.response)}}
     return {
-        "200": {"description": said, "headers": _REQUEST_ID, "content": {"application/json": {"schema": answer}}},
+        "200": {"description": said, "headers": _REQUEST_ID, "content": answer},
         **{status: {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)},
         "default": {"$ref": "#/components/responses/default"},
     }
@@ -167,7 +183,7 @@ _PROBLEM_RESPONSES = {
     "408": _problem_response("The request did not arrive in time; nothing was done."),
     "409": _problem_response("Something else stands under this name already."),
     "413": _problem_response("The body is too large."),
-    "415": _problem_response("The body is not `application/json`."),
+    "415": _problem_response("The body is of another media type than is asked for."),
     "429": _problem_response("Too much at once.", retry=True),
     "503": _problem_response("A dependency is away; nothing is lost.", retry=True),
     "504": _problem_response("The time ran out; retry with the same idempotency key."),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
+from afdp.gateway.body import JSON
 from afdp.gateway.examples import Document, Schema, answer_example, request_example, resolved
 
 Operation = dict[str, Any]
@@ -101,24 +102,35 @@ def _parameters(parameters: list[dict[str, Any]], document: Document) -> str:
 def _body(operation: Operation, document: Document) -> str:
     if "requestBody" not in operation:
         return ""
-    schema = operation["requestBody"]["content"]["application/json"]["schema"]
-    return f"<h4>Body</h4>{_fields(schema, document)}"
+    [(media_type, content)] = operation["requestBody"]["content"].items()
+    if media_type != JSON:
+        return f"<h4>Body</h4>{_raw(media_type, content['schema'])}"
+    return f"<h4>Body</h4>{_fields(content['schema'], document)}"
 
 
 def _answers(operation: Operation, document: Document) -> str:
     ok = operation["responses"]["200"]
-    schema = ok["content"]["application/json"]["schema"]
-    example = json.dumps(answer_example(schema, document), indent=2, ensure_ascii=False)
+    [(media_type, content)] = ok["content"].items()
+    schema = content["schema"]
+    if media_type == JSON:
+        example = json.dumps(answer_example(schema, document), indent=2, ensure_ascii=False)
+        shown = _code(example) + _fields(schema, document)
+    else:
+        shown = _raw(media_type, schema)
     problems = "".join(
         f"<li><code>{status}</code> {_text(resolved(response, document)['description'])}</li>"
         for status, response in operation["responses"].items()
         if status not in ("200", "default")
     )
-    return (
-        f"<h4>Answer</h4><details><summary>200 · {_text(ok['description'])}</summary>"
-        f"{_code(example)}{_fields(schema, document)}</details>"
-        + (f'<details><summary>Problems</summary><ul class="statuses">{problems}</ul></details>' if problems else "")
+    return f"<h4>Answer</h4><details><summary>200 · {_text(ok['description'])}</summary>{shown}</details>" + (
+        f'<details><summary>Problems</summary><ul class="statuses">{problems}</ul></details>' if problems else ""
     )
+
+
+def _raw(media_type: str, schema: Schema) -> str:
+    """A body that is no JSON."""
+    most = f" · at most {schema['maxLength']} bytes" if "maxLength" in schema else ""
+    return f"<p><code>{escape(media_type)}</code>{most} · {_text(schema['description'])}</p>"
 
 
 def _fields(schema: Schema, document: Document) -> str:
@@ -175,9 +187,11 @@ def _curl(verb: str, path: str, operation: Operation, document: Document) -> str
     url = shlex.quote(f"http://127.0.0.1:3030{path}{'?' + '&'.join(query) if query else ''}")
     if "requestBody" not in operation:
         return f"curl {url}"
-    schema = operation["requestBody"]["content"]["application/json"]["schema"]
-    body = json.dumps(request_example(schema, document), indent=2, ensure_ascii=False)
-    return f"curl {url} \\\n  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(body)}"
+    [(media_type, content)] = operation["requestBody"]["content"].items()
+    if media_type != JSON:
+        return f"curl {url} \\\n  -H 'Content-Type: {media_type}' \\\n  --data-binary @request -o answer"
+    body = json.dumps(request_example(content["schema"], document), indent=2, ensure_ascii=False)
+    return f"curl {url} \\\n  -H 'Content-Type: {JSON}' \\\n  -d {shlex.quote(body)}"
 
 
 def _words(tag: str) -> str:

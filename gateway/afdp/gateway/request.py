@@ -9,8 +9,10 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from afdp.errors import FieldViolation, InvalidArgument
 from afdp.formats.canonical import strict_json
+from afdp.gateway import wire
+from afdp.gateway.body import JSON
 from afdp.gateway.decode import MAX_FAULTS, Encoders, Faults, FieldEncoder, text_reader
-from afdp.gateway.descriptors import HttpRule, Method
+from afdp.gateway.descriptors import HttpRule, Method, RawBody
 from afdp.gateway.names import spellings
 from afdp.gateway.paths import proto_path, rendered
 from afdp.gateway.routes import decoded, template_variables
@@ -53,7 +55,13 @@ class TextField:
 
 
 class RequestDecoder:
-    """HTTP requests under one rule of one method to the method's request message, serialised."""
+    """HTTP requests under one rule of one method to the method's request message, serialised.
+
+    Attributes:
+        takes_body: whether there is one.
+        media_type: of the body.
+        max_bytes: of the body, where it may not be as large as any; else 0.
+    """
 
     def __init__(self, method: Method, rule: HttpRule, encoders: Encoders) -> None:
         self._descriptor = method.request
@@ -63,13 +71,16 @@ class RequestDecoder:
             return TextField.of(method.request, name, encoders)
 
         self._variables = {name: text_field(name) for name in template_variables(rule.template)}
+        self._raw = rule.raw_request
         self._body = encoders.message(method.request) if rule.body == "*" else None
-        self._body_field = text_field(rule.body) if rule.body not in ("", "*") else None
+        self._body_field = text_field(rule.body) if rule.body not in ("", "*") and not self._raw else None
         self._key = text_field(IDEMPOTENCY_KEY) if IDEMPOTENCY_KEY in fields else None
         left = [] if rule.body == "*" else [name for name in fields if name not in (*self._variables, rule.body)]
         by_name = [text_field(name) for name in left if _fits_a_query(fields[name])]
         self._query = {key: field for field in by_name for key in field.keys}
         self.takes_body = rule.body != ""
+        self.media_type = self._raw.media_type if self._raw else JSON
+        self.max_bytes = self._raw.max_bytes if self._raw else 0
 
     def __call__(self, body: bytes, variables: Mapping[str, str], query: str, idempotency_key: str | None) -> bytes:
         """The request message.
@@ -84,8 +95,8 @@ class RequestDecoder:
             InvalidArgument: names each field that was refused.
         """
         faults: Faults = []
-        members = self._read(body) if self.takes_body else None
-        parts = [self._encode_body(members, faults)]
+        members = self._read(body) if self.takes_body and not self._raw else None
+        parts = [_raw_field(self._raw, body) if self._raw else self._encode_body(members, faults)]
         for name, raw in variables.items():
             parts.append(self._bound(name, self._variables[name], decoded(name, raw), members, faults))
         if query:
@@ -150,6 +161,12 @@ class RequestDecoder:
             if len(faults) >= MAX_FAULTS:
                 break
         return parts
+
+
+def _raw_field(raw: RawBody, body: bytes) -> bytes:
+    if not body:
+        raise InvalidArgument.field("body", f"is empty; send {raw.media_type}")
+    return wire.tag(raw.field.number, wire.LENGTH) + wire.length_delimited(body)
 
 
 def _fits_a_query(field: FieldDescriptor) -> bool:

@@ -115,6 +115,10 @@ class Schemas:
         """What the proto says about a message."""
         return self._api.comments.get(message.full_name, "")
 
+    def field_comment(self, field: FieldDescriptor) -> str:
+        """What the proto says about a field."""
+        return self._api.comments.get(field.full_name, "")
+
     def _described(self, full_name: str) -> Schema:
         comment = self._api.comments.get(full_name)
         return {"description": comment} if comment else {}

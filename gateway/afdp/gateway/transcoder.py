@@ -13,10 +13,10 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from afdp.errors import InvalidArgument, NotaryError, PayloadTooLarge, Unauthenticated, Unimplemented
-from afdp.gateway.body import BodyReader, content_type_fault
+from afdp.gateway.body import JSON, BodyReader, content_type_fault
 from afdp.gateway.decode import Encoders
 from afdp.gateway.descriptors import Api, HttpRule, Method
-from afdp.gateway.encode import Readers, ResponseEncoder
+from afdp.gateway.encode import RawEncoder, Readers, ResponseEncoder
 from afdp.gateway.exchange import exchange_of
 from afdp.gateway.problems import HeadersTooLarge, MethodNotAllowed
 from afdp.gateway.request import RequestDecoder
@@ -52,10 +52,30 @@ class Binding:
 
     method: Method
     decode: RequestDecoder
-    encode: ResponseEncoder
-    request: Any  # the upb class, for judges
-    judge: Judge | None
+    encode: Callable[[bytes], bytes]
+    media_type: str  # of the answer
+    judged: Judged | None
     timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A method whose answer is looked at before it is given."""
+
+    judge: Judge
+    request: Any  # the upb class
+    encode: ResponseEncoder
+
+    def __call__(self, request: bytes, answer: bytes) -> bytes:
+        """The answer as JSON.
+
+        Raises:
+            NotaryError: the judge's verdict.
+        """
+        plain = self.encode.plain(answer)
+        if (verdict := self.judge(self.request.FromString(request), plain)) is not None:
+            raise verdict
+        return orjson.dumps(plain)
 
 
 class Transcoder(BaseRoute):
@@ -70,12 +90,14 @@ class Transcoder(BaseRoute):
         encoders, readers = Encoders(api.raw_json), Readers(api.raw_json)
 
         def bind(method: Method, rule: HttpRule) -> Binding:
+            raw, printed = rule.raw_response, ResponseEncoder(api, method.response, readers)
+            judge = judges.get(method.name)
             return Binding(
                 method,
                 RequestDecoder(method, rule, encoders),
-                ResponseEncoder(api, method.response, readers),
-                api.message_class(method.request.full_name),
-                judges.get(method.name),
+                RawEncoder(api, method.response, raw.field) if raw else printed,
+                raw.media_type if raw else JSON,
+                Judged(judge, api.message_class(method.request.full_name), printed) if judge else None,
                 limits.timeouts.get(method.name, limits.timeout),
             )
 
@@ -113,16 +135,17 @@ class Transcoder(BaseRoute):
             answer = await self._answer(binding, body, matched.variables, headers, scope)
         finally:
             self._bodies.release(body)
-        await Response(answer, media_type="application/json")(scope, receive, send)
+        await Response(answer, media_type=binding.media_type)(scope, receive, send)
 
     async def _body(self, binding: Binding, headers: _Headers, receive: Receive) -> bytes:
         if not binding.decode.takes_body:
             if headers.content_length not in (None, "0") or headers.chunked:
                 raise InvalidArgument.field("body", "this method takes no body; its parameters stand in the URL")
             return b""
-        if (fault := content_type_fault(headers.content_type, headers.content_encoding)) is not None:
+        wanted = binding.decode
+        if (fault := content_type_fault(headers.content_type, headers.content_encoding, wanted.media_type)) is not None:
             raise fault
-        return await self._bodies.read(receive, headers.content_length)
+        return await self._bodies.read(receive, headers.content_length, wanted.max_bytes)
 
     async def _answer(
         self, binding: Binding, body: bytes, variables: Mapping[str, str], headers: _Headers, scope: Scope
@@ -137,12 +160,9 @@ class Transcoder(BaseRoute):
         exchange = exchange_of(scope)
         metadata = headers.metadata(exchange.request_id, exchange.traceparent)
         answer = await self._upstream.call(binding.method.path, request, binding.timeout, metadata)
-        if binding.judge is None:
-            return binding.encode(answer) if len(answer) < LARGE else await asyncio.to_thread(binding.encode, answer)
-        plain = binding.encode.plain(answer)
-        if (verdict := binding.judge(binding.request.FromString(request), plain)) is not None:
-            raise verdict
-        return orjson.dumps(plain)
+        if binding.judged is not None:
+            return binding.judged(request, answer)
+        return binding.encode(answer) if len(answer) < LARGE else await asyncio.to_thread(binding.encode, answer)
 
 
 @dataclass(slots=True)

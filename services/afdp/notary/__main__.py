@@ -18,6 +18,7 @@ from afdp.notary.receipts import ReceiptOffice
 from afdp.notary.recovery import Recovery
 from afdp.notary.service import Notary
 from afdp.notary.servicer import NotaryServicer
+from afdp.notary.status import ServiceStatus
 from afdp.notary.validation import Validator
 from afdp.process import run
 from afdp.rpc import GrpcCaller, open_channel, serve
@@ -49,9 +50,10 @@ async def main(settings: NotarySettings) -> None:
         pipeline = Pipeline(queue, stages, limits, recovery.ask)
         peers = PeerWatch(channels)
         notary = Notary(pipeline, ReceiptOffice(keys), keys, metadata, signer)
-        servicer = NotaryServicer(notary, Validator(notary, keys), keys, peers, settings.stream_in_flight)
+        status = ServiceStatus(peers, signer)
+        servicer = NotaryServicer(notary, Validator(notary, keys), keys, peers, status, settings.stream_in_flight)
 
-        await stack.enter_async_context(_running(pipeline.run(), recovery.run(), peers.run()))
+        await stack.enter_async_context(_running(pipeline.run(), recovery.run(), peers.run(), status.run()))
         await serve(servicer, settings, telemetry, peers.check)
 
 

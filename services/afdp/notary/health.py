@@ -27,6 +27,7 @@ class PeerHealth:
     healthy: bool
     response_time: float  # seconds
     error: str
+    reachable: bool = True
 
 
 class PeerWatch:
@@ -34,7 +35,7 @@ class PeerWatch:
 
     def __init__(self, channels: Mapping[str, grpc.aio.Channel]) -> None:
         self._stubs: dict[str, Any] = {name: HealthStub(channel) for name, channel in channels.items()}
-        self._seen = {name: PeerHealth(name, False, 0.0, "not asked yet") for name in channels}
+        self._seen = {name: PeerHealth(name, False, 0.0, "not asked yet", False) for name in channels}
         self._first = asyncio.Event()
         self._started = time.monotonic()
 
@@ -68,6 +69,6 @@ class PeerWatch:
             answer = await self._stubs[name].Check(HealthCheckRequest(), timeout=TIMEOUT)
         except grpc.aio.AioRpcError as error:
             away = "cannot be reached" if error.code() == grpc.StatusCode.UNAVAILABLE else "does not answer in time"
-            return PeerHealth(name, False, time.monotonic() - began, away)
+            return PeerHealth(name, False, time.monotonic() - began, away, reachable=False)
         healthy = answer.status == HealthCheckResponse.SERVING
         return PeerHealth(name, healthy, time.monotonic() - began, "" if healthy else "says that it cannot serve")

@@ -27,6 +27,7 @@ from afdp.notary.receipts import ReceiptOffice
 
 MAX_BATCH = 1000
 MAX_BATCH_BYTES = 16 * 1024 * 1024
+MAX_QUERY_BYTES = 8192  # of a time-stamp query: a digest, a nonce and room for extensions
 MAX_PAGE = 1000
 DEFAULT_PAGE = 50
 MAX_KEY = 255  # characters of an idempotency key; those of a batch leave room for `/i`
@@ -222,9 +223,15 @@ class Notary:
         """Every key version that ever signed."""
         return await self._keys.versions()
 
-    async def rotate_key(self, purpose: keyring.KeyPurpose) -> keyring.PublicKey:
-        """A new version of a key, which signs from now on."""
-        answer = await self._signer.rotate_key(keyring.RotateKeyRequest(purpose), timeout=_READ_TIMEOUT)
+    async def rotate_key(self, purpose: keyring.KeyPurpose, name: str) -> keyring.PublicKey:
+        """A new version of a key, which signs from now on; of the default one of its purpose where no name is given.
+
+        Raises:
+            NotFound: there is no such key.
+        """
+        if len(name.encode()) > MAX_NAME_BYTES or "\0" in name:
+            raise InvalidArgument.field("name", f"must be at most {MAX_NAME_BYTES} bytes, without U+0000")
+        answer = await self._signer.rotate_key(keyring.RotateKeyRequest(purpose, name), timeout=_READ_TIMEOUT)
         self._keys.forget()
         return answer.key if answer.key is not None else keyring.PublicKey()
 
@@ -234,6 +241,19 @@ class Notary:
         answer = await self._signer.revoke_key(request, timeout=_READ_TIMEOUT)
         self._keys.forget()
         return answer.key if answer.key is not None else keyring.PublicKey()
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    async def timestamp(self, query: bytes) -> bytes:
+        """The answer of the time-stamping authority to a query, both DER (RFC 3161).
+
+        Raises:
+            InvalidArgument: there is no query, or it is larger than one can be.
+            Unavailable: the authority's key or its clock is away.
+        """
+        if not 1 <= len(query) <= MAX_QUERY_BYTES:
+            raise InvalidArgument.field("timestamp_request", f"must be 1 to {MAX_QUERY_BYTES} bytes")
+        return (await self._signer.timestamp(keyring.TimestampRequest(query), timeout=_READ_TIMEOUT)).response
 
     # --- parts --------------------------------------------------------------------------------------------------------
 

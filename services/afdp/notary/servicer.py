@@ -19,6 +19,7 @@ from afdp.notary.ids import NAMES, PREFIXES, SIMPLE_SIGNING, parse_hash
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.model import Order, Principal
 from afdp.notary.service import Notarised, Notary, Page
+from afdp.notary.status import ServiceStatus
 from afdp.notary.streams import answer_each
 from afdp.notary.validation import Validator
 from afdp.rpc.codec import WireStruct
@@ -32,12 +33,19 @@ class NotaryServicer(pb.NotaryServiceBase):
     """afdp.notary.v1.NotaryService."""
 
     def __init__(
-        self, notary: Notary, validator: Validator, keys: KeyDirectory, peers: PeerWatch, stream_in_flight: int
+        self,
+        notary: Notary,
+        validator: Validator,
+        keys: KeyDirectory,
+        peers: PeerWatch,
+        status: ServiceStatus,
+        stream_in_flight: int,
     ) -> None:
         self._notary = notary
         self._validator = validator
         self._keys = keys
         self._peers = peers
+        self._status = status
         self._stream_in_flight = stream_in_flight
 
     # --- notarising ---------------------------------------------------------------------------------------------------
@@ -138,7 +146,7 @@ class NotaryServicer(pb.NotaryServiceBase):
         if request.purpose not in pb.KeyPurpose.__members__.values():
             raise InvalidArgument.field("purpose", "is not known")
         purpose = keyring.KeyPurpose(request.purpose)
-        return pb.RotateKeyResponse(_key(await self._notary.rotate_key(purpose)))
+        return pb.RotateKeyResponse(_key(await self._notary.rotate_key(purpose, request.name)))
 
     async def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
         revoked = await self._notary.revoke_key(request.key_id, request.compromised_since, request.reason)
@@ -156,6 +164,17 @@ class NotaryServicer(pb.NotaryServiceBase):
         files = trust_files(await self._keys.trust_root())
         return pb.GetTrustRootResponse([pb.TrustFile(name, content) for name, content in files.items()])
 
+    async def create_timestamp(self, request: pb.CreateTimestampRequest) -> pb.CreateTimestampResponse:
+        return pb.CreateTimestampResponse(await self._notary.timestamp(request.timestamp_request))
+
+    # --- operating ----------------------------------------------------------------------------------------------------
+
+    async def get_status(self, request: pb.GetStatusRequest) -> pb.GetStatusResponse:
+        parts = await self._status.parts()
+        return pb.GetStatusResponse(
+            [pb.StatusPart(each.service, each.name, each.good, each.detail, each.remedy) for each in parts]
+        )
+
     async def health_check(self, request: pb.HealthRequest) -> pb.HealthResponse:
         peers = await self._peers.peers()
         away = [f"{peer.name} {peer.error}" for peer in peers if not peer.healthy]
@@ -169,6 +188,9 @@ class NotaryServicer(pb.NotaryServiceBase):
             dependencies=[
                 pb.DependencyStatus(peer.name, peer.healthy, round(peer.response_time * 1000), peer.error)
                 for peer in peers
+            ],
+            parts=[
+                pb.PartHealth(part.name, part.good, part.detail if part.public else "") for part in self._status.seen()
             ],
         )
 

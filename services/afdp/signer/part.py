@@ -14,9 +14,11 @@ class Part:
         good: whether it does what is asked of it.
         detail: what it is like, in one sentence without a full stop; never a secret.
         remedy: what to do where it is not good, as an instruction; may stand beside a good one as advice.
+        public: whether the detail may stand in `/ready`, which anybody may read: it names no machine, path or key.
     """
 
     name: str
     good: bool
     detail: str
     remedy: str = ""
+    public: bool = False

@@ -64,7 +64,7 @@ class SignerServicer(pb.SignerServiceBase):
     async def get_signer_status(self, request: pb.GetSignerStatusRequest) -> pb.GetSignerStatusResponse:
         parts = await self._status.parts()
         return pb.GetSignerStatusResponse(
-            [pb.SignerPart(each.name, each.good, each.detail, each.remedy) for each in parts]
+            [pb.SignerPart(each.name, each.good, each.detail, each.remedy, each.public) for each in parts]
         )
 
 

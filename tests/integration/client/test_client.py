@@ -14,6 +14,8 @@ from afdp.client.values import (
     Dependency,
     EvidenceSummary,
     KeyRevocation,
+    PartHealth,
+    StatusPart,
     Validation,
     Workflow,
     WorkflowSummary,
@@ -303,13 +305,13 @@ async def test_keys_are_listed_rotated_and_revoked(ask: Asker, notary: ScriptedN
     notary.lay_out("RevokeKey", pb.RevokeKeyResponse(key_message(revoked=revocation, current=False)))
 
     [key] = await ask("list_keys")
-    rotated = await ask("rotate_key")
+    rotated = await ask("rotate_key", "timestamp", "afdp-notary-key")
     revoked = await ask("revoke_key", "afdp-notary-key:1", "laptop lost", compromised_since=NOON)
 
     assert (key.purpose, key.tenants, key.valid_from, key.revoked) == ("evidence", ("*",), NOON, None)
     assert rotated.key_id == "afdp-notary-key:2"
     assert revoked.revoked == KeyRevocation(NOON, None, "laptop lost")
-    assert notary.requests[1].purpose == pb.KeyPurpose.EVIDENCE
+    assert (notary.requests[1].purpose, notary.requests[1].name) == (pb.KeyPurpose.TIMESTAMP, "afdp-notary-key")
     assert notary.requests[2].key_id == "afdp-notary-key:1"
     assert notary.requests[2].compromised_since == NOON
 
@@ -341,12 +343,15 @@ async def test_the_trust_root_comes_as_files(ask: Asker, notary: ScriptedNotary)
 
 async def test_readiness_names_the_dependencies(ask: Asker, notary: ScriptedNotary) -> None:
     signer = pb.DependencyStatus("signer", True, 3, "")
-    notary.lay_out("HealthCheck", pb.HealthResponse("healthy", "0.1.0", 17, [signer]))
+    notary.lay_out(
+        "HealthCheck", pb.HealthResponse("healthy", "0.1.0", 17, [signer], [pb.PartHealth("fips", True, "off")])
+    )
 
     health = await ask("ready")
 
     assert (health.status, health.version, health.uptime_seconds) == ("healthy", "0.1.0", 17)
     assert health.dependencies == (Dependency("signer", True, 3, ""),)
+    assert health.parts == (PartHealth("fips", True, "off"),)
 
 
 async def test_a_notary_that_cannot_write_is_unavailable_to_those_who_ask(ask: Asker, notary: ScriptedNotary) -> None:
@@ -376,3 +381,24 @@ async def test_an_answer_that_takes_too_long_is_timed_out(running: Running, nota
     async with AsyncNotaryClient(running.url, timeout=0.0001, retry=Retry(attempts=1)) as client:
         with pytest.raises((TimedOut, NotConnected)):
             await client.list_keys()
+
+
+async def test_a_time_stamp_query_and_its_answer_are_bytes(ask: Asker, notary: ScriptedNotary) -> None:
+    notary.lay_out("CreateTimestamp", pb.CreateTimestampResponse(b"\x30\x03\x00\xff"))
+
+    assert await ask("timestamp", b"\x30\x01\xfe") == b"\x30\x03\x00\xff"
+    assert notary.requests[0].timestamp_request == b"\x30\x01\xfe"
+
+    notary.lay_out("CreateTimestamp", InvalidArgument.field("timestamp_request", "must be 1 to 8192 bytes"))
+    with pytest.raises(InvalidArgument, match="must be 1 to 8192 bytes"):
+        await ask("timestamp", b"x")
+
+
+async def test_the_status_has_each_part_with_what_to_do(ask: Asker, notary: ScriptedNotary) -> None:
+    part = pb.StatusPart("signer", "vault", False, "is sealed", "unseal it")
+    notary.lay_out("GetStatus", pb.GetStatusResponse([part, pb.StatusPart("notary", "service", True, "up")]))
+
+    assert await ask("status") == (
+        StatusPart("signer", "vault", False, "is sealed", "unseal it"),
+        StatusPart("notary", "service", True, "up", ""),
+    )

@@ -13,6 +13,7 @@ from afdp.gateway.descriptors import Api
 from afdp.gateway.examples import request_example
 from afdp.gateway.known import CONSTRAINTS, REQUIRED
 from afdp.gateway.openapi import openapi
+from afdp.gateway.page import page
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,19 @@ def test_what_the_decoder_refuses_the_schema_refuses(
 def test_empty_answers_are_valid_by_their_schemas(api: Api, document: dict[str, Any], encode: Any) -> None:
     operations = {op["operationId"]: op for path in document["paths"].values() for op in path.values()}
     for method in api.methods:
-        if method.planned:
+        if method.planned or method.rules[0].raw_response:
             continue
         schema = operations[method.name]["responses"]["200"]["content"]["application/json"]["schema"]
         check(document, schema, orjson.loads(encode(api.message_class(method.response.full_name)())))
+
+
+def test_a_body_that_is_no_json_is_said_to_be_what_it_is(document: dict[str, Any]) -> None:
+    operation = document["paths"]["/api/v1/timestamp"]["post"]
+
+    [(sent, body)] = operation["requestBody"]["content"].items()
+    [(got, _)] = operation["responses"]["200"]["content"].items()
+    assert (sent, got) == ("application/timestamp-query", "application/timestamp-reply")
+    assert body["schema"]["maxLength"] == 8192
+    assert "415" in operation["responses"]
+    assert "CreateTimestampRequest" not in document["components"]["schemas"]
+    assert "--data-binary" in page(document, "")

@@ -18,6 +18,8 @@ from afdp.pb.afdp.notary.v1 import (
     GetNotarizationReceiptResponse,
     GetReceiptRequest,
     GetReceiptResponse,
+    GetStatusRequest,
+    GetStatusResponse,
     GetTrustRootRequest,
     GetTrustRootResponse,
     GetWorkflowStatusRequest,
@@ -128,6 +130,9 @@ class NotaryServiceBase:
         raise NotImplementedError
 
     async def add_log_entry(self, request: AddLogEntryRequest) -> AddLogEntryResponse:
+        raise NotImplementedError
+
+    async def get_status(self, request: GetStatusRequest) -> GetStatusResponse:
         raise NotImplementedError
 
     async def health_check(self, request: HealthRequest) -> HealthResponse:
@@ -301,6 +306,12 @@ class NotaryServiceClient:
     async def add_log_entry(self, request: AddLogEntryRequest, *, timeout: float | None = None) -> AddLogEntryResponse:
         answer: AddLogEntryResponse = await self._caller.unary_unary(
             "/afdp.notary.v1.NotaryService/AddLogEntry", request, timeout
+        )
+        return answer
+
+    async def get_status(self, request: GetStatusRequest, *, timeout: float | None = None) -> GetStatusResponse:
+        answer: GetStatusResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/GetStatus", request, timeout
         )
         return answer
 

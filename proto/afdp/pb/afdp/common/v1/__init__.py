@@ -6,6 +6,7 @@
 __all__ = (
     "FieldError",
     "ItemError",
+    "RawBody",
 )
 
 from dataclasses import dataclass
@@ -66,3 +67,23 @@ class ItemError(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.common.v1", "ItemError", ItemError)
+
+
+@dataclass(eq=False, repr=False)
+class RawBody(betterproto2.Message):
+    """
+    A body of HTTP that is no JSON.
+    """
+
+    media_type: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its media type, without parameters.
+    """
+
+    max_bytes: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    Most bytes of a request; 0: as many as any.
+    """
+
+
+default_message_pool.register_message("afdp.common.v1", "RawBody", RawBody)

@@ -26,6 +26,8 @@ __all__ = (
     "GetNotarizationReceiptResponse",
     "GetReceiptRequest",
     "GetReceiptResponse",
+    "GetStatusRequest",
+    "GetStatusResponse",
     "GetTrustRootRequest",
     "GetTrustRootResponse",
     "GetWorkflowStatusRequest",
@@ -44,6 +46,7 @@ __all__ = (
     "ListWorkflowsRequest",
     "ListWorkflowsResponse",
     "NotarizationReceipt",
+    "PartHealth",
     "ReceiptState",
     "RevokeKeyRequest",
     "RevokeKeyResponse",
@@ -59,6 +62,7 @@ __all__ = (
     "SignEvidenceStreamResponse",
     "SignEvidenceWithApprovalRequest",
     "SignEvidenceWithApprovalResponse",
+    "StatusPart",
     "TrustFile",
     "ValidateEvidenceRequest",
     "ValidateEvidenceResponse",
@@ -483,7 +487,7 @@ class CreateTimestampRequest(betterproto2.Message):
 
     timestamp_request: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
-    RFC 3161 TimeStampReq, DER.
+    RFC 3161 TimeStampReq, DER, 1 to 8,192 bytes.
     """
 
 
@@ -804,6 +808,33 @@ default_message_pool.register_message("afdp.notary.v1", "GetReceiptResponse", Ge
 
 
 @dataclass(eq=False, repr=False)
+class GetStatusRequest(betterproto2.Message):
+    """
+    Nothing to say.
+    """
+
+    pass
+
+
+default_message_pool.register_message("afdp.notary.v1", "GetStatusRequest", GetStatusRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetStatusResponse(betterproto2.Message):
+    """
+    What the service stands on.
+    """
+
+    parts: "list[StatusPart]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Those of the notary first, then each of its peers'.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "GetStatusResponse", GetStatusResponse)
+
+
+@dataclass(eq=False, repr=False)
 class GetTrustRootRequest(betterproto2.Message):
     """
     Nothing to say.
@@ -928,6 +959,11 @@ class HealthResponse(betterproto2.Message):
     dependencies: "list[DependencyStatus]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     One per dependency.
+    """
+
+    parts: "list[PartHealth]" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    What the signer stands on, as it said last; of those whose details are for operators only, without the detail.
     """
 
 
@@ -1280,6 +1316,31 @@ class NotarizationReceipt(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.notary.v1", "NotarizationReceipt", NotarizationReceipt)
+
+
+@dataclass(eq=False, repr=False)
+class PartHealth(betterproto2.Message):
+    """
+    One thing that the signer stands on.
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Such as `clock` or `fips`.
+    """
+
+    good: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    Whether it does what is asked of it.
+    """
+
+    detail: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    What it is like.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "PartHealth", PartHealth)
 
 
 @dataclass(eq=False, repr=False)
@@ -1643,6 +1704,41 @@ class SignEvidenceWithApprovalResponse(betterproto2.Message):
 default_message_pool.register_message(
     "afdp.notary.v1", "SignEvidenceWithApprovalResponse", SignEvidenceWithApprovalResponse
 )
+
+
+@dataclass(eq=False, repr=False)
+class StatusPart(betterproto2.Message):
+    """
+    One thing that the service stands on.
+    """
+
+    service: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Which service says so: `notary`, `signer`, `transparency`, `metadata`.
+    """
+
+    name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    What it is, such as `service`, `vault` or `key afdp-notary-key`.
+    """
+
+    good: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    Whether it does what is asked of it.
+    """
+
+    detail: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    What it is like, in one sentence.
+    """
+
+    remedy: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    What to do where it is not good.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "StatusPart", StatusPart)
 
 
 @dataclass(eq=False, repr=False)

@@ -699,6 +699,11 @@ class SignerPart(betterproto2.Message):
     What to do where it is not good.
     """
 
+    public: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    Whether `detail` may stand in `/ready`, which anybody may read: it names no machine, path or key.
+    """
+
 
 default_message_pool.register_message("afdp.signer.v1", "SignerPart", SignerPart)
 

@@ -1,0 +1,85 @@
+"""What the service stands on, for its operators: its peers, and what the signer says of its own parts."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from afdp.errors import NotaryError, Unimplemented
+from afdp.messages.signer import GetSignerStatusRequest, SignerPart, SignerServiceClient
+from afdp.notary.health import PeerHealth, PeerWatch
+from afdp.version import VERSION
+
+EVERY = 15.0  # seconds between two looks for `/ready`
+_TIMEOUT = 8.0  # the signer gives each of its parts less
+
+_NEEDS = {
+    "signer": "what holds its keys: see its own parts",
+    "transparency": "PostgreSQL, or the signer: look at its log, and at AFDP_DATABASE_URL and AFDP_SIGNER_ADDRESS",
+    "metadata": "PostgreSQL: look at its log, and at AFDP_DATABASE_URL",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One thing that the service stands on, as `StatusPart` of the API."""
+
+    service: str
+    name: str
+    good: bool
+    detail: str
+    remedy: str = ""
+
+
+class ServiceStatus:
+    """Asks the peers; remembers what the signer said, so that `/ready` costs nothing."""
+
+    def __init__(self, peers: PeerWatch, signer: SignerServiceClient) -> None:
+        self._peers = peers
+        self._signer = signer
+        self._seen: list[SignerPart] = []
+
+    async def run(self) -> None:
+        """Looks now and then until cancelled."""
+        while True:
+            try:
+                self._seen = await self._ask()
+            except NotaryError:
+                self._seen = []  # that it is away is said by the peers' health
+            await asyncio.sleep(EVERY)
+
+    async def parts(self) -> list[Part]:
+        """Every part, asked now."""
+        found = [Part("notary", "service", True, f"version {VERSION}, {_lived(self._peers.uptime)}")]
+        found += [_peer_part(peer) for peer in await self._peers.peers()]
+        try:
+            said = await self._ask()
+        except Unimplemented:
+            return found  # a signer of an earlier version
+        except NotaryError as error:
+            return [*found, Part("signer", "status", False, str(error), "look at the signer's log")]
+        return found + [Part("signer", each.name, each.good, each.detail, each.remedy) for each in said]
+
+    def seen(self) -> list[SignerPart]:
+        """The signer's parts as they were at most `EVERY` seconds ago; none while it is away."""
+        return self._seen
+
+    async def _ask(self) -> list[SignerPart]:
+        return (await self._signer.get_signer_status(GetSignerStatusRequest(), timeout=_TIMEOUT)).parts
+
+
+def _peer_part(peer: PeerHealth) -> Part:
+    if peer.healthy:
+        return Part(peer.name, "service", True, f"answers in {max(1, round(peer.response_time * 1000))} ms")
+    if peer.reachable:
+        return Part(peer.name, "service", False, peer.error, f"it misses {_NEEDS[peer.name]}")
+    remedy = f"start it, or set the notary's AFDP_{peer.name.upper()}_ADDRESS to where it is"
+    return Part(peer.name, "service", False, peer.error, remedy)
+
+
+def _lived(seconds: float) -> str:
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"up for {count} {unit}{'' if count == 1 else 's'}"
+    return f"up for {int(seconds)} seconds"

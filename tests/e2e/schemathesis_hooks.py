@@ -1,0 +1,9 @@
+"""What schemathesis is told of media types that it does not know: named by SCHEMATHESIS_HOOKS when it runs."""
+
+import schemathesis
+from hypothesis import strategies as st
+
+# TimeStampReq (RFC 3161, 2.4.1) for a SHA-256, without a nonce.
+QUERY = bytes.fromhex("30360201013031300d060960864801650304020105000420") + b"\x5e" * 32
+
+schemathesis.openapi.media_type("application/timestamp-query", st.just(QUERY) | st.binary(min_size=1, max_size=256))
