@@ -6,7 +6,7 @@ from afdp.errors import NotaryError
 from afdp.items import to_item
 from afdp.messages import metadata as messages
 from afdp.messages.metadata import RecordState
-from afdp.metadata.values import LogPosition, Outcome, Prepared, Record, SearchTerms, Summary, Workflow
+from afdp.metadata.values import LogPosition, Outcome, Prepared, Record, SearchTerms, Summary, TrustFile, Workflow
 
 
 def to_prepare_result(outcome: Outcome) -> messages.PrepareResult:
@@ -101,3 +101,8 @@ def _to_position(position: LogPosition) -> messages.LogPosition:
         proof=position.proof,
         checkpoint=position.checkpoint,
     )
+
+
+def to_trust_file(file: TrustFile) -> messages.TrustFile:
+    """One file of the trust root."""
+    return messages.TrustFile(file.name, file.content)

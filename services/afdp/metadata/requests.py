@@ -17,8 +17,10 @@ from afdp.metadata.values import (
     Draft,
     Idempotency,
     Principal,
+    Publication,
     Search,
     SearchTerms,
+    TrustFile,
     WorkflowQuery,
 )
 
@@ -32,6 +34,8 @@ MAX_TIMESTAMP_BYTES = 16 * 1024
 MAX_ARTIFACTS = 1000
 MAX_PROOF_HASHES = 64
 MAX_CHECKPOINT_BYTES = 64 * 1024
+MAX_TRUST_FILES = 20_000
+MAX_TRUST_FILE_BYTES = 4 * 1024 * 1024
 
 _METHODS = ("mtls", "none", "oidc")
 _INT32, _INT64 = 2**31 - 1, 2**63 - 1
@@ -196,6 +200,39 @@ def read_list_workflows(request: messages.ListWorkflowsRequest) -> tuple[Workflo
     return query, page_size, request.page_token
 
 
+def read_get_trust_files(request: messages.GetTrustFilesRequest) -> int:
+    """The revision that is known already."""
+    fields = _Fields()
+    known = fields.number("known_revision", request.known_revision, 0, _INT64)
+    fields.require()
+    return known
+
+
+def read_get_trust_file(request: messages.GetTrustFileRequest) -> str:
+    """The file's name."""
+    fields = _Fields()
+    name = fields.text("name", request.name)
+    fields.require()
+    return name
+
+
+def read_put_trust_files(request: messages.PutTrustFilesRequest) -> Publication:
+    """The publication."""
+    fields = _Fields()
+    files = tuple(
+        TrustFile(
+            fields.text(f"files[{index}].name", file.name),
+            fields.blob(f"files[{index}].content", file.content, MAX_TRUST_FILE_BYTES),
+        )
+        for index, file in enumerate(request.files)
+    )
+    kept = tuple(fields.text(f"kept[{index}]", name) for index, name in enumerate(request.kept))
+    base = fields.number("base_revision", request.base_revision, 0, _INT64)
+    fields.names("files", [*(file.name for file in files), *kept], MAX_TRUST_FILES)
+    fields.require()
+    return Publication(base, files, kept)
+
+
 def _require_count(field: str, items: Sequence[object]) -> None:
     if not 1 <= len(items) <= MAX_ITEMS:
         raise InvalidArgument.field(field, f"must have 1 to {MAX_ITEMS:,} items")
@@ -251,6 +288,12 @@ class _Fields:
         if not least <= len(value) <= limit:
             self._refuse(name, f"must have {least} to {limit:,} bytes")
         return value
+
+    def names(self, name: str, values: Sequence[str], limit: int) -> None:
+        if not 1 <= len(values) <= limit:
+            self._refuse(name, f"must be 1 to {limit:,}, with those that are kept")
+        elif len(set(values)) != len(values):
+            self._refuse(name, "must not have the same name twice, nor one that is kept")
 
     def digest(self, name: str, value: bytes) -> bytes:
         if len(value) != 32:

@@ -26,9 +26,11 @@ from afdp.metadata.values import (
     LogPosition,
     Outcome,
     Position,
+    Publication,
     Record,
     Search,
     Summary,
+    TrustFiles,
     Workflow,
     WorkflowQuery,
 )
@@ -97,6 +99,20 @@ class Store(Protocol):
 
     async def count_workflows(self, query: WorkflowQuery) -> int:
         """How many match in all."""
+
+    async def get_trust_files(self, known: int) -> TrustFiles:
+        """The newest publication of the trust root; without its files where its revision is `known`."""
+
+    async def get_trust_file(self, name: str) -> bytes | None:
+        """One file of the trust root, also one that was retired a short while ago."""
+
+    async def put_trust_files(self, publication: Publication) -> int:
+        """Write a publication of the trust root; gives its revision.
+
+        Raises:
+            Aborted: another one was written since its base.
+            FailedPrecondition: it keeps a file that there is not.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +218,23 @@ class Metadata:
             return WorkflowPage(shown, "", total)
         position = Position(shown[-1].created_at, shown[-1].id)
         return WorkflowPage(shown, pages.encode(PageToken(position, total), query), total)
+
+    async def get_trust_files(self, known: int) -> TrustFiles:
+        """The newest publication of the trust root; without its files where its revision is `known`."""
+        return await self._store.get_trust_files(known)
+
+    async def get_trust_file(self, name: str) -> bytes:
+        """One file of the trust root. Raises NotFound."""
+        return _found(await self._store.get_trust_file(name), "the trust root has no file of this name")
+
+    async def put_trust_files(self, publication: Publication) -> int:
+        """Write a publication of the trust root; gives its revision.
+
+        Raises:
+            Aborted: another one was written since its base.
+            FailedPrecondition: it keeps a file that there is not.
+        """
+        return await self._store.put_trust_files(publication)
 
 
 def _with_its_hash(draft: Draft | NotaryError, index: int) -> Draft | NotaryError:

@@ -13,6 +13,10 @@ from afdp.messages.metadata import (
     FinishBatchResponse,
     GetRecordRequest,
     GetRecordResponse,
+    GetTrustFileRequest,
+    GetTrustFileResponse,
+    GetTrustFilesRequest,
+    GetTrustFilesResponse,
     GetWorkflowRequest,
     GetWorkflowResponse,
     ListPendingRequest,
@@ -22,6 +26,8 @@ from afdp.messages.metadata import (
     MetadataServiceBase,
     PrepareRequest,
     PrepareResponse,
+    PutTrustFilesRequest,
+    PutTrustFilesResponse,
     SearchRecordsRequest,
     SearchRecordsResponse,
 )
@@ -81,3 +87,13 @@ class MetadataServicer(MetadataServiceBase):
             next_page_token=page.next_page_token,
             total_count=page.total,
         )
+
+    async def get_trust_files(self, request: GetTrustFilesRequest) -> GetTrustFilesResponse:
+        found = await self._metadata.get_trust_files(requests.read_get_trust_files(request))
+        return GetTrustFilesResponse(found.revision, [answers.to_trust_file(file) for file in found.files])
+
+    async def get_trust_file(self, request: GetTrustFileRequest) -> GetTrustFileResponse:
+        return GetTrustFileResponse(await self._metadata.get_trust_file(requests.read_get_trust_file(request)))
+
+    async def put_trust_files(self, request: PutTrustFilesRequest) -> PutTrustFilesResponse:
+        return PutTrustFilesResponse(await self._metadata.put_trust_files(requests.read_put_trust_files(request)))

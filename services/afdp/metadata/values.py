@@ -186,3 +186,28 @@ class WorkflowQuery:
     state: WorkflowState | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrustFile:
+    """One file of the trust root's TUF repository, by the name that it is served under."""
+
+    name: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TrustFiles:
+    """The newest publication of the trust root; revision 0 where there was none."""
+
+    revision: int
+    files: tuple[TrustFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What follows the publication of `base_revision`: files that are new or changed, and names of those that stay."""
+
+    base_revision: int
+    files: tuple[TrustFile, ...]
+    kept: tuple[str, ...]

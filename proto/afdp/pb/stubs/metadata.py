@@ -14,6 +14,10 @@ from afdp.pb.afdp.metadata.v1 import (
     FinishBatchResponse,
     GetRecordRequest,
     GetRecordResponse,
+    GetTrustFileRequest,
+    GetTrustFileResponse,
+    GetTrustFilesRequest,
+    GetTrustFilesResponse,
     GetWorkflowRequest,
     GetWorkflowResponse,
     ListPendingRequest,
@@ -22,6 +26,8 @@ from afdp.pb.afdp.metadata.v1 import (
     ListWorkflowsResponse,
     PrepareRequest,
     PrepareResponse,
+    PutTrustFilesRequest,
+    PutTrustFilesResponse,
     SearchRecordsRequest,
     SearchRecordsResponse,
 )
@@ -62,6 +68,15 @@ class MetadataServiceBase:
         raise NotImplementedError
 
     async def list_workflows(self, request: ListWorkflowsRequest) -> ListWorkflowsResponse:
+        raise NotImplementedError
+
+    async def get_trust_files(self, request: GetTrustFilesRequest) -> GetTrustFilesResponse:
+        raise NotImplementedError
+
+    async def get_trust_file(self, request: GetTrustFileRequest) -> GetTrustFileResponse:
+        raise NotImplementedError
+
+    async def put_trust_files(self, request: PutTrustFilesRequest) -> PutTrustFilesResponse:
         raise NotImplementedError
 
 
@@ -134,5 +149,29 @@ class MetadataServiceClient:
     ) -> ListWorkflowsResponse:
         answer: ListWorkflowsResponse = await self._caller.unary_unary(
             "/afdp.metadata.v1.MetadataService/ListWorkflows", request, timeout
+        )
+        return answer
+
+    async def get_trust_files(
+        self, request: GetTrustFilesRequest, *, timeout: float | None = None
+    ) -> GetTrustFilesResponse:
+        answer: GetTrustFilesResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/GetTrustFiles", request, timeout
+        )
+        return answer
+
+    async def get_trust_file(
+        self, request: GetTrustFileRequest, *, timeout: float | None = None
+    ) -> GetTrustFileResponse:
+        answer: GetTrustFileResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/GetTrustFile", request, timeout
+        )
+        return answer
+
+    async def put_trust_files(
+        self, request: PutTrustFilesRequest, *, timeout: float | None = None
+    ) -> PutTrustFilesResponse:
+        answer: PutTrustFilesResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/PutTrustFiles", request, timeout
         )
         return answer

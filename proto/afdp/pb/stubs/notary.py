@@ -20,6 +20,8 @@ from afdp.pb.afdp.notary.v1 import (
     GetReceiptResponse,
     GetStatusRequest,
     GetStatusResponse,
+    GetTrustFileRequest,
+    GetTrustFileResponse,
     GetTrustRootRequest,
     GetTrustRootResponse,
     GetWorkflowStatusRequest,
@@ -34,6 +36,8 @@ from afdp.pb.afdp.notary.v1 import (
     ListKeysResponse,
     ListWorkflowsRequest,
     ListWorkflowsResponse,
+    PublishTrustRequest,
+    PublishTrustResponse,
     RevokeKeyRequest,
     RevokeKeyResponse,
     RotateKeyRequest,
@@ -124,6 +128,12 @@ class NotaryServiceBase:
         raise NotImplementedError
 
     async def get_trust_root(self, request: GetTrustRootRequest) -> GetTrustRootResponse:
+        raise NotImplementedError
+
+    async def get_trust_file(self, request: GetTrustFileRequest) -> GetTrustFileResponse:
+        raise NotImplementedError
+
+    async def publish_trust(self, request: PublishTrustRequest) -> PublishTrustResponse:
         raise NotImplementedError
 
     async def create_timestamp(self, request: CreateTimestampRequest) -> CreateTimestampResponse:
@@ -292,6 +302,22 @@ class NotaryServiceClient:
     ) -> GetTrustRootResponse:
         answer: GetTrustRootResponse = await self._caller.unary_unary(
             "/afdp.notary.v1.NotaryService/GetTrustRoot", request, timeout
+        )
+        return answer
+
+    async def get_trust_file(
+        self, request: GetTrustFileRequest, *, timeout: float | None = None
+    ) -> GetTrustFileResponse:
+        answer: GetTrustFileResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/GetTrustFile", request, timeout
+        )
+        return answer
+
+    async def publish_trust(
+        self, request: PublishTrustRequest, *, timeout: float | None = None
+    ) -> PublishTrustResponse:
+        answer: PublishTrustResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/PublishTrust", request, timeout
         )
         return answer
 

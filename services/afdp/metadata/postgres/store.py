@@ -12,7 +12,7 @@ from uuid import UUID
 from afdp.errors import NotaryError
 from afdp.messages.metadata import WorkflowType
 from afdp.metadata.config import MetadataSettings
-from afdp.metadata.postgres import batches, housekeeping, records, workflow_list
+from afdp.metadata.postgres import batches, housekeeping, records, trust_files, workflow_list
 from afdp.metadata.postgres.complete import complete
 from afdp.metadata.postgres.prepare import prepare
 from afdp.metadata.postgres.search import search
@@ -24,9 +24,11 @@ from afdp.metadata.values import (
     LogPosition,
     Outcome,
     Position,
+    Publication,
     Record,
     Search,
     Summary,
+    TrustFiles,
     Workflow,
     WorkflowQuery,
 )
@@ -108,6 +110,18 @@ class PostgresStore:
     async def count_workflows(self, query: WorkflowQuery) -> int:
         """How many workflows match."""
         return await self._database.run(lambda connection: workflow_list.count(connection, query))
+
+    async def get_trust_files(self, known: int) -> TrustFiles:
+        """The newest publication of the trust root."""
+        return await self._database.run(lambda connection: trust_files.current(connection, known))
+
+    async def get_trust_file(self, name: str) -> bytes | None:
+        """One file of the trust root."""
+        return await self._database.run(lambda connection: trust_files.one(connection, name))
+
+    async def put_trust_files(self, publication: Publication) -> int:
+        """A publication of the trust root is written."""
+        return await self._database.run(lambda connection: trust_files.publish(connection, publication))
 
 
 @asynccontextmanager

@@ -17,6 +17,10 @@ __all__ = (
     "FinishBatchResponse",
     "GetRecordRequest",
     "GetRecordResponse",
+    "GetTrustFileRequest",
+    "GetTrustFileResponse",
+    "GetTrustFilesRequest",
+    "GetTrustFilesResponse",
     "GetWorkflowRequest",
     "GetWorkflowResponse",
     "Idempotency",
@@ -30,12 +34,15 @@ __all__ = (
     "PrepareResult",
     "Prepared",
     "Principal",
+    "PutTrustFilesRequest",
+    "PutTrustFilesResponse",
     "Record",
     "RecordState",
     "RecordSummary",
     "SearchRecordsRequest",
     "SearchRecordsResponse",
     "SearchTerms",
+    "TrustFile",
     "Workflow",
     "WorkflowState",
     "WorkflowType",
@@ -564,6 +571,71 @@ default_message_pool.register_message("afdp.metadata.v1", "GetRecordResponse", G
 
 
 @dataclass(eq=False, repr=False)
+class GetTrustFileRequest(betterproto2.Message):
+    """
+    Which file.
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    As it is served.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "GetTrustFileRequest", GetTrustFileRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetTrustFileResponse(betterproto2.Message):
+    """
+    The file.
+    """
+
+    content: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    Its bytes.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "GetTrustFileResponse", GetTrustFileResponse)
+
+
+@dataclass(eq=False, repr=False)
+class GetTrustFilesRequest(betterproto2.Message):
+    """
+    What is known already.
+    """
+
+    known_revision: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    The files are left out where this is the newest revision.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "GetTrustFilesRequest", GetTrustFilesRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetTrustFilesResponse(betterproto2.Message):
+    """
+    The repository as it is now.
+    """
+
+    revision: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    How many publications there were.
+    """
+
+    files: "list[TrustFile]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Those that the newest publication has.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "GetTrustFilesResponse", GetTrustFilesResponse)
+
+
+@dataclass(eq=False, repr=False)
 class GetWorkflowRequest(betterproto2.Message):
     """
     Which workflow.
@@ -872,6 +944,46 @@ default_message_pool.register_message("afdp.metadata.v1", "Principal", Principal
 
 
 @dataclass(eq=False, repr=False)
+class PutTrustFilesRequest(betterproto2.Message):
+    """
+    A publication.
+    """
+
+    base_revision: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    The revision that it was made from; 0 for the first.
+    """
+
+    files: "list[TrustFile]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Files that are new or have changed.
+    """
+
+    kept: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Names of those that stay as they are. What is in neither is served for another day, and then forgotten.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "PutTrustFilesRequest", PutTrustFilesRequest)
+
+
+@dataclass(eq=False, repr=False)
+class PutTrustFilesResponse(betterproto2.Message):
+    """
+    It is written.
+    """
+
+    revision: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    Its revision.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "PutTrustFilesResponse", PutTrustFilesResponse)
+
+
+@dataclass(eq=False, repr=False)
 class Record(betterproto2.Message):
     """
     A record, whole.
@@ -1076,6 +1188,26 @@ class SearchTerms(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "SearchTerms", SearchTerms)
+
+
+@dataclass(eq=False, repr=False)
+class TrustFile(betterproto2.Message):
+    """
+    One file of the trust root's TUF repository.
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    As it is served, such as `2.root.json` or `targets/keys/<SHA-256>.signer:1.pem`; 1 to 512 bytes.
+    """
+
+    content: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    At most 4 MiB.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "TrustFile", TrustFile)
 
 
 @dataclass(eq=False, repr=False)

@@ -28,6 +28,8 @@ __all__ = (
     "GetReceiptResponse",
     "GetStatusRequest",
     "GetStatusResponse",
+    "GetTrustFileRequest",
+    "GetTrustFileResponse",
     "GetTrustRootRequest",
     "GetTrustRootResponse",
     "GetWorkflowStatusRequest",
@@ -47,6 +49,8 @@ __all__ = (
     "ListWorkflowsResponse",
     "NotarizationReceipt",
     "PartHealth",
+    "PublishTrustRequest",
+    "PublishTrustResponse",
     "ReceiptState",
     "RevokeKeyRequest",
     "RevokeKeyResponse",
@@ -835,6 +839,36 @@ default_message_pool.register_message("afdp.notary.v1", "GetStatusResponse", Get
 
 
 @dataclass(eq=False, repr=False)
+class GetTrustFileRequest(betterproto2.Message):
+    """
+    Which file.
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its path below /trust/, such as `timestamp.json`.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "GetTrustFileRequest", GetTrustFileRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetTrustFileResponse(betterproto2.Message):
+    """
+    The file.
+    """
+
+    content: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    Its bytes.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "GetTrustFileResponse", GetTrustFileResponse)
+
+
+@dataclass(eq=False, repr=False)
 class GetTrustRootRequest(betterproto2.Message):
     """
     Nothing to say.
@@ -1341,6 +1375,47 @@ class PartHealth(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.notary.v1", "PartHealth", PartHealth)
+
+
+@dataclass(eq=False, repr=False)
+class PublishTrustRequest(betterproto2.Message):
+    """
+    What the offline roles have signed.
+    """
+
+    files: "list[TrustFile]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Metadata of root and targets, and the files that targets speaks of, under the names that they are served under:
+    those that are new, 1 to 64.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "PublishTrustRequest", PublishTrustRequest)
+
+
+@dataclass(eq=False, repr=False)
+class PublishTrustResponse(betterproto2.Message):
+    """
+    What is served from now on.
+    """
+
+    root_version: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    The version of root.
+    """
+
+    targets_version: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    The version of targets.
+    """
+
+    timestamp_version: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    The version of timestamp.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "PublishTrustResponse", PublishTrustResponse)
 
 
 @dataclass(eq=False, repr=False)
