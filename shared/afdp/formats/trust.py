@@ -1,6 +1,7 @@
 """The trust root: the keys that a verifier believes, as files (`afdp trust export`).
 
-    trusted_root.json   Sigstore's TrustedRoot: the logs' keys, for any Sigstore verifier
+    trusted_root.json   Sigstore's TrustedRoot, for any Sigstore verifier: the logs' keys, the time-stamping authorities
+    tsa.pem             the authorities' certificates; missing where there are none
     log.vkey            the same keys as note verifier keys, one a line (C2SP signed-note)
     keys.json           the evidence keys: validity, tenants, revocation
     keys/<key_id>.pem   each evidence key, SubjectPublicKeyInfo
@@ -21,6 +22,7 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from afdp.errors import FieldViolation, InvalidArgument
+from afdp.formats.authorities import TimestampAuthority, authorities_pem, require_same_certificates
 from afdp.formats.canonical import strict_json
 from afdp.formats.encoding import b64
 from afdp.formats.hashedrekord import SignatureAlgorithm, key_hint
@@ -30,7 +32,7 @@ from afdp.formats.spki import ed25519_spki, from_pem, load_ec, load_ed25519, to_
 from afdp.formats.timestamps import format_timestamp
 
 TRUSTED_ROOT_MEDIA_TYPE = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
-TRUSTED_ROOT, LOG_VKEY, KEYS = "trusted_root.json", "log.vkey", "keys.json"
+TRUSTED_ROOT, LOG_VKEY, KEYS, TSA_PEM = "trusted_root.json", "log.vkey", "keys.json", "tsa.pem"
 REQUIRED_FILES = (TRUSTED_ROOT, LOG_VKEY, KEYS)
 
 ED25519 = "PKIX_ED25519"
@@ -124,12 +126,12 @@ class TrustRoot:
     Attributes:
         keys: the evidence keys, each version that ever signed.
         logs: the transparency logs.
-        timestamp_authorities: how many the trusted root names.
+        timestamp_authorities: each certificate of each, with when its stamps count.
     """
 
     keys: tuple[EvidenceKey, ...]
     logs: tuple[Log, ...]
-    timestamp_authorities: int = 0
+    timestamp_authorities: tuple[TimestampAuthority, ...] = ()
 
     def __post_init__(self) -> None:
         for what, names in (
@@ -150,6 +152,10 @@ class TrustRoot:
         """The logs by `logId.keyId`."""
         return {log.log_id: log for log in self.logs}
 
+    def is_independent(self, authority: TimestampAuthority) -> bool:
+        """Whether an authority is somebody else's: its host is not the origin of a log of this trust root."""
+        return authority.host not in {log.origin.lower() for log in self.logs}
+
     @cached_property
     def vkey_of_log(self) -> Mapping[bytes, VerifierKey]:
         """The logs' note verifier keys by `logId.keyId`."""
@@ -162,7 +168,7 @@ class TrustRoot:
 def trust_files(root: TrustRoot) -> dict[str, str]:
     """The files of a trust root: text by relative path."""
     files = {
-        TRUSTED_ROOT: _pretty(_trusted_root(root.logs)),
+        TRUSTED_ROOT: _pretty(_trusted_root(root.logs, root.timestamp_authorities)),
         LOG_VKEY: "".join(f"{log.vkey}\n" for log in root.logs),
         KEYS: _pretty({"keys": [_key_object(key) for key in root.keys]}),
     }
@@ -171,6 +177,8 @@ def trust_files(root: TrustRoot) -> dict[str, str]:
             raise InvalidArgument.field("key_id", _KEY_ID_RULE)
         _evidence_key(key)
         files[pem_name(key.key_id)] = to_pem(key.spki)
+    if root.timestamp_authorities:
+        files[TSA_PEM] = authorities_pem(root.timestamp_authorities)
     return files
 
 
@@ -179,7 +187,7 @@ def pem_name(key_id: str) -> str:
     return f"keys/{key_id}.pem"
 
 
-def _trusted_root(logs: Iterable[Log]) -> dict[str, object]:
+def _trusted_root(logs: Iterable[Log], authorities: Iterable[TimestampAuthority]) -> dict[str, object]:
     # sigstore-go takes the checkpoint's origin from the host of `baseUrl`; it must not be where the log is served.
     return {
         "mediaType": TRUSTED_ROOT_MEDIA_TYPE,
@@ -198,7 +206,7 @@ def _trusted_root(logs: Iterable[Log]) -> dict[str, object]:
         ],
         "certificateAuthorities": [],
         "ctlogs": [],
-        "timestampAuthorities": [],
+        "timestampAuthorities": [authority.to_object() for authority in authorities],
     }
 
 
@@ -242,6 +250,7 @@ def read_trust_files(files: Mapping[str, bytes]) -> TrustRoot:
             raise InvalidArgument.field(name, "is missing from the trust root")
     logs, authorities = _within(TRUSTED_ROOT, _read_trusted_root, files[TRUSTED_ROOT])
     _compare_vkeys(logs, files[LOG_VKEY])
+    _compare_certificates(authorities, files.get(TSA_PEM, b""))
     entries = _within(KEYS, _read_keys, files[KEYS])
     return TrustRoot(tuple(_with_pem(entry, files) for entry in entries), logs, authorities)
 
@@ -318,7 +327,7 @@ def _with_pem(entry: _KeyEntry, files: Mapping[str, bytes]) -> EvidenceKey:
     return key
 
 
-def _read_trusted_root(data: bytes) -> tuple[tuple[Log, ...], int]:
+def _read_trusted_root(data: bytes) -> tuple[tuple[Log, ...], tuple[TimestampAuthority, ...]]:
     document = Members(strict_json(data))
     if document.string("mediaType") != TRUSTED_ROOT_MEDIA_TYPE:
         document.refuse("mediaType", f"must be {TRUSTED_ROOT_MEDIA_TYPE}")
@@ -329,9 +338,10 @@ def _read_trusted_root(data: bytes) -> tuple[tuple[Log, ...], int]:
     for unused in ("certificateAuthorities", "ctlogs"):
         if document.has(unused):
             document.array(unused)
-    authorities = len(document.array("timestampAuthorities")) if document.has("timestampAuthorities") else 0
+    authorities = document.objects("timestampAuthorities") if document.has("timestampAuthorities") else []
+    document.skip_null("timestampAuthorities")
     document.end()
-    return logs, authorities
+    return logs, tuple(map(TimestampAuthority.from_members, authorities))
 
 
 def _read_tlog(members: Members) -> Log:
@@ -366,6 +376,13 @@ def _compare_vkeys(logs: tuple[Log, ...], data: bytes) -> None:
         raise InvalidArgument.field(LOG_VKEY, str(error)) from error
     if vkeys != {log.vkey for log in logs} or len(lines) != len(logs):
         raise InvalidArgument.field(LOG_VKEY, f"does not have the keys that {TRUSTED_ROOT} has")
+
+
+def _compare_certificates(authorities: tuple[TimestampAuthority, ...], data: bytes) -> None:
+    try:
+        require_same_certificates(authorities, data.decode("utf-8", "replace"))
+    except ValueError as error:
+        raise InvalidArgument.field(TSA_PEM, str(error)) from error
 
 
 def _within(file: str, read: Callable[[bytes], _Read], data: bytes) -> _Read:

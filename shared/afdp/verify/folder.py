@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from afdp.errors import InvalidArgument
-from afdp.formats.trust import REQUIRED_FILES, TrustRoot, read_trust_files
+from afdp.formats.trust import REQUIRED_FILES, TSA_PEM, TrustRoot, read_trust_files
 
 _MAX_FILE_BYTES = 16 * 1024 * 1024
 
@@ -24,7 +24,7 @@ def load_trust(folder: Path) -> TrustRoot:
         OSError: a file cannot be read.
     """
     files = {}
-    for path in (*(folder / name for name in REQUIRED_FILES), *sorted((folder / "keys").glob("*.pem"))):
+    for path in (*(folder / name for name in (*REQUIRED_FILES, TSA_PEM)), *sorted((folder / "keys").glob("*.pem"))):
         if path.is_file():
             if path.stat().st_size > _MAX_FILE_BYTES:
                 raise InvalidArgument.field(path.name, f"is larger than {_MAX_FILE_BYTES} bytes")

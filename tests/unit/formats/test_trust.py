@@ -18,6 +18,7 @@ from sigstore_models.trustroot.v1 import TrustedRoot as SigstoreModel
 from afdp.errors import InvalidArgument
 from afdp.formats.hashedrekord import SignatureAlgorithm
 from afdp.formats.trust import EvidenceKey, Log, Revocation, TrustRoot, read_trust_files, trust_files
+from tests.local_authority import LocalAuthority
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -147,11 +148,72 @@ def test_a_trust_root_whose_files_are_wrong_or_disagree_is_refused(
         read_trust_files(files)
 
 
-def test_timestamp_authorities_are_counted_and_nothing_more() -> None:
-    files = exported()
-    edited("trusted_root.json", lambda document: document.update(timestampAuthorities=[{"uri": "x"}]))(files)
+OURS = LocalAuthority("https://notary.localhost/api/v1/timestamp").trusted
+THEIRS = replace(LocalAuthority().trusted, valid_until=START + timedelta(days=400))
+WITH_AUTHORITIES = replace(ROOT, timestamp_authorities=(OURS, THEIRS))
 
-    assert read_trust_files(files).timestamp_authorities == 1
+
+def exported_with_authorities() -> dict[str, bytes]:
+    return {name: text.encode() for name, text in trust_files(WITH_AUTHORITIES).items()}
+
+
+def test_timestamp_authorities_read_back_as_they_were_written() -> None:
+    read = read_trust_files(exported_with_authorities())
+
+    assert read == WITH_AUTHORITIES
+    assert [read.is_independent(each) for each in read.timestamp_authorities] == [False, True]
+
+
+def test_sigstore_reads_the_timestamp_authorities(tmp_path: Path) -> None:
+    file = tmp_path / "trusted_root.json"
+    file.write_bytes(exported_with_authorities()["trusted_root.json"])
+
+    ours, theirs = TrustedRoot.from_file(str(file)).get_timestamp_authorities()
+
+    assert [each.public_bytes(Encoding.DER) for each in ours.certificates(allow_expired=True)] == [*OURS.certificates]
+    assert (theirs.validity_period_start, theirs.validity_period_end) == (THEIRS.valid_from, THEIRS.valid_until)
+
+
+def authority(**members: Any) -> Callable[[dict[str, bytes]], None]:
+    return edited("trusted_root.json", lambda document: document["timestampAuthorities"][0].update(members))
+
+
+def certificates(change: Callable[[list[Any]], object]) -> Callable[[dict[str, bytes]], None]:
+    return edited(
+        "trusted_root.json", lambda document: change(document["timestampAuthorities"][0]["certChain"]["certificates"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda files: files.pop("tsa.pem"), r"tsa\.pem: does not have the certificates"),
+        (lambda files: files.update({"tsa.pem": files["tsa.pem"][:-30]}), r"tsa\.pem: must have whole certificates"),
+        (
+            lambda files: files.update({"tsa.pem": files["tsa.pem"].partition(b"-----END CERTIFICATE-----\n")[2]}),
+            r"tsa\.pem: does not have the certificates",
+        ),
+        (authority(uri="no host"), r"timestampAuthorities\[0\]\.uri: must be a URI with a host"),
+        (authority(validFor={}), r"timestampAuthorities\[0\]\.validFor\.start: is missing"),
+        (
+            authority(validFor={"start": "2026-11-02T00:00:00Z", "end": "2026-11-01T00:00:00Z"}),
+            r"timestampAuthorities\[0\]\.validFor: must end after",
+        ),
+        (authority(more=1), r"timestampAuthorities\[0\]\.more: is unknown"),
+        (authority(subject=None), r"timestampAuthorities\[0\]\.subject: must be an object"),
+        (certificates(lambda chain: chain.pop()), r"timestampAuthorities\[0\]\.certChain: must have the authority's"),
+        (certificates(lambda chain: chain.reverse()), r"timestampAuthorities\[0\]\.certChain: must have a first"),
+        (certificates(lambda chain: chain[0].update(rawBytes="AAAA")), r"certChain: must be a certificate in DER"),
+    ],
+)
+def test_timestamp_authorities_that_are_wrong_or_disagree_are_refused(
+    change: Callable[[dict[str, bytes]], None], named: str
+) -> None:
+    files = exported_with_authorities()
+    change(files)
+
+    with pytest.raises(InvalidArgument, match=named):
+        read_trust_files(files)
 
 
 def test_a_log_key_that_is_not_ed25519_is_refused() -> None:
