@@ -9,7 +9,7 @@ from afdp.rpc import serve
 from afdp.signer.config import SignerSettings
 from afdp.signer.disk import private_folder
 from afdp.signer.guard import CheckpointGuard
-from afdp.signer.opening import open_catalogue
+from afdp.signer.opening import open_catalogue, open_vault_if_used
 from afdp.signer.revocations import Revocations
 from afdp.signer.service import Signer
 from afdp.signer.servicer import SignerServicer
@@ -25,7 +25,8 @@ async def main(settings: SignerSettings) -> None:
         telemetry = stack.enter_context(start_telemetry("signer", settings))
         folder = private_folder(settings.data_dir)
         revocations = Revocations(folder / "revocations.json")
-        keys = await stack.enter_async_context(open_catalogue(settings, revocations))
+        vault = await stack.enter_async_context(open_vault_if_used(settings))
+        keys = await stack.enter_async_context(open_catalogue(settings, revocations, vault))
         guard = CheckpointGuard(folder / "checkpoints", settings.log_origins)
         signer = Signer(keys, guard, settings.log_origins)
         trust = TrustSigner(keys, TrustMemory(folder / "trust"))

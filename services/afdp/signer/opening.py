@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from afdp.errors import FailedPrecondition
 from afdp.signer.config import KeyHolder, SignerSettings
 from afdp.signer.files import FileKeyring
 from afdp.signer.keys import ED25519, P256, P384, KeyCatalogue, Keyring, KeySpec, Purpose, RevocationList
-from afdp.signer.vault import VaultAccess, VaultKeyring
+from afdp.signer.vault.keyring import VaultKeyring
+from afdp.signer.vault.memory import KeyMemory
+from afdp.signer.vault.opening import Vault, open_vault
 
 _ALGORITHMS = {"P-256": P256, "P-384": P384}
 _FILE_NAMES = {
@@ -22,8 +23,24 @@ _FILE_NAMES = {
 
 
 @asynccontextmanager
-async def open_catalogue(settings: SignerSettings, revocations: RevocationList) -> AsyncIterator[KeyCatalogue]:
-    """Every key that the settings name, ready to sign.
+async def open_vault_if_used(settings: SignerSettings) -> AsyncIterator[Vault | None]:
+    """The Vault that holds one key or more; None where none is there.
+
+    Raises:
+        FailedPrecondition: a setting or a file is missing; it is named.
+    """
+    if all(holder != "vault" for holder, _ in key_specs(settings)):
+        yield None
+        return
+    async with open_vault(settings) as vault:
+        yield vault
+
+
+@asynccontextmanager
+async def open_catalogue(
+    settings: SignerSettings, revocations: RevocationList, vault: Vault | None = None
+) -> AsyncIterator[KeyCatalogue]:
+    """Every key that the settings name, ready to sign; `vault` is what `open_vault_if_used` gives.
 
     Raises:
         FailedPrecondition: a key cannot be opened; the message says which and why.
@@ -34,7 +51,7 @@ async def open_catalogue(settings: SignerSettings, revocations: RevocationList) 
     async with AsyncExitStack() as stack:
         held: dict[KeySpec, Keyring] = {}
         for holder, specs in wanted.items():
-            keyring = await stack.enter_async_context(_open_keyring(settings, holder, specs))
+            keyring = await stack.enter_async_context(_open_keyring(settings, vault, holder, specs))
             held.update(dict.fromkeys(specs, keyring))
         yield KeyCatalogue(held, revocations)
 
@@ -70,43 +87,12 @@ def _name(settings: SignerSettings, holder: KeyHolder, purpose: Purpose) -> str:
 
 @asynccontextmanager
 async def _open_keyring(
-    settings: SignerSettings, holder: KeyHolder, specs: Sequence[KeySpec]
+    settings: SignerSettings, vault: Vault | None, holder: KeyHolder, specs: Sequence[KeySpec]
 ) -> AsyncIterator[Keyring]:
     if holder == "files":
         passphrase_file = settings.passphrase_file or settings.data_dir / "passphrase"
         yield FileKeyring.open(settings.data_dir / "keys", passphrase_file, specs)
         return
-    vault = VaultKeyring(
-        VaultAccess(
-            addr=settings.vault_addr,
-            token=_token(settings),
-            admin_token=_from_file(settings.vault_admin_token_file) if settings.vault_admin_token_file else None,
-            namespace=settings.vault_namespace,
-            ca_file=settings.vault_ca_file,
-            mount=settings.vault_mount,
-            timeout=settings.vault_timeout_seconds,
-        ),
-        specs,
-    )
-    try:
-        yield vault
-    finally:
-        await vault.close()
-
-
-def _token(settings: SignerSettings) -> Callable[[], str]:
-    if settings.vault_token_file:
-        return _from_file(settings.vault_token_file)
-    if settings.vault_token is None:
-        raise FailedPrecondition("keys=vault needs AFDP_VAULT_TOKEN_FILE or VAULT_TOKEN")
-    return settings.vault_token.get_secret_value
-
-
-def _from_file(path: Path) -> Callable[[], str]:
-    def read() -> str:
-        try:
-            return path.read_text().strip()
-        except OSError as error:
-            raise FailedPrecondition(f"{path} cannot be read: {error.strerror}") from None
-
-    return read
+    if vault is None:
+        raise FailedPrecondition("keys are in Vault, and no Vault was opened")
+    yield VaultKeyring(vault, KeyMemory(settings.data_dir / "vault-keys.json"), specs)
