@@ -26,7 +26,8 @@ from afdp.transparency.http import serving_reads
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
 from afdp.transparency.service import TransparencyLog
 from afdp.transparency.servicer import TransparencyServicer
-from afdp.transparency.signer import GrpcSigner
+from afdp.transparency.signer import GrpcSigner, GrpcStampingAuthority
+from afdp.transparency.stamping import CheckpointStamper, stamping
 from afdp.transparency.values import WrongLog
 from afdp.transparency.writer import LogWriter, running
 
@@ -42,17 +43,28 @@ async def main(settings: TransparencySettings) -> int:
                 open_database(settings, SCHEMA, SERVICE, packaged(_PACKAGE), SESSION)
             )
             channel = await stack.enter_async_context(open_channel(settings.signer_address))
-            signer = GrpcSigner(SignerServiceClient(GrpcCaller(channel)), settings.signer_timeout_seconds)
+            client = SignerServiceClient(GrpcCaller(channel))
+            signer = GrpcSigner(client, settings.signer_timeout_seconds)
             store = PostgresStore(database)
             writer = LogWriter(store, signer, settings.log_origin, settings.limits)
             log = TransparencyLog(store, writer, settings.base_url)
             await stack.enter_async_context(running(writer))
+            await stack.enter_async_context(stamping(_stamper(settings, log, store, client)))
             await stack.enter_async_context(serving_reads(log, settings))
             await serve(TransparencyServicer(log), settings, telemetry, log.check)
     except WrongLog as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _stamper(
+    settings: TransparencySettings, log: TransparencyLog, store: PostgresStore, client: SignerServiceClient
+) -> CheckpointStamper | None:
+    if not settings.stamp_checkpoints_seconds:
+        return None
+    authority = GrpcStampingAuthority(client, settings.stamp_timeout_seconds)
+    return CheckpointStamper(log, store, authority, settings.log_origin, settings.stamp_checkpoints_seconds)
 
 
 async def migrate(settings: TransparencySettings) -> int:

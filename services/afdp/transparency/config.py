@@ -40,6 +40,13 @@ class TransparencySettings(DatabaseSettings):
 
     signer_address: str = Field("127.0.0.1:50052", description="The signer's gRPC address.")
     signer_timeout_seconds: Seconds = Field(5.0, description="Longest wait for one answer of the signer.")
+    stamp_checkpoints_seconds: float = Field(
+        300.0,
+        ge=0,
+        description="How often the newest checkpoint is stamped by the signer's external authority, if it has one; "
+        "0: never.",
+    )
+    stamp_timeout_seconds: Seconds = Field(30.0, description="Longest wait for a stamp of an external authority.")
 
     # One writer and a few readers: the log needs fewer connections than the records.
     database_pool_min: int = Field(2, ge=1, le=1000, description="Connections that are opened at the start.")

@@ -10,7 +10,16 @@ from afdp.errors import DataLoss
 from afdp.formats.merkle import HASH_SIZE, Frontier, HashRange, TileHashes
 from afdp.postgres import Connection, Database
 from afdp.transparency.service import Plan
-from afdp.transparency.values import Growth, Heads, Leaf, LogIdentity, SignedCheckpoint, StoredTree
+from afdp.transparency.values import (
+    Growth,
+    Heads,
+    Leaf,
+    LogIdentity,
+    SignedCheckpoint,
+    Stamp,
+    StampedCheckpoint,
+    StoredTree,
+)
 
 SCHEMA = "afdp_log"
 SERVICE = "transparency"
@@ -110,8 +119,27 @@ class PostgresStore:
             raise DataLoss(f"entry {start + len(rows)} is missing from the database")
         return [Leaf(row["leaf_hash"], row["body"]) for row in rows]
 
-    async def _row(self, query: str) -> asyncpg.Record | None:
-        return await self._database.run(lambda connection: connection.fetchrow(query, self._log))
+    async def keep_stamp(self, checkpoint: StampedCheckpoint) -> None:
+        """Keeps a stamped checkpoint; one that is kept already stays."""
+        signed, stamp = checkpoint.checkpoint, checkpoint.stamp
+        arguments = (self._log, signed.size, signed.root, signed.note, stamp.response, stamp.authority, stamp.time)
+        await self._database.run(lambda connection: connection.execute(_KEEP_STAMP, *arguments))
+
+    async def newest_stamp(self) -> tuple[int, float] | None:
+        """The size of the newest stamped checkpoint, and how many seconds ago it was kept."""
+        row = await self._row(_NEWEST_STAMP)
+        return (row["size"], row["age"]) if row else None
+
+    async def stamped_over(self, leaf_index: int) -> StampedCheckpoint | None:
+        """The smallest stamped checkpoint that covers the leaf."""
+        row = await self._row(_STAMPED_OVER, leaf_index)
+        if row is None:
+            return None
+        signed = SignedCheckpoint(row["size"], row["root"], row["note"])
+        return StampedCheckpoint(signed, Stamp(row["timestamp"], row["authority"], row["stamped_at"]))
+
+    async def _row(self, query: str, *more: object) -> asyncpg.Record | None:
+        return await self._database.run(lambda connection: connection.fetchrow(query, self._log, *more))
 
     def _growing(self, growth: Growth) -> tuple[object, ...]:
         old, new = growth.extension.old, growth.extension.new
@@ -185,6 +213,21 @@ _PUBLISH = """
 INSERT INTO checkpoint (log_id, size, root, note) VALUES ($1, $2, $3, $4)
 ON CONFLICT (log_id) DO UPDATE SET size = excluded.size, root = excluded.root, note = excluded.note
 WHERE checkpoint.size < excluded.size
+"""
+
+_KEEP_STAMP = """
+INSERT INTO stamped_checkpoint (log_id, size, root, note, timestamp, authority, stamped_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING
+"""
+
+_NEWEST_STAMP = """
+SELECT size, extract(epoch FROM statement_timestamp() - kept_at)::float8 AS age
+FROM stamped_checkpoint WHERE log_id = $1 ORDER BY size DESC LIMIT 1
+"""
+
+_STAMPED_OVER = """
+SELECT size, root, note, timestamp, authority, stamped_at
+FROM stamped_checkpoint WHERE log_id = $1 AND size > $2 ORDER BY size LIMIT 1
 """
 
 _HEADS = """

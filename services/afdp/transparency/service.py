@@ -21,6 +21,7 @@ from afdp.transparency.values import (
     Logged,
     LogIdentity,
     SignedCheckpoint,
+    StampedCheckpoint,
     StoredTree,
 )
 
@@ -65,6 +66,9 @@ class Store(Protocol):
 
     async def positions(self, leaf_hashes: Sequence[bytes]) -> Mapping[bytes, int]:
         """Where these leaves are; those that are not in the tree are left out."""
+
+    async def stamped_over(self, leaf_index: int) -> StampedCheckpoint | None:
+        """The smallest checkpoint that covers the leaf and has the stamp of an authority outside of the notary."""
 
     async def entries(self, start: int, end: int) -> Sequence[Leaf]:
         """The entries from index `start` up to, not including, `end`, as stored. Raises DataLoss if one is missing."""
@@ -191,9 +195,24 @@ class TransparencyLog:
         if not 0 <= leaf_index < size:
             raise _out_of_range("leaf_index", f"must be less than the tree's size, {size}")
         root = await self._root(size)
-        leaf = (await self._store.hashes([HashRange(0, leaf_index, leaf_index + 1)]))[0, leaf_index]
-        found = await self._prover.inclusions({leaf: leaf_index}, size, root)
-        return _or_raise(found[leaf]), size, root
+        return await self._inclusion(leaf_index, size, root), size, root
+
+    async def stamped(self, leaf_index: int) -> tuple[StampedCheckpoint, Inclusion]:
+        """The first checkpoint over a leaf that an authority outside of the notary has stamped, and the leaf in it.
+
+        Raises:
+            NotFound: no checkpoint over it is stamped yet.
+            OutOfRange: there is no such leaf.
+            DataLoss: checkpoint or proof do not hold.
+        """
+        if not 0 <= leaf_index < await self._published_size("leaf_index", 0):
+            raise _out_of_range("leaf_index", "must be less than the size of the published tree")
+        found = await self._store.stamped_over(leaf_index)
+        if found is None:
+            raise NotFound("no checkpoint over this leaf is stamped yet")
+        checkpoint = found.checkpoint
+        require_signed(checkpoint, self._appender.identity())
+        return found, await self._inclusion(leaf_index, checkpoint.size, checkpoint.root)
 
     async def consistency(self, old_size: int, new_size: int = 0) -> tuple[tuple[bytes, ...], int]:
         """The consistency proof between two published sizes (0 as the new one: the latest), and the new size.
@@ -239,6 +258,11 @@ class TransparencyLog:
         if ref.width == WIDTH and root_of_full_tile(tile) != hashes[level + 1, ref.index]:
             raise withheld(f"tile {ref.path()}")
         return encode_tile(tile)
+
+    async def _inclusion(self, leaf_index: int, size: int, root: bytes) -> Inclusion:
+        leaf = (await self._store.hashes([HashRange(0, leaf_index, leaf_index + 1)]))[0, leaf_index]
+        found = await self._prover.inclusions({leaf: leaf_index}, size, root)
+        return _or_raise(found[leaf])
 
     async def _size_for(self, ref: TileRef) -> int:
         """A published size: one that is known, if it has the tile, else the latest."""

@@ -38,6 +38,16 @@ class TransparencyServicer(pb.TransparencyServiceBase):
     async def get_checkpoint(self, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
         return pb.GetCheckpointResponse(checkpoint=_checkpoint(await self._log.checkpoint()))
 
+    async def get_stamped_checkpoint(self, request: pb.GetStampedCheckpointRequest) -> pb.GetStampedCheckpointResponse:
+        found, inclusion = await self._log.stamped(request.leaf_index)
+        return pb.GetStampedCheckpointResponse(
+            checkpoint=_checkpoint(found.checkpoint),
+            inclusion=_inclusion(inclusion),
+            timestamp=found.stamp.response,
+            authority=found.stamp.authority,
+            time=found.stamp.time,
+        )
+
     async def get_log(self, request: pb.GetLogRequest) -> pb.GetLogResponse:
         identity = self._log.identity()
         key = Ed25519PublicKey.from_public_bytes(identity.public_key)

@@ -16,7 +16,9 @@ from afdp.messages.signer import (
     KeyPurpose,
     SignCheckpointRequest,
     SignerServiceClient,
+    TimestampCheckpointRequest,
 )
+from afdp.transparency.values import SignedCheckpoint, Stamp
 
 
 class GrpcSigner:
@@ -61,3 +63,19 @@ class GrpcSigner:
         if not isinstance(key, Ed25519PublicKey):
             raise Internal("the signer's log key is not an Ed25519 key")
         return key.public_bytes_raw()
+
+
+class GrpcStampingAuthority:
+    """The authority outside of the notary that the signer asks. `timeout` is in seconds, for each call."""
+
+    def __init__(self, client: SignerServiceClient, timeout: float) -> None:
+        self._client = client
+        self._timeout = timeout
+
+    async def stamp(self, checkpoint: SignedCheckpoint, origin: str) -> Stamp:
+        """The stamp over a checkpoint's note body; the signer has verified it."""
+        request = TimestampCheckpointRequest(origin, checkpoint.size, checkpoint.root)
+        answer = await self._client.timestamp_checkpoint(request, timeout=self._timeout)
+        if not answer.response or answer.time is None:
+            raise Internal("the signer gave an empty stamp")
+        return Stamp(answer.response, answer.authority, answer.time)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from afdp.errors import DataLoss, FailedPrecondition, NotaryError
 from afdp.formats.merkle import Extension, Frontier
@@ -110,6 +111,29 @@ class SignedCheckpoint:
         verify(note, [identity.vkey])
         checkpoint = Checkpoint.parse(note.text)
         return cls(checkpoint.size, checkpoint.root, str(note))
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What an authority outside of the notary says of a checkpoint.
+
+    Attributes:
+        response: RFC 3161 response over the checkpoint's note body, DER.
+        authority: its URL.
+        time: as it states it.
+    """
+
+    response: bytes
+    authority: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StampedCheckpoint:
+    """A checkpoint with its stamp."""
+
+    checkpoint: SignedCheckpoint
+    stamp: Stamp
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from afdp.pb.afdp.transparency.v1 import (
     GetInclusionProofResponse,
     GetLogRequest,
     GetLogResponse,
+    GetStampedCheckpointRequest,
+    GetStampedCheckpointResponse,
 )
 
 __all__ = ["TransparencyServiceBase", "TransparencyServiceClient"]
@@ -39,6 +41,9 @@ class TransparencyServiceBase:
         raise NotImplementedError
 
     async def get_checkpoint(self, request: GetCheckpointRequest) -> GetCheckpointResponse:
+        raise NotImplementedError
+
+    async def get_stamped_checkpoint(self, request: GetStampedCheckpointRequest) -> GetStampedCheckpointResponse:
         raise NotImplementedError
 
     async def get_log(self, request: GetLogRequest) -> GetLogResponse:
@@ -84,6 +89,14 @@ class TransparencyServiceClient:
     ) -> GetCheckpointResponse:
         answer: GetCheckpointResponse = await self._caller.unary_unary(
             "/afdp.transparency.v1.TransparencyService/GetCheckpoint", request, timeout
+        )
+        return answer
+
+    async def get_stamped_checkpoint(
+        self, request: GetStampedCheckpointRequest, *, timeout: float | None = None
+    ) -> GetStampedCheckpointResponse:
+        answer: GetStampedCheckpointResponse = await self._caller.unary_unary(
+            "/afdp.transparency.v1.TransparencyService/GetStampedCheckpoint", request, timeout
         )
         return answer
 

@@ -1348,6 +1348,12 @@ class NotarizationReceipt(betterproto2.Message):
     Bundles of further logs, as JSON.
     """
 
+    anchors: "list[bytes]" = betterproto2.field(13, betterproto2.TYPE_BYTES, repeated=True)
+    """
+    Checkpoints over the entry that authorities outside of the notary have stamped, as JSON: `logIndex`, `treeSize`,
+    `hashes`, `checkpoint`, `timestamp`. There are none in the answer that signs; a receipt that is read later has them.
+    """
+
 
 default_message_pool.register_message("afdp.notary.v1", "NotarizationReceipt", NotarizationReceipt)
 

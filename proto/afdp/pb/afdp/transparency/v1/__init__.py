@@ -19,9 +19,12 @@ __all__ = (
     "GetInclusionProofResponse",
     "GetLogRequest",
     "GetLogResponse",
+    "GetStampedCheckpointRequest",
+    "GetStampedCheckpointResponse",
     "Inclusion",
 )
 
+import datetime
 from dataclasses import dataclass
 
 import betterproto2
@@ -329,6 +332,62 @@ default_message_pool.register_message("afdp.transparency.v1", "GetLogResponse", 
 
 
 @dataclass(eq=False, repr=False)
+class GetStampedCheckpointRequest(betterproto2.Message):
+    """
+    Which leaf.
+    """
+
+    leaf_index: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    Zero-based.
+    """
+
+
+default_message_pool.register_message(
+    "afdp.transparency.v1", "GetStampedCheckpointRequest", GetStampedCheckpointRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class GetStampedCheckpointResponse(betterproto2.Message):
+    """
+    A checkpoint that was there at a time which an authority outside of the notary states.
+    """
+
+    checkpoint: "Checkpoint | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The checkpoint.
+    """
+
+    inclusion: "Inclusion | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The leaf in its tree.
+    """
+
+    timestamp: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+    """
+    The RFC 3161 response over the checkpoint's note body, DER.
+    """
+
+    authority: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    The authority's URL.
+    """
+
+    time: "datetime.datetime | None" = betterproto2.field(
+        5, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The time that it states.
+    """
+
+
+default_message_pool.register_message(
+    "afdp.transparency.v1", "GetStampedCheckpointResponse", GetStampedCheckpointResponse
+)
+
+
+@dataclass(eq=False, repr=False)
 class Inclusion(betterproto2.Message):
     """
     The place of a leaf and the proof of it in the checkpoint's tree.
@@ -353,4 +412,5 @@ class Inclusion(betterproto2.Message):
 default_message_pool.register_message("afdp.transparency.v1", "Inclusion", Inclusion)
 
 
+from ....google import protobuf as ___google__protobuf__
 from ...common import v1 as __common__v1__
