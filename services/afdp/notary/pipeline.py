@@ -170,7 +170,8 @@ class Stages:
                     from_item(result.error) if result.error is not None else Internal("the signer gave none")
                 )
                 continue
-            draft.signature, draft.key_id = result.signature.value, result.signature.key_id
+            made = result.signature
+            draft.signature, draft.key_id, draft.timestamp = made.value, made.key_id, made.timestamp
             draft.leaf_hash = (await self._entry(draft)).leaf_hash
             signed.append(Signed(submission, draft))
         return signed

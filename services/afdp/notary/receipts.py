@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
 
 from prometheus_client import Counter
 
@@ -61,7 +60,7 @@ class Entry:
 
 def log_entry(draft: Draft, key: EvidenceKey) -> Entry:
     """The entry of a signed statement: the same bytes for the same draft, always."""
-    digest = sha256(pae(IN_TOTO_PAYLOAD_TYPE, draft.statement)).digest()
+    digest = key.algorithm.digest(pae(IN_TOTO_PAYLOAD_TYPE, draft.statement))
     body = entry_body(digest, draft.signature, key.spki, key.algorithm)
     return Entry(body, leaf_hash(body))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import orjson
 
 from afdp.errors import InvalidArgument
+from afdp.formats.anchor import Anchor
 from afdp.formats.bundle import Bundle
 from afdp.formats.canonical import strict_json
 from afdp.formats.encoding import from_b64
@@ -32,6 +33,7 @@ FIELDS = (
     "key_id",
     "bundle",
     "more_bundles",
+    "anchors",
 )
 
 
@@ -52,6 +54,7 @@ class Receipt:
         key_id: `name:version` of the key.
         bundle: the Sigstore bundle.
         more_bundles: those of further logs.
+        anchors: checkpoints over the entry that authorities outside of the notary have stamped.
     """
 
     evidence_package_hash: str
@@ -66,6 +69,7 @@ class Receipt:
     key_id: str
     bundle: Bundle
     more_bundles: tuple[Bundle, ...] = ()
+    anchors: tuple[Anchor, ...] = ()
 
     @property
     def signature(self) -> bytes:
@@ -79,9 +83,10 @@ class Receipt:
 
     def to_object(self) -> dict[str, object]:
         """The members in the order of the message; the bundles as objects."""
-        members: dict[str, object] = {name: getattr(self, name) for name in FIELDS[:-2]}
+        members: dict[str, object] = {name: getattr(self, name) for name in FIELDS[:-3]}
         members["bundle"] = orjson.loads(self.bundle.to_json())
         members["more_bundles"] = [orjson.loads(each.to_json()) for each in self.more_bundles]
+        members["anchors"] = [each.to_object() for each in self.anchors]
         return members
 
     def to_json(self) -> bytes:
@@ -115,6 +120,7 @@ class Receipt:
             key_id=members.string("key_id"),
             bundle=Bundle.from_object(members.take("bundle"), path=members.path("bundle")),
             more_bundles=_more_bundles(members),
+            anchors=_anchors(members),
         )
         members.end()
         return receipt
@@ -127,6 +133,16 @@ def _more_bundles(members: Members) -> tuple[Bundle, ...]:
     return tuple(
         Bundle.from_object(each, path=members.path(f"more_bundles[{at}]"))
         for at, each in enumerate(members.array("more_bundles"))
+    )
+
+
+def _anchors(members: Members) -> tuple[Anchor, ...]:
+    if not members.has("anchors"):
+        members.skip_null("anchors")
+        return ()
+    return tuple(
+        Anchor.from_object(each, path=members.path(f"anchors[{at}]"))
+        for at, each in enumerate(members.array("anchors"))
     )
 
 

@@ -91,6 +91,8 @@ def removing(*path: Any) -> Callable[[dict[str, Any]], None]:
 MATERIAL = "verificationMaterial"
 FIRST = (MATERIAL, "tlogEntries", 0)
 ENTRY_PATH = "verificationMaterial.tlogEntries[0]"
+STAMPS = (MATERIAL, "timestampVerificationData", "rfc3161Timestamps")
+STAMPS_PATH = ".".join(STAMPS)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,13 @@ ENTRY_PATH = "verificationMaterial.tlogEntries[0]"
         (setting(*FIRST, "inclusionProof", "checkpoint", to={}), f"{ENTRY_PATH}.inclusionProof.checkpoint.envelope"),
         (setting(*FIRST, "canonicalizedBody", to="e30"), f"{ENTRY_PATH}.canonicalizedBody"),
         (setting(*FIRST, "more", to=1), f"{ENTRY_PATH}.more"),
+        (setting(*STAMPS, to={}), f"{STAMPS_PATH}"),
+        (setting(*STAMPS, to=["dHNy"]), f"{STAMPS_PATH}[0]"),
+        (setting(*STAMPS, to=[{}]), f"{STAMPS_PATH}[0].signedTimestamp"),
+        (setting(*STAMPS, to=[{"signedTimestamp": ""}]), f"{STAMPS_PATH}[0].signedTimestamp"),
+        (setting(*STAMPS, to=[{"signedTimestamp": "dHN"}]), f"{STAMPS_PATH}[0].signedTimestamp"),
+        (setting(*STAMPS, to=[{"signedTimestamp": "dHNy", "more": 1}]), f"{STAMPS_PATH}[0].more"),
+        (setting(*STAMPS[:-1], "more", to=1), "verificationMaterial.timestampVerificationData.more"),
         (setting("dsseEnvelope", "payload", to="not base64!"), "dsseEnvelope.payload"),
         (setting("dsseEnvelope", "signatures", to=[]), "dsseEnvelope.signatures"),
     ],

@@ -7,6 +7,7 @@ import pytest
 
 from afdp.errors import InvalidArgument
 from afdp.formats.bundle import Bundle, bundle_json
+from afdp.formats.encoding import b64
 from afdp.formats.receipt import Receipt
 
 BUNDLE = bundle_json(hint="aGludA==", payload=b"{}", signature=b"sig")
@@ -23,7 +24,17 @@ RECEIPT: dict[str, Any] = {
     "key_id": "afdp-file-key:1",
     "bundle": json.loads(BUNDLE),
     "more_bundles": [],
+    "anchors": [
+        {
+            "logIndex": "5",
+            "treeSize": "7",
+            "hashes": [b64(b"h" * 32)],
+            "checkpoint": "log.example\n7\ncnJy\n\n— log.example AAAA\n",
+            "timestamp": "dHNy",
+        }
+    ],
 }
+LATER = ("more_bundles", "anchors")  # what older receipts do not have
 
 
 def test_a_receipt_reads_back_as_it_was_written_in_the_order_of_the_message() -> None:
@@ -36,10 +47,10 @@ def test_a_receipt_reads_back_as_it_was_written_in_the_order_of_the_message() ->
     assert receipt.public_key == b"key"
 
 
-def test_a_receipt_without_further_bundles_may_leave_them_out() -> None:
-    receipt = Receipt.from_object({name: value for name, value in RECEIPT.items() if name != "more_bundles"})
+def test_a_receipt_without_further_bundles_and_anchors_may_leave_them_out() -> None:
+    receipt = Receipt.from_object({name: value for name, value in RECEIPT.items() if name not in LATER})
 
-    assert receipt.more_bundles == ()
+    assert (receipt.more_bundles, receipt.anchors) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -58,6 +69,7 @@ def test_a_receipt_without_further_bundles_may_leave_them_out() -> None:
         ("state", "LOGGED"),
         ("key_id", None),
         ("more_bundles", {}),
+        ("anchors", {}),
         ("colour", "blue"),
     ],
 )
@@ -68,10 +80,32 @@ def test_a_receipt_of_another_form_is_refused_by_name(field: str, value: object)
     assert [violation.field for violation in refused.value.fields] == [field]
 
 
-@pytest.mark.parametrize("field", [name for name in RECEIPT if name != "more_bundles"])
+@pytest.mark.parametrize("field", [name for name in RECEIPT if name not in LATER])
 def test_a_receipt_that_lacks_a_member_is_refused_by_its_name(field: str) -> None:
     with pytest.raises(InvalidArgument, match=f"{field}: is missing"):
         Receipt.from_object({name: value for name, value in RECEIPT.items() if name != field})
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("logIndex", 5),
+        ("logIndex", "-1"),
+        ("treeSize", None),
+        ("hashes", "AAAA"),
+        ("checkpoint", ""),
+        ("timestamp", ""),
+        ("timestamp", "dHNy\n"),
+        ("colour", "blue"),
+    ],
+)
+def test_an_anchor_of_another_form_is_refused_by_name(member: str, value: object) -> None:
+    anchor = {**RECEIPT["anchors"][0], member: value}
+
+    with pytest.raises(InvalidArgument) as refused:
+        Receipt.from_object({**RECEIPT, "anchors": [anchor]})
+
+    assert [violation.field for violation in refused.value.fields] == [f"anchors[0].{member}"]
 
 
 def test_a_bare_bundle_is_told_from_a_receipt() -> None:
