@@ -60,10 +60,11 @@ async def test_every_field_of_a_receipt_is_printed(rest: httpx.AsyncClient) -> N
 
     assert set(receipt) == {
         *("evidence_package_hash", "rekor_log_id", "rekor_server_url", "signature_b64", "public_key_b64"),
-        *("integrated_time", "log_index", "receipt_id", "state", "key_id", "bundle", "more_bundles"),
+        *("integrated_time", "log_index", "receipt_id", "state", "key_id", "bundle", "more_bundles", "anchors"),
     }
     assert receipt["state"] == "logged"
     assert receipt["more_bundles"] == []
+    assert receipt["anchors"] == []
     assert isinstance(receipt["log_index"], int)
     assert receipt["bundle"]["mediaType"] == "application/vnd.dev.sigstore.bundle.v0.3+json"
 

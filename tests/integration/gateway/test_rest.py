@@ -101,6 +101,7 @@ async def test_an_answer_prints_every_field(gateway: httpx.AsyncClient, notary: 
             "key_id": "",
             "bundle": orjson.loads(bundle),
             "more_bundles": [],
+            "anchors": [],
         },
         "status": "completed",
         "error": None,
