@@ -1,10 +1,14 @@
 """A signer's keys in real files, as every test needs them that signs without a server of keys."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from afdp.signer.config import SignerSettings
+from afdp.signer.datakeys import DataKeys
 from afdp.signer.files import FileKeyring
 from afdp.signer.keys import ED25519, P256, KeyCatalogue, Keyring, KeySpec, Purpose
+from afdp.signer.opening import open_data_keys
 from afdp.signer.revocations import Revocations
 
 EVIDENCE = KeySpec("afdp-file-key", Purpose.EVIDENCE, P256)
@@ -24,3 +28,10 @@ def file_catalogue(folder: Path, *more: KeySpec, keyring: type[FileKeyring] = Fi
 def catalogue(folder: Path, held: Mapping[KeySpec, Keyring]) -> KeyCatalogue:
     """A catalogue with its list of revocations."""
     return KeyCatalogue(held, Revocations(folder / "revocations.json"))
+
+
+@asynccontextmanager
+async def file_data_keys(folder: Path) -> AsyncIterator[DataKeys]:
+    """Data keys under subjects' keys in files."""
+    async with open_data_keys(SignerSettings(data_dir=folder)) as data_keys:
+        yield data_keys

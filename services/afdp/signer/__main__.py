@@ -9,7 +9,7 @@ from afdp.rpc import serve
 from afdp.signer.config import SignerSettings
 from afdp.signer.disk import private_folder
 from afdp.signer.guard import CheckpointGuard
-from afdp.signer.opening import open_catalogue, open_vault_if_used
+from afdp.signer.opening import open_catalogue, open_data_keys, open_vault_if_used
 from afdp.signer.revocations import Revocations
 from afdp.signer.service import Signer
 from afdp.signer.servicer import SignerServicer
@@ -30,8 +30,10 @@ async def main(settings: SignerSettings) -> None:
         guard = CheckpointGuard(folder / "checkpoints", settings.log_origins)
         signer = Signer(keys, guard, settings.log_origins)
         trust = TrustSigner(keys, TrustMemory(folder / "trust"))
-        status = StatusReport({"keys": KeyStatus(keys), **{each.kind: each for each in keys.keyrings}})
-        await serve(SignerServicer(signer, trust, status), settings, telemetry, signer.check)
+        data_keys = await stack.enter_async_context(open_data_keys(settings))
+        keyrings = {each.kind: each for each in keys.keyrings}
+        status = StatusReport({"keys": KeyStatus(keys), **keyrings, "data keys": data_keys})
+        await serve(SignerServicer(signer, trust, data_keys, status), settings, telemetry, signer.check)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -42,7 +40,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from afdp.errors import FailedPrecondition, InvalidArgument, NotaryError, Unavailable
 from afdp.formats.timestamps import format_timestamp, parse_timestamp
-from afdp.signer.disk import private_folder, write_durably
+from afdp.signer.disk import private_folder, read_passphrase, read_private, write_durably
 from afdp.signer.keys import ED25519, P256, P384, KeySpec, KeyVersion, Signature
 from afdp.signer.part import Part
 
@@ -83,7 +81,7 @@ class FileKeyring:
             entries = _read_manifest(folder)
         elif left := sorted(folder.glob("*.pem")):
             raise FailedPrecondition(f"{left[0]} has no manifest: restore {folder / 'keyring.json'}")
-        passphrase = _read_passphrase(passphrase_file, make=not entries)
+        passphrase = read_passphrase(passphrase_file, make=not entries)
         missing = [spec for spec in specs if spec.name not in entries]
         if left := [path for spec in missing if (path := _path(folder, spec.name, 1)).exists()]:
             raise FailedPrecondition(f"the manifest does not name {left[0]}: restore {folder / 'keyring.json'}")
@@ -131,7 +129,7 @@ class FileKeyring:
             files += [_path(self._folder, name, number + 1) for number in range(len(versions))]
         try:
             for path in files:
-                _read_private(path)
+                read_private(path)
         except FailedPrecondition as error:
             return Part(
                 self.kind, False, str(error), "give the file back to the signer's user, mode 600, or restore it"
@@ -174,7 +172,7 @@ _GENERATORS: Mapping[str, Callable[[], PrivateKey]] = {
 
 def _read_key(folder: Path, spec: KeySpec, entry: dict[str, Any], passphrase: bytes) -> _Held:
     path = _path(folder, spec.name, entry["version"])
-    data = _read_private(path)
+    data = read_private(path)
     try:
         private = load_pem_private_key(data, passphrase)
     except (ValueError, TypeError):
@@ -211,26 +209,6 @@ def _read_manifest(folder: Path) -> _Manifest:
 
 def _write_manifest(folder: Path, entries: _Manifest) -> None:
     write_durably(folder / "keyring.json", orjson.dumps(entries, option=orjson.OPT_INDENT_2))
-
-
-def _read_passphrase(path: Path, *, make: bool) -> bytes:
-    if make and not path.exists():
-        private_folder(path.parent)
-        write_durably(path, secrets.token_urlsafe(32).encode())
-    passphrase = _read_private(path).strip()
-    if not passphrase:
-        raise FailedPrecondition(f"{path} is empty: it must hold the passphrase of the key files")
-    return passphrase
-
-
-def _read_private(path: Path) -> bytes:
-    try:
-        mode = path.stat().st_mode
-        if mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
-            raise FailedPrecondition(f"{path} may be read or changed by others: chmod 600 it")
-        return path.read_bytes()
-    except OSError as error:
-        raise FailedPrecondition(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _path(folder: Path, name: str, version: int) -> Path:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from afdp.errors import FailedPrecondition
 from afdp.signer.config import KeyHolder, SignerSettings
+from afdp.signer.datakeys import DataKeys
 from afdp.signer.files import FileKeyring
+from afdp.signer.kek import FileKek
 from afdp.signer.keys import ED25519, P256, P384, KeyCatalogue, Keyring, KeySpec, Purpose, RevocationList
+from afdp.signer.subjectfiles import open_subject_files
 from afdp.signer.vault.keyring import VaultKeyring
 from afdp.signer.vault.memory import KeyMemory
 from afdp.signer.vault.opening import Vault, open_vault
@@ -56,6 +61,18 @@ async def open_catalogue(
         yield KeyCatalogue(held, revocations)
 
 
+@asynccontextmanager
+async def open_data_keys(settings: SignerSettings) -> AsyncIterator[DataKeys]:
+    """What makes and opens data keys.
+
+    Raises:
+        FailedPrecondition: the subjects' keys cannot be opened; the message says why.
+    """
+    folder = settings.data_dir / "data-keys"
+    with open_subject_files(folder, await asyncio.to_thread(_file_kek, settings, folder)) as holder:
+        yield DataKeys(holder)
+
+
 def key_specs(settings: SignerSettings) -> list[tuple[KeyHolder, KeySpec]]:
     """What keys there are, and what holds each."""
     evidence = _ALGORITHMS[settings.evidence_algorithm]
@@ -85,13 +102,21 @@ def _name(settings: SignerSettings, holder: KeyHolder, purpose: Purpose) -> str:
     }[holder][purpose]
 
 
+def _file_kek(settings: SignerSettings, folder: Path) -> FileKek:
+    new = not (folder / "names").exists()  # what was sealed before needs the KEK of then
+    return FileKek.open_file(folder / "kek.json", _passphrase_file(settings), make=new)
+
+
+def _passphrase_file(settings: SignerSettings) -> Path:
+    return settings.passphrase_file or settings.data_dir / "passphrase"
+
+
 @asynccontextmanager
 async def _open_keyring(
     settings: SignerSettings, vault: Vault | None, holder: KeyHolder, specs: Sequence[KeySpec]
 ) -> AsyncIterator[Keyring]:
     if holder == "files":
-        passphrase_file = settings.passphrase_file or settings.data_dir / "passphrase"
-        yield FileKeyring.open(settings.data_dir / "keys", passphrase_file, specs)
+        yield FileKeyring.open(settings.data_dir / "keys", _passphrase_file(settings), specs)
         return
     if vault is None:
         raise FailedPrecondition("keys are in Vault, and no Vault was opened")

@@ -6,6 +6,7 @@ from afdp.errors import InvalidArgument, NotaryError
 from afdp.formats.note import Checkpoint, NoteError
 from afdp.items import to_item
 from afdp.messages import signer as pb
+from afdp.signer.datakeys import DataKey, DataKeys, Scope, WrappedKey
 from afdp.signer.keys import KeyVersion, Purpose
 from afdp.signer.service import Signer, Stamped, Statement
 from afdp.signer.status import StatusReport
@@ -23,9 +24,10 @@ _NUMBERS = {purpose: number for number, purpose in _PURPOSES.items()}
 class SignerServicer(pb.SignerServiceBase):
     """afdp.signer.v1.SignerService."""
 
-    def __init__(self, signer: Signer, trust: TrustSigner, status: StatusReport) -> None:
+    def __init__(self, signer: Signer, trust: TrustSigner, data_keys: DataKeys, status: StatusReport) -> None:
         self._signer = signer
         self._trust = trust
+        self._data_keys = data_keys
         self._status = status
 
     async def sign_statements(self, request: pb.SignStatementsRequest) -> pb.SignStatementsResponse:
@@ -61,6 +63,24 @@ class SignerServicer(pb.SignerServiceBase):
         signed = await self._trust.sign(request.signed)
         return pb.SignTrustMetadataResponse(signed.signature.value, signed.signature.key.key_id, signed.public_key)
 
+    async def generate_data_keys(self, request: pb.GenerateDataKeysRequest) -> pb.GenerateDataKeysResponse:
+        answers = await self._data_keys.generate([_scope(each) for each in request.scopes])
+        return pb.GenerateDataKeysResponse([_data_key(answer) for answer in answers])
+
+    async def unwrap_data_keys(self, request: pb.UnwrapDataKeysRequest) -> pb.UnwrapDataKeysResponse:
+        answers = await self._data_keys.unwrap([_wrapped_key(each) for each in request.keys])
+        return pb.UnwrapDataKeysResponse([_data_key(answer) for answer in answers])
+
+    async def rewrap_data_keys(self, request: pb.RewrapDataKeysRequest) -> pb.RewrapDataKeysResponse:
+        answers = await self._data_keys.rewrap([_wrapped_key(each) for each in request.keys])
+        return pb.RewrapDataKeysResponse([_data_key(answer) for answer in answers])
+
+    async def rotate_subject_key(self, request: pb.RotateSubjectKeyRequest) -> pb.RotateSubjectKeyResponse:
+        return pb.RotateSubjectKeyResponse(await self._data_keys.rotate(_scope(request.scope)))
+
+    async def destroy_subject_key(self, request: pb.DestroySubjectKeyRequest) -> pb.DestroySubjectKeyResponse:
+        return pb.DestroySubjectKeyResponse(await self._data_keys.destroy(_scope(request.scope)))
+
     async def get_signer_status(self, request: pb.GetSignerStatusRequest) -> pb.GetSignerStatusResponse:
         parts = await self._status.parts()
         return pb.GetSignerStatusResponse(
@@ -73,6 +93,20 @@ def _result(answer: Stamped | NotaryError) -> pb.StatementResult:
         return pb.StatementResult(error=to_item(answer))
     made = answer.signature
     return pb.StatementResult(signature=pb.Signature(made.value, made.key.key_id, answer.timestamp))
+
+
+def _scope(scope: pb.DataKeyScope | None) -> Scope:
+    return Scope(scope.tenant, scope.subject) if scope else Scope("", "")
+
+
+def _wrapped_key(key: pb.WrappedDataKey) -> WrappedKey:
+    return WrappedKey(_scope(key.scope), key.wrapped)
+
+
+def _data_key(answer: DataKey | NotaryError) -> pb.DataKeyResult:
+    if isinstance(answer, NotaryError):
+        return pb.DataKeyResult(error=to_item(answer))
+    return pb.DataKeyResult(key=pb.DataKey(answer.plain, answer.wrapped))
 
 
 def _purpose(number: pb.KeyPurpose) -> Purpose | None:

@@ -36,7 +36,7 @@ from afdp.transparency.service import CheckpointSigner, Store, TransparencyLog
 from afdp.transparency.signer import GrpcSigner
 from afdp.transparency.values import Inclusion, LogIdentity, SignedCheckpoint
 from afdp.transparency.writer import LogWriter, running
-from tests.local_keys import file_catalogue
+from tests.local_keys import file_catalogue, file_data_keys
 
 ORIGIN = "notary.localhost"
 
@@ -58,7 +58,8 @@ class SignerPeer:
         trust = TrustSigner(keys, TrustMemory(self.folder / "trust"))
         settings = ServiceSettings(port=self.port, metrics_port=0, drain_seconds=1.0)
         telemetry = Telemetry("signer", TracerProvider())
-        servicer = SignerServicer(signer, trust, StatusReport({}))
+        data_keys = await self._running.enter_async_context(file_data_keys(self.folder))
+        servicer = SignerServicer(signer, trust, data_keys, StatusReport({}))
         await self._running.enter_async_context(running_server(servicer, settings, telemetry))
 
     async def stop(self) -> None:

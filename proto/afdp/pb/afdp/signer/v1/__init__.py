@@ -125,7 +125,7 @@ class DataKey(betterproto2.Message):
 
     wrapped: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
     """
-    What is stored beside the data.
+    What is stored beside the data: 65 bytes.
     """
 
 
@@ -150,7 +150,8 @@ class DataKeyResult(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True, group="result"
     )
     """
-    Why not: NOT_FOUND where the subject was erased or never had a key.
+    Why not: NOT_FOUND where the subject's key was destroyed or never was, INVALID_ARGUMENT where the wrapped key was
+    altered or is of another tenant or subject.
     """
 
 
@@ -165,12 +166,12 @@ class DataKeyScope(betterproto2.Message):
 
     tenant: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    The tenant.
+    The tenant, 1 to 512 bytes.
     """
 
     subject: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    The person or thing that may be erased, 1 to 512 bytes; `*` is the tenant's own key.
+    The person or thing that may have to be erased, 1 to 512 bytes; `*` is the tenant's own key.
     """
 
 
@@ -202,7 +203,7 @@ class DestroySubjectKeyResponse(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
     )
     """
-    When it was destroyed.
+    When it was destroyed; asked again, the same time.
     """
 
 
@@ -515,7 +516,7 @@ class RewrapDataKeysResponse(betterproto2.Message):
 
     results: "list[DataKeyResult]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    One per key, in order, without the plain key.
+    One per key, in order, without the plain key. One that is under the newest version already comes back as it was.
     """
 
 
