@@ -48,6 +48,14 @@ trust = group(
     "The keys that a verifier believes.",
     export=("afdp.cli.trust:export", "Write the notary's trust root into a folder."),
 )
+keys = group(
+    "keys",
+    "The keys that sign.",
+    list=("afdp.cli.keys:list_keys", "List every version of every key."),
+    rotate=("afdp.cli.keys:rotate", "Make a new version of a key, which signs from now on."),
+    revoke=("afdp.cli.keys:revoke", "Record that a key version is not to be trusted any more."),
+    affected=("afdp.cli.affected:affected", "List every receipt that a key version signed."),
+)
 log = group(
     "log",
     "Transparency logs.",
@@ -63,6 +71,7 @@ COMMANDS = {
     "sign": ("afdp.cli.sign:sign", "Notarise files or an evidence package."),
     "verify": ("afdp.cli.verify:verify", "Verify receipts, offline."),
     "trust": (f"{__name__}:trust", "The keys that a verifier believes: export."),
+    "keys": (f"{__name__}:keys", "The keys that sign: list, rotate, revoke, affected."),
     "log": (f"{__name__}:log", "Transparency logs: fsck."),
     "dev": ("afdp.cli.dev:dev", "Run the whole stack on this machine."),
     "config": (f"{__name__}:config", "Settings: show."),

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import IO
 
 from afdp.cli.options import Unreadable
 
@@ -16,8 +17,8 @@ MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _LARGE = 64 * 1024 * 1024  # hashed in a tenth of a second: below that nobody waits
 
-Report = Callable[[int, int], None]
-"""Called with how much is done and how much there is in all."""
+Report = Callable[[int, int | None], None]
+"""Called with how much is done and how much there is in all, where that is known."""
 
 
 def read_document(path: str) -> bytes:
@@ -37,11 +38,18 @@ def read_document(path: str) -> bytes:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file that is either there whole or as it was before."""
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write: once the body has ended without an error it is there whole, else it is as it was before."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             try:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
                 os.fchmod(file.fileno(), 0o666 & ~_umask())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
+
+from afdp.formats.timestamps import parse_timestamp
 
 DEFAULT_URL = "http://127.0.0.1:3030"
 
@@ -49,6 +53,19 @@ def url_option(command: F) -> F:
 def json_option(command: F) -> F:
     """`--json`, before or after the command."""
     return click.option("--json", "as_json", is_flag=True, callback=_from_root, help="Answer in JSON.")(command)
+
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def moment(text: str | datetime) -> datetime:
+    """A point in time as an option's type: RFC 3339, or a date, which is its first moment in UTC."""
+    if isinstance(text, datetime):
+        return text
+    try:
+        return parse_timestamp(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} {error}, or a date such as 2026-11-24") from None
 
 
 def _url(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str:

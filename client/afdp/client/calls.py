@@ -221,12 +221,12 @@ def list_keys() -> Call[tuple[Key, ...]]:
     return Call("ListKeys", "GET", "/api/v1/keys", {}, answers.keys)
 
 
-def rotate_key(purpose: str = "evidence", name: str = "") -> Call[Key]:
+def rotate_key(purpose: str = "", name: str = "") -> Call[Key]:
     """Makes a new version of a key; older versions verify for ever. Never sent twice: each time is a new version.
 
     Args:
-        purpose: `evidence`, `timestamp` or `trust`.
-        name: which key, without a version; by default the usual one of its purpose.
+        purpose: `evidence`, `timestamp` or `trust`; by default that of the name, or `evidence` without one.
+        name: which key, without a version; by default the usual one of the purpose.
 
     Raises:
         NotFound: there is no such key.

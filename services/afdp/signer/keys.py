@@ -155,16 +155,16 @@ class KeyCatalogue:
         """The key that signs a tenant's evidence."""
         return self._evidence.get(tenant) or self._evidence["*"]
 
-    def named(self, purpose: Purpose, name: str = "") -> KeySpec:
-        """A key by its name, or the default one of a purpose.
+    def named(self, purpose: Purpose | None, name: str = "") -> KeySpec:
+        """A key by its name, or the default one of a purpose; the one for evidence where neither is given.
 
         Raises:
             NotFound: there is none.
         """
-        if purpose is Purpose.EVIDENCE and not name:
+        if purpose in (Purpose.EVIDENCE, None) and not name:
             return self._evidence["*"]
         for spec, _ in self._held.values():
-            if spec.purpose is purpose and name in ("", spec.name):
+            if purpose in (spec.purpose, None) and name in ("", spec.name):
                 return spec
         raise NotFound("there is no such key")
 

@@ -166,16 +166,18 @@ class Signer:
         """Every key version that ever signed, oldest first, with its revocation."""
         return await self._keys.versions(purpose)
 
-    async def rotate(self, purpose: Purpose, name: str) -> KeyVersion:
+    async def rotate(self, purpose: Purpose | None, name: str) -> KeyVersion:
         """Makes a new version of a key, the default one of its purpose where no name is given.
 
         Raises:
             InvalidArgument: the log key is part of the log's identity and does not rotate.
             NotFound: there is no such key.
         """
-        if purpose is Purpose.LOG:
-            raise InvalidArgument.field("purpose", "the log's key is part of its identity: open a new log instead")
-        return await self._keys.rotate(self._keys.named(purpose, name))
+        spec = self._keys.named(purpose, "" if purpose is Purpose.LOG else name)
+        if spec.purpose is Purpose.LOG:
+            field = "purpose" if purpose else "name"
+            raise InvalidArgument.field(field, "the log's key is part of its identity: open a new log instead")
+        return await self._keys.rotate(spec)
 
     async def revoke(self, key_id: str, compromised_since: datetime | None, reason: str) -> KeyVersion:
         """Records that a key version is not to be trusted any more.

@@ -52,7 +52,7 @@ class SignerServicer(pb.SignerServiceBase):
         return pb.GetPublicKeysResponse(keys=[_public_key(key) for key in versions])
 
     async def rotate_key(self, request: pb.RotateKeyRequest) -> pb.RotateKeyResponse:
-        fresh = await self._signer.rotate(_purpose(request.purpose) or Purpose.EVIDENCE, request.name)
+        fresh = await self._signer.rotate(_purpose(request.purpose), request.name)
         return pb.RotateKeyResponse(key=_public_key(fresh))
 
     async def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:

@@ -1474,7 +1474,7 @@ class RotateKeyRequest(betterproto2.Message):
 
     purpose: "KeyPurpose" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: KeyPurpose(0))
     """
-    Unspecified: the evidence key. The log key is part of the log's identity and is refused.
+    Unspecified: that of the name, or evidence without one. The log key is part of the log's identity and is refused.
     """
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
