@@ -20,8 +20,10 @@ import pytest_asyncio
 
 from afdp.embedded.openbao import OpenBao, running_openbao
 from afdp.embedded.postgres import Postgres, running_postgres
+from tests.local_token import LocalToken
 
 IN_CI = os.environ.get("CI") == "true"
+_PACKAGES = {"softhsm2-util": "softhsm2"}  # what Debian names the package of a tool that we do not build
 
 
 def tools_folder() -> Path:
@@ -47,6 +49,8 @@ def tool() -> Callable[[str], Path]:
         if found := find_tool(name):
             return found
         reason = f"{name} is not here: `make tools` builds it where its toolchain is installed"
+        if name in _PACKAGES:
+            reason = f"{name} is not here: it comes with the package {_PACKAGES[name]}"
         if IN_CI:
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
@@ -90,6 +94,15 @@ async def openbao() -> AsyncIterator[OpenBao]:
     with open_folder() as folder:
         async with running_openbao(folder / "openbao") as server:
             yield server
+
+
+@pytest.fixture
+def token(tool: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalToken:
+    """A fresh token of a SoftHSM2, which this process and those it starts find by their environment."""
+    made = LocalToken.make(tmp_path / "softhsm", tool("softhsm2-util"))
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    return made
 
 
 @contextmanager

@@ -15,9 +15,10 @@ compile() {
     --no-header --output-file "$out/$target" "$@"
 }
 
-compile dev.txt pyproject.toml --extra dev --extra vault --group build --group test "$@"
+compile dev.txt pyproject.toml --extra dev --extra hsm --extra vault --group build --group test "$@"
 compile run.txt pyproject.toml --extra dev --group build --constraint "$out/dev.txt" "$@"
-for service in gateway notary signer transparency metadata; do
+compile signer.txt pyproject.toml --extra signer --extra hsm --constraint "$out/dev.txt" "$@"
+for service in gateway notary transparency metadata; do
   compile "$service.txt" pyproject.toml --extra "$service" --constraint "$out/dev.txt" "$@"
 done
 compile build.txt --group build --constraint "$out/dev.txt" "$@"
