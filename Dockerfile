@@ -21,6 +21,8 @@ COPY shared shared
 COPY services services
 COPY gateway gateway
 COPY client client
+# What client/ links to.
+COPY deploy/vault deploy/vault
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 
 # What installs into a virtual environment that the images take over whole, without the cache and the sources.

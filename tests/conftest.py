@@ -90,7 +90,7 @@ async def module_database(postgres: Postgres) -> str:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def openbao() -> AsyncIterator[OpenBao]:
-    """One OpenBao for the run, with the keys `afdp-notary-key` and `afdp-log-key` and the signer's token."""
+    """One OpenBao for the run, with our transit keys and logins for the signer and the key admin."""
     with open_folder() as folder:
         async with running_openbao(folder / "openbao") as server:
             yield server

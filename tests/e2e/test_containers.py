@@ -247,8 +247,9 @@ async def test_the_signers_memory_of_checkpoints_is_on_its_volume(containers: Co
 
 async def test_what_makes_secrets_and_keys_leaves_those_that_are_there(containers: Containers) -> None:
     def fingerprints() -> dict[str, str]:
-        folders = [containers.volume(name) for name in ("database-secret", "signer-token", "vault-operator")]
-        files = [*(file for folder in folders for file in folder.iterdir()), containers.volume("vault") / "seal-key"]
+        folders = [containers.volume(name) for name in ("database-secret", "vault-logins", "vault-operator")]
+        files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+        files.append(containers.volume("vault") / "seal-key")
         return {str(file): sha256(file.read_bytes()).hexdigest() for file in files}
 
     before = fingerprints()
@@ -257,20 +258,21 @@ async def test_what_makes_secrets_and_keys_leaves_those_that_are_there(container
     assert {Path(name).name for name in before} == {
         "password",
         "settings.yaml",
-        "signer-token",
+        "role-id",
+        "secret-id",
         "operator.json",
         "seal-key",
     }
 
 
-async def test_a_token_that_was_lost_is_made_anew_and_no_secret_is_printed(containers: Containers) -> None:
-    token = containers.volume("signer-token") / "signer-token"
-    old = token.read_text()
-    token.unlink()
+async def test_a_login_that_was_lost_is_made_anew_and_no_secret_is_printed(containers: Containers) -> None:
+    secret_id = containers.volume("vault-logins") / "signer" / "secret-id"
+    old = secret_id.read_text()
+    secret_id.unlink()
     assert await containers.run_once("vault-setup") == 0
-    assert token.read_text() != old
-    assert token.stat().st_mode & 0o777 == 0o600
-    secrets = [old, token.read_text(), (containers.volume("database-secret") / "password").read_text()]
+    assert secret_id.read_text() != old
+    assert secret_id.stat().st_mode & 0o777 == 0o600
+    secrets = [old, secret_id.read_text(), (containers.volume("database-secret") / "password").read_text()]
     logs = [log.read_text() for log in containers.root.glob("*.log")]
     assert len(logs) == len(CONTAINERS) - 1
     assert not [log for log in logs if any(secret in log for secret in secrets)]

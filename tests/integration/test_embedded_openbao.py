@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 import signal
 import stat
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-from afdp.embedded.openbao import KEYS, MOUNT, OpenBao, running_openbao
+from afdp.embedded.openbao import OpenBao, running_openbao
+from afdp.embedded.vault_setup import KEYS, MOUNT
 from afdp.errors import DataLoss
 
 
@@ -50,30 +52,12 @@ async def test_a_batch_of_digests_comes_back_as_der_signatures_of_the_evidence_k
         key.verify(signature, digest, ec.ECDSA(Prehashed(hashes.SHA256())))
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "sys/policies/acl/root"),
-        ("GET", "sys/policies/acl/afdp-signer"),
-        ("POST", "sys/policies/acl/afdp-signer"),
-        ("POST", f"{MOUNT}/keys/another-key"),
-        ("POST", f"{MOUNT}/keys/afdp-log-key/rotate"),
-        ("POST", f"{MOUNT}/keys/afdp-log-key/config"),
-        ("GET", f"{MOUNT}/export/signing-key/afdp-log-key"),
-        ("GET", f"{MOUNT}/backup/afdp-log-key"),
-        ("DELETE", f"{MOUNT}/keys/afdp-log-key"),
-        ("POST", "auth/token/create"),
-        ("PUT", "sys/seal"),
-        ("GET", "sys/mounts"),
-    ],
-)
-async def test_the_signers_token_may_sign_and_no_more(openbao: OpenBao, method: str, path: str) -> None:
-    with pytest.raises(hvac.exceptions.Forbidden):
-        as_signer(openbao).adapter.request(method, f"/v1/{path}")
-
-
 async def test_credentials_are_readable_by_their_owner_alone_and_never_logged(openbao: OpenBao) -> None:
-    secrets = [openbao.token_file, openbao.data_dir / "unseal-key", openbao.data_dir / "operator.json"]
+    secrets = [
+        *(folder / name for _, folder in openbao.logins.folders() for name in ("role-id", "secret-id")),
+        openbao.data_dir / "unseal-key",
+        openbao.data_dir / "operator.json",
+    ]
     log = (openbao.data_dir / "openbao.log").read_text()
 
     assert [mode(file) for file in secrets] == [0o600] * len(secrets)
@@ -92,15 +76,20 @@ async def test_it_listens_on_loopback_only(openbao: OpenBao, listening_addresses
     assert listening_addresses(openbao.pid) == {"127.0.0.1"}
 
 
-async def test_a_token_that_was_lost_or_revoked_is_replaced_at_the_next_start(data_folder: Path) -> None:
+async def test_a_login_that_was_lost_or_destroyed_is_replaced_at_the_next_start(data_folder: Path) -> None:
     async with running_openbao(data_folder) as first:
+        (data_folder / "key-admin" / "secret-id").unlink()
+        secret_id = {"secret_id": (data_folder / "signer" / "secret-id").read_text()}
         async with first.operator() as client:
-            await client.post("auth/token/revoke", json={"token": first.token_file.read_text()})
-        with pytest.raises(hvac.exceptions.Forbidden):
+            assert (await client.post("auth/approle/role/afdp-signer/secret-id/destroy", json=secret_id)).is_success
+        with pytest.raises(hvac.exceptions.InvalidRequest):
             public_keys(first)
 
     async with running_openbao(data_folder) as second:
         assert set(public_keys(second)) == set(KEYS)
+        assert log_in(second, data_folder / "key-admin").auth.token.lookup_self()["data"]["policies"] == [
+            "afdp-key-admin"
+        ]
 
 
 async def test_a_sealed_server_opens_again_and_keeps_a_rotated_key(data_folder: Path) -> None:
@@ -128,12 +117,75 @@ async def test_a_first_start_that_was_cut_short_begins_anew(data_folder: Path) -
         assert set(public_keys(again)) == set(KEYS)
 
 
+async def test_a_folder_of_the_first_release_still_starts_and_gets_what_is_new(data_folder: Path) -> None:
+    async with running_openbao(data_folder) as server:
+        before = public_keys(server)["afdp-notary-key"]
+        await make_as_the_first_release_did(server)
+        old = hvac.Client(url=server.addr, token=(data_folder / "signer-token").read_text())
+        assert old.auth.token.lookup_self()
+
+    async with running_openbao(data_folder) as again:
+        assert set(public_keys(again)) == set(KEYS)
+        assert public_keys(again)["afdp-notary-key"] == before
+        assert not (data_folder / "signer-token").exists()
+        old.url = again.addr
+        with pytest.raises(hvac.exceptions.Forbidden):
+            old.auth.token.lookup_self()
+
+
+FIRST_OPERATOR = f"""\
+path "sys/mounts/{MOUNT}" {{ capabilities = ["create", "read", "update"] }}
+path "sys/policies/acl/afdp-*" {{ capabilities = ["create", "read", "update"] }}
+path "sys/seal" {{ capabilities = ["update", "sudo"] }}
+path "{MOUNT}/*" {{ capabilities = ["create", "read", "update", "list"] }}
+path "auth/token/roles/afdp-signer" {{ capabilities = ["create", "read", "update"] }}
+path "auth/token/create/afdp-signer" {{ capabilities = ["create", "update"] }}
+path "auth/token/revoke" {{ capabilities = ["update"] }}
+path "auth/token/revoke-self" {{ capabilities = ["update"] }}
+"""
+
+
+async def make_as_the_first_release_did(server: OpenBao) -> None:
+    """Takes away what that release did not make, leaves the operator its policy of then, and writes a token."""
+    async with server.operator() as client:
+        role = {"allowed_policies": ["afdp-signer"], "orphan": True, "token_period": "768h"}
+        made = [
+            await client.post(f"{MOUNT}/keys/{key}/config", json={"deletion_allowed": True})
+            for key in ("afdp-timestamp-key", "afdp-trust-key")
+        ]
+        new = (
+            f"{MOUNT}/keys/afdp-timestamp-key",
+            f"{MOUNT}/keys/afdp-trust-key",
+            "sys/policies/acl/afdp-key-admin",
+            "auth/approle/role/afdp-signer",
+            "auth/approle/role/afdp-key-admin",
+        )
+        deleting = FIRST_OPERATOR + "".join(f'path "{path}" {{ capabilities = ["delete"] }}\n' for path in new)
+        made += [
+            await client.post("auth/token/roles/afdp-signer", json=role),
+            await client.put("sys/policies/acl/afdp-operator", json={"policy": deleting}),
+            *[await client.delete(path) for path in new],
+        ]
+        token = await client.post("auth/token/create/afdp-signer", json={"policies": ["afdp-signer"]})
+        made += [token, await client.put("sys/policies/acl/afdp-operator", json={"policy": FIRST_OPERATOR})]
+        assert [answer.status_code for answer in made if answer.is_error] == []
+        (server.data_dir / "signer-token").write_text(token.json()["auth"]["client_token"])
+    for _, folder in server.logins.folders():
+        shutil.rmtree(folder)
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
 def as_signer(server: OpenBao) -> hvac.Client:
-    return hvac.Client(url=server.addr, token=server.token_file.read_text())
+    return log_in(server, server.data_dir / "signer")
+
+
+def log_in(server: OpenBao, folder: Path) -> hvac.Client:
+    client = hvac.Client(url=server.addr, token="")
+    client.auth.approle.login((folder / "role-id").read_text(), (folder / "secret-id").read_text())
+    return client
 
 
 def latest_version(server: OpenBao, key: str) -> int:

