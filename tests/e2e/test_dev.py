@@ -135,4 +135,5 @@ async def test_vault_holds_the_keys_and_they_survive(data_folder: Path) -> None:
 
     assert keys[0][0] == "afdp-notary-key:1"
     assert keys[0] == keys[1]
-    assert not list((data_folder / "data" / "signer").glob("keys/*.pem"))
+    files = {path.name for path in (data_folder / "data" / "signer" / "keys").glob("*.pem")}
+    assert files == {"afdp-file-timestamp-key.1.pem", "afdp-file-trust-key.1.pem"}
