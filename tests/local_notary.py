@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from afdp.formats.anchor import Anchor
 from afdp.formats.bundle import Bundle, bundle_json
 from afdp.formats.dsse import IN_TOTO_PAYLOAD_TYPE, pae
 from afdp.formats.encoding import b64
 from afdp.formats.evidence import Actor, Artifact, EvidencePackage, canonical_evidence
 from afdp.formats.hashedrekord import SignatureAlgorithm, entry_body, key_hint
 from afdp.formats.merkle import leaf_hash
+from afdp.formats.note import Note
 from afdp.formats.receipt import Receipt
 from afdp.formats.statement import Submitter, statement_bytes
 from afdp.formats.trust import EvidenceKey, TrustRoot, trust_files
+from tests.local_authority import LocalAuthority
 from tests.local_log import FOUNDED, LocalLog
 
 NOTARIZED_AT = datetime(2026, 11, 24, 4, 9, 28, 250_000, tzinfo=UTC)
+STAMPED_AT = NOTARIZED_AT + timedelta(milliseconds=3)
 MODEL = b"the weights of a model"
 CARD = b"the card of a model"
 
@@ -43,12 +48,15 @@ def evidence_of(artifacts: Mapping[str, bytes], **metadata: object) -> EvidenceP
 
 @dataclass
 class LocalNotary:
-    """Signs and logs; `trust` is what a verifier believes."""
+    """Signs, stamps and logs; `trust` is what a verifier believes."""
 
     curve: ec.EllipticCurve = field(default_factory=ec.SECP256R1)
     log: LocalLog = field(default_factory=LocalLog)
     tenant: str = "acme"
     key_id: str = "afdp-notary-key:3"
+    authority: LocalAuthority = field(
+        default_factory=lambda: LocalAuthority("https://notary.localhost/api/v1/timestamp")
+    )
     key: ec.EllipticCurvePrivateKey = field(init=False)
     made: int = 0
 
@@ -74,7 +82,11 @@ class LocalNotary:
     @property
     def trust(self) -> TrustRoot:
         """What to believe."""
-        return TrustRoot((self.evidence_key,), (self.log.log,))
+        return TrustRoot((self.evidence_key,), (self.log.log,), (self.authority.trusted,))
+
+    def trusting(self, **key: Any) -> TrustRoot:
+        """What to believe where other things are known of the key."""
+        return replace(self.trust, keys=(replace(self.evidence_key, **key),))
 
     def write_trust(self, folder: Path, trust: TrustRoot | None = None) -> Path:
         """The trust root as a folder."""
@@ -91,8 +103,9 @@ class LocalNotary:
         logged: bool = True,
         payload: bytes | None = None,
         approvals: Sequence[Mapping[str, object]] = (),
+        stamped_at: datetime | None = STAMPED_AT,
     ) -> Receipt:
-        """A receipt, its entry with `crowd` others around it in the log."""
+        """A receipt, its entry with `crowd` others around it in the log; without a time it has no stamp."""
         self.made += 1
         receipt_id = f"0199d3a0-0000-7000-8000-{self.made:012x}"
         canonical = canonical_evidence(package or evidence_of({"model.bin": MODEL, "model.md": CARD}, build=7))
@@ -112,6 +125,7 @@ class LocalNotary:
         to_sign = pae(IN_TOTO_PAYLOAD_TYPE, payload)
         hash_algorithm = hashes.SHA256() if self.algorithm.digest_size == 32 else hashes.SHA384()
         signature = self.key.sign(to_sign, ec.ECDSA(hash_algorithm))
+        stamps = [self.authority.stamp(signature, stamped_at)] if stamped_at else []
         body = entry_body(self.algorithm.digest(to_sign), signature, self.spki, self.algorithm)
         entry = None
         if logged:
@@ -126,12 +140,20 @@ class LocalNotary:
             rekor_server_url="http://127.0.0.1:8053",
             signature_b64=b64(signature),
             public_key_b64=b64(self.spki),
-            integrated_time=int(NOTARIZED_AT.timestamp()),
+            integrated_time=int((stamped_at or NOTARIZED_AT).timestamp()),
             log_index=entry.log_index if entry else 0,
             receipt_id=receipt_id,
             state="logged" if logged else "signed",
             key_id=self.key_id,
             bundle=Bundle.from_json(
-                bundle_json(hint=key_hint(self.spki), payload=payload, signature=signature, entry=entry)
+                bundle_json(
+                    hint=key_hint(self.spki), payload=payload, signature=signature, entry=entry, timestamps=stamps
+                )
             ),
         )
+
+    def anchor(self, receipt: Receipt, authority: LocalAuthority, time: datetime) -> Anchor:
+        """The log as it is now, stamped by an authority, with the receipt's entry in it."""
+        entry = self.log.proven(receipt.log_index)
+        stamp = authority.stamp(Note.parse(entry.checkpoint).text.encode(), time)
+        return Anchor(entry.log_index, entry.tree_size, tuple(entry.hashes), entry.checkpoint, stamp)

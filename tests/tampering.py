@@ -139,6 +139,35 @@ def _setting(field: str, value: object) -> Callable[[Json], None]:
     return lambda receipt: receipt.__setitem__(field, value)
 
 
+def _stamps(receipt: Json) -> list[Json]:
+    found: list[Json] = receipt["bundle"]["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"]
+    return found
+
+
+def _stamp_signature(receipt: Json) -> None:
+    stamp = _stamps(receipt)[0]
+    stamp["signedTimestamp"] = flipped(stamp["signedTimestamp"])  # it stands at the end
+
+
+def _stamp_time(receipt: Json) -> None:
+    stamp = _stamps(receipt)[0]
+    data = b64decode(stamp["signedTimestamp"])
+    assert data.count(b"\x18\x13202") == 1  # GeneralizedTime with milliseconds
+    stamp["signedTimestamp"] = flipped(stamp["signedTimestamp"], data.index(b"\x18\x13202") + 5)
+
+
+def _no_stamp(receipt: Json) -> None:
+    _stamps(receipt)[0]["signedTimestamp"] = receipt["bundle"]["dsseEnvelope"]["signatures"][0]["sig"]
+
+
+# What every verifier of timestamps refuses.
+STAMPS = [
+    Tampering("signature of the timestamp", _stamp_signature, "time"),
+    Tampering("time of the timestamp", _stamp_time, "time"),
+    Tampering("timestamp that is none", _no_stamp, "time"),
+]
+
+
 # The members beside the bundle, which no Sigstore verifier sees.
 CLASSIC = [
     Tampering("evidence_package_hash", _setting("evidence_package_hash", "ab" * 32), "evidence"),
@@ -152,4 +181,4 @@ CLASSIC = [
     Tampering("key_id", _setting("key_id", "afdp-notary-key:4"), "signature"),
 ]
 
-EVERY_TAMPERING = [*REFUSED_BY_ALL, *REFUSED_BY_OURS, *CLASSIC]
+EVERY_TAMPERING = [*REFUSED_BY_ALL, *REFUSED_BY_OURS, *STAMPS, *CLASSIC]

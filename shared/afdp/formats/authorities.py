@@ -55,6 +55,12 @@ class TimestampAuthority:
         """Its certificates, read and checked."""
         return read_chain(self.certificates)
 
+    @cached_property
+    def name(self) -> str:
+        """What its certificate calls it: its common name, else its organisation, else its host."""
+        subject = name_parts(self.chain.authority.subject)
+        return subject.get("commonName") or subject.get("organization") or self.host
+
     @property
     def host(self) -> str:
         """The host of its URI, in lower case; empty where there is none."""

@@ -157,6 +157,11 @@ class TrustRoot:
         return authority.host not in {log.origin.lower() for log in self.logs}
 
     @cached_property
+    def independent_authorities(self) -> tuple[TimestampAuthority, ...]:
+        """The time-stamping authorities that are somebody else's."""
+        return tuple(each for each in self.timestamp_authorities if self.is_independent(each))
+
+    @cached_property
     def vkey_of_log(self) -> Mapping[bytes, VerifierKey]:
         """The logs' note verifier keys by `logId.keyId`."""
         return {log.log_id: log.vkey for log in self.logs}

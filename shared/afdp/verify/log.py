@@ -8,7 +8,7 @@ from functools import lru_cache
 from afdp.formats.bundle import LogEntry
 from afdp.formats.hashedrekord import API_VERSION, KIND, SignatureAlgorithm, entry_body
 from afdp.formats.merkle import ProofError, leaf_hash, verify_inclusion
-from afdp.formats.note import Checkpoint, Note, NoteError, VerifierKey, verify
+from afdp.formats.note import Checkpoint, Note, NoteError, VerifiedSignature, VerifierKey, verify
 from afdp.verify.result import NotVerifiedError
 
 
@@ -74,8 +74,8 @@ def signed_checkpoint(note: str, vkey: VerifierKey) -> Checkpoint:
     return checkpoint
 
 
-def cosigners(note: str, vkey: VerifierKey, witnesses: Iterable[VerifierKey]) -> list[str]:
-    """The names of the witnesses that have cosigned a checkpoint.
+def cosignatures(note: str, vkey: VerifierKey, witnesses: Iterable[VerifierKey]) -> list[VerifiedSignature]:
+    """The signatures of those witnesses that have cosigned a checkpoint, each with its time.
 
     Raises:
         NotVerifiedError: the log's signature or that of a known witness does not hold.
@@ -84,4 +84,4 @@ def cosigners(note: str, vkey: VerifierKey, witnesses: Iterable[VerifierKey]) ->
         signatures = verify(Note.parse(note), [vkey, *witnesses])
     except NoteError as error:
         raise NotVerifiedError(f"the checkpoint does not hold: {error}") from error
-    return [each.key.name for each in signatures if each.key != vkey]
+    return [each for each in signatures if each.key != vkey]

@@ -18,6 +18,8 @@ class Policy:
     Attributes:
         require_log: whether the receipt must be in a log that the trust root knows.
         require_timestamp: whether a trusted authority must have stamped the signature.
+        require_independent_time: whether somebody outside of the notary must say when: an authority that is not the
+            notary's, by a stamp on the signature or on a checkpoint over its entry, or one of `witnesses`.
         require_witnesses: how many of `witnesses` must have cosigned the checkpoint.
         witnesses: the keys of witnesses that count.
         tenant: the tenant that the evidence must belong to; empty: any.
@@ -27,6 +29,7 @@ class Policy:
 
     require_log: bool = True
     require_timestamp: bool = False
+    require_independent_time: bool = False
     require_witnesses: int = 0
     witnesses: tuple[VerifierKey, ...] = ()
     tenant: str = ""
@@ -46,8 +49,9 @@ def read_policy(data: bytes) -> Policy:
     members = Members(_document(data))
     witnesses = members.strings("witnesses") if members.has("witnesses") else ()
     policy = Policy(
-        require_log=members.boolean("require_log") if members.has("require_log") else True,
-        require_timestamp=members.boolean("require_timestamp") if members.has("require_timestamp") else False,
+        require_log=_optional_boolean(members, "require_log", True),
+        require_timestamp=_optional_boolean(members, "require_timestamp", False),
+        require_independent_time=_optional_boolean(members, "require_independent_time", False),
         require_witnesses=members.integer("require_witnesses") if members.has("require_witnesses") else 0,
         witnesses=tuple(_witness(text, members.path(f"witnesses[{at}]")) for at, text in enumerate(witnesses)),
         tenant=members.string("tenant") if members.has("tenant") else "",
@@ -58,6 +62,10 @@ def read_policy(data: bytes) -> Policy:
     if policy.require_witnesses > len(set(policy.witnesses)):
         members.refuse("require_witnesses", f"asks for more than the {len(set(policy.witnesses))} witnesses named")
     return policy
+
+
+def _optional_boolean(members: Members, name: str, default: bool) -> bool:
+    return members.boolean(name) if members.has(name) else default
 
 
 def _witness(text: str, path: str) -> VerifierKey:

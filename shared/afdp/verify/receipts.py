@@ -11,6 +11,7 @@ why, and a receipt whose envelope, signature, key or evidence was not checked is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from afdp.errors import InvalidArgument
+from afdp.formats.anchor import Anchor
 from afdp.formats.bundle import Bundle, LogEntry
 from afdp.formats.dsse import IN_TOTO_PAYLOAD_TYPE
 from afdp.formats.hashedrekord import SignatureAlgorithm
@@ -29,9 +31,12 @@ from afdp.formats.receipt import Receipt
 from afdp.formats.statement import Statement, Subject, parse_statement
 from afdp.formats.timestamps import format_timestamp
 from afdp.formats.trust import EvidenceKey, EvidencePublicKey, Log, TrustRoot
-from afdp.verify.log import check_body, check_checkpoint, check_inclusion, cosigners
+from afdp.verify.anchors import check_anchor
+from afdp.verify.log import check_body, check_checkpoint, check_inclusion, cosignatures
 from afdp.verify.policy import DEFAULT_POLICY, Policy
 from afdp.verify.result import Check, NotVerifiedError, Result, Status
+from afdp.verify.timestamps import Stamp, UnknownAuthorityError, verify_stamp
+from afdp.verify.validity import Testimony, require_valid
 
 NEWER_KEYS = "get the notary's newest keys with `afdp trust export`; a key that is not there either is not the notary's"
 
@@ -79,6 +84,7 @@ def verify_receipt(
         checks.append(_check("log", partial(run.logged, bundle)))
         checks.append(_check("checkpoint", partial(run.checkpoint, bundle)))
     checks.append(_check("witnesses", run.witnesses))
+    checks.append(_check("anchors", run.anchors))
     return Result(tuple(checks))
 
 
@@ -111,6 +117,7 @@ class _Verification:
     statement: Statement | None = None
     key: EvidenceKey | None = None
     signed: bool = False
+    stamps: tuple[Stamp, ...] = ()
     by_name: dict[str, Subject] = field(default_factory=dict)
     by_hash: dict[str, Subject] = field(default_factory=dict)
 
@@ -144,38 +151,49 @@ class _Verification:
         return f"{_ALGORITHM_NAMES[self.key.algorithm]}, key {self.key.key_id}"
 
     def time(self) -> str:
-        stamps = len(self.receipt.bundle.timestamps)
+        receipt, bundle = self.receipt, self.receipt.bundle
+        if not bundle.timestamps:
+            raise self._no_timestamp()
+        signature, authorities = bundle.envelope.signatures[0].sig, self.trust.timestamp_authorities
+        stamps = tuple(verify_stamp(each, signature, authorities) for each in bundle.timestamps)
+        if receipt.integrated_time != int(stamps[0].time.timestamp()):
+            raise NotVerifiedError("the receipt's integrated_time is not the second of its timestamp")
+        self.stamps = stamps
+        return "; ".join(map(_stamped, stamps))
+
+    def _no_timestamp(self) -> Exception:
         if self.policy.require_timestamp:
-            have = f"the {stamps} in the receipt cannot be verified by this version" if stamps else "there is none"
-            raise NotVerifiedError(f"the policy asks for a trusted timestamp, and {have}")
-        if stamps:
-            raise _NotRunError("the receipt has a trusted timestamp, which this version cannot verify")
+            return NotVerifiedError("the policy asks for a trusted timestamp, and there is none")
         if self.statement is None:
-            raise _NotRunError("no trusted timestamp")
+            return _NotRunError("no trusted timestamp")
         notarized_at = self.statement.notarized_at
         if self.receipt.integrated_time != int(notarized_at.timestamp()):
-            raise NotVerifiedError("the receipt's integrated_time is not the statement's notarized_at")
-        raise _NotRunError(f"no trusted timestamp; the notary says {format_timestamp(notarized_at)}")
+            return NotVerifiedError("the receipt's integrated_time is not the statement's notarized_at")
+        return _NotRunError(f"no trusted timestamp; the notary says {format_timestamp(notarized_at)}")
 
     def key_holds(self) -> str:
         key = self._known_key()
-        if key.valid_from > self.now:
-            raise NotVerifiedError(f"{key.key_id} is valid only since {format_timestamp(key.valid_from)}")
-        if key.revoked is not None:
-            since = key.revoked.compromised_since
-            why = f", compromised since {format_timestamp(since)}" if since else ""
-            raise NotVerifiedError(
-                f"{key.key_id} was revoked at {format_timestamp(key.revoked.at)}{why}, and no verified timestamp "
-                "proves that it signed before",
-                f"reason given: {key.revoked.reason}" if key.revoked.reason else "",
-            )
-        if key.valid_until is not None:
-            raise NotVerifiedError(
-                f"{key.key_id} was valid until {format_timestamp(key.valid_until)}, and no verified timestamp proves "
-                "that it signed before"
-            )
+        if self.receipt.bundle.timestamps and not self.stamps:
+            raise _NotRunError("not checked: the timestamp does not hold")
+        revocation = require_valid(key, self.stamps[0] if self.stamps else None, self._testimonies, self.now)
         tenant = self._tenant(key)
-        return f"valid since {key.valid_from.date().isoformat()}, not revoked, tenant {tenant}"
+        return f"valid since {key.valid_from.date().isoformat()}, {revocation}, tenant {tenant}"
+
+    def _testimonies(self) -> list[Testimony]:
+        """What witnesses and authorities outside of the notary say, where it holds; what does not fails elsewhere."""
+        stamps = [each for each in self.stamps if self.trust.is_independent(each.authority)]
+        found = [Testimony.of(each) for each in stamps]
+        try:
+            self.logged(self.receipt.bundle)
+            self.checkpoint(self.receipt.bundle)
+        except (_NotRunError, NotVerifiedError, InvalidArgument):
+            return found
+        with suppress(NotVerifiedError):
+            found += self._cosigned()
+        for anchor in self.receipt.anchors:
+            with suppress(NotVerifiedError):
+                found.append(Testimony.of(self._anchored(anchor)))
+        return found
 
     def _tenant(self, key: EvidenceKey) -> str:
         if self.statement is None:
@@ -267,12 +285,28 @@ class _Verification:
             if policy.require_witnesses:
                 raise NotVerifiedError(f"the policy asks for {policy.require_witnesses}, and there is no checkpoint")
             raise _NotRunError("there is no checkpoint to cosign")
-        names = cosigners(entry.checkpoint, self.trust.vkey_of_log[entry.log_id], policy.witnesses)
+        names = [each.by for each in self._cosigned()]
         if len(names) < policy.require_witnesses:
             raise NotVerifiedError(f"the policy asks for {policy.require_witnesses} witnesses, and {len(names)} signed")
         if not names:
             raise _NotRunError("none of the policy's witnesses has cosigned, and it asks for none")
         return f"cosigned by {', '.join(names)}"
+
+    def anchors(self) -> str:
+        if self.policy.require_independent_time and not self._testimonies():
+            raise NotVerifiedError(
+                "the policy asks for a time that somebody outside of the notary states, and there is none",
+                "get the receipt anew from the notary: checkpoints are stamped now and then, and it has the stamp then",
+            )
+        if not self.receipt.anchors:
+            raise _NotRunError("none")
+        found = []
+        for anchor in self.receipt.anchors:
+            with suppress(UnknownAuthorityError):
+                found.append(f"{_stamped(self._anchored(anchor))}, in a tree of {_grouped(anchor.tree_size)}")
+        if not found:
+            raise _NotRunError("no authority outside of the notary that the trust root knows has stamped them")
+        return "; ".join(found)
 
     # --- what the checks need
 
@@ -280,6 +314,18 @@ class _Verification:
         if self.key is None:
             raise _NotRunError("not checked: the key is not known")
         return self.key
+
+    def _anchored(self, anchor: Anchor) -> Stamp:
+        entry, _ = self._entry_and_log(self.receipt.bundle)
+        vkey = self.trust.vkey_of_log[entry.log_id]
+        return check_anchor(anchor, leaf_hash(entry.body), entry.log_index, vkey, self.trust.independent_authorities)
+
+    def _cosigned(self) -> list[Testimony]:
+        """The policy's witnesses that have cosigned the checkpoint."""
+        entry, _ = self._entry_and_log(self.receipt.bundle)
+        vkey = self.trust.vkey_of_log[entry.log_id]
+        signatures = cosignatures(entry.checkpoint, vkey, self.policy.witnesses)
+        return [Testimony.at(each.key.name, each.time or 0) for each in signatures]
 
     def _read_statement(self) -> Statement:
         if self.statement is None:
@@ -313,6 +359,12 @@ def _verifies(key: EvidencePublicKey, algorithm: SignatureAlgorithm, signature: 
     except InvalidSignature:
         return False
     return True
+
+
+def _stamped(stamp: Stamp) -> str:
+    """When and by whom, to the second: finer than its accuracy is not known."""
+    accuracy = "" if stamp.accuracy is None else f", ±{stamp.accuracy.total_seconds():g} s"
+    return f"{format_timestamp(stamp.time.replace(microsecond=0))} by {stamp.authority.name}{accuracy}"
 
 
 def _grouped(number: int) -> str:

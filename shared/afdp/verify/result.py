@@ -19,8 +19,8 @@ class Check:
     """One check.
 
     Attributes:
-        name: `envelope`, `signature`, `time`, `key`, `evidence`, `artifact`, `approvals`, `log`, `checkpoint` or
-            `witnesses`.
+        name: `envelope`, `signature`, `time`, `key`, `evidence`, `artifact`, `approvals`, `log`, `checkpoint`,
+            `witnesses` or `anchors`.
         detail: what was found, or one sentence of why it failed.
         advice: what to do next, where there is something.
     """

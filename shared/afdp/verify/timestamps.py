@@ -36,6 +36,10 @@ class Stamp:
     authority: TimestampAuthority
 
 
+class UnknownAuthorityError(NotVerifiedError):
+    """The timestamp is of none of the authorities it was to be verified by."""
+
+
 def verify_stamp(response: bytes, data: bytes, authorities: Sequence[TimestampAuthority]) -> Stamp:
     """Verifies a response (TimeStampResp, DER) over the SHA-256 of some data (RFC 3161, 2.4.2; RFC 5652, 5.4 and 5.6).
 
@@ -43,7 +47,8 @@ def verify_stamp(response: bytes, data: bytes, authorities: Sequence[TimestampAu
     been valid, with its whole chain, at the time that is stated, and the authority's stamps must have counted then.
 
     Raises:
-        NotVerifiedError: something does not hold; one sentence says what.
+        UnknownAuthorityError: it is of none of these authorities.
+        NotVerifiedError: something else does not hold; one sentence says what.
     """
     try:
         token = read_granted(response)
@@ -66,7 +71,7 @@ def _signers(token: Token, authorities: Sequence[TimestampAuthority]) -> list[Ti
     """The authorities with the certificate that the token names; it may stand there for more than one interval."""
     named = [each for each in authorities if _is_named(each.chain.authority, token)]
     if not named:
-        raise NotVerifiedError("the timestamp is of an authority that the trust root does not know", _NEWER_TRUST)
+        raise UnknownAuthorityError("the timestamp is of an authority that the trust root does not know", _NEWER_TRUST)
     found = [
         each
         for each in named

@@ -125,6 +125,7 @@ def test_json_has_the_same_facts(afdp: Afdp) -> None:
     assert one["file"] == "receipt.json"
     assert [check["name"] for check in one["checks"]] == [
         "envelope", "signature", "time", "key", "evidence", "artifact", "approvals", "log", "checkpoint", "witnesses",
+        "anchors",
     ]  # fmt: skip
     assert {check["status"] for check in one["checks"]} == {"pass", "absent"}
 

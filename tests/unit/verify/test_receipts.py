@@ -26,8 +26,9 @@ from afdp.formats.trust import Revocation, TrustRoot
 from afdp.verify.policy import Policy
 from afdp.verify.receipts import ArtifactDigest, verify_receipt
 from afdp.verify.result import Check, Result, Status
+from tests.local_authority import LocalAuthority
 from tests.local_log import LocalLog
-from tests.local_notary import CARD, MODEL, LocalNotary, evidence_of
+from tests.local_notary import CARD, MODEL, STAMPED_AT, LocalNotary, evidence_of
 from tests.tampering import EVERY_TAMPERING, Tampering, entry, envelope
 
 PASSED, FAILED, ABSENT = Status.PASSED, Status.FAILED, Status.ABSENT
@@ -71,7 +72,7 @@ def test_an_untouched_receipt_verifies_and_every_check_says_what_it_found(
     assert [(check.name, check.status) for check in result.checks] == [
         ("envelope", PASSED),
         ("signature", PASSED),
-        ("time", ABSENT),
+        ("time", PASSED),
         ("key", PASSED),
         ("evidence", PASSED),
         ("artifact", PASSED),
@@ -80,8 +81,10 @@ def test_an_untouched_receipt_verifies_and_every_check_says_what_it_found(
         ("log", PASSED),
         ("checkpoint", PASSED),
         ("witnesses", ABSENT),
+        ("anchors", ABSENT),
     ]
     assert found(result, "signature").detail == "ECDSA P-256, key afdp-notary-key:3"
+    assert found(result, "time").detail == "2026-11-24T04:09:28Z by Clock, ±1 s"
     assert found(result, "key").detail == "valid since 2026-11-01, not revoked, tenant acme"
     assert found(result, "evidence").detail == "ai.model.deployment.completed, submitted by ci@acme"
     assert found(result, "log").detail == f"entry {receipt.log_index} of 7, notary.localhost"
@@ -188,14 +191,18 @@ def test_an_artifact_under_another_file_name_is_found_by_its_hash(notary: LocalN
 
 
 def test_only_a_key_without_an_end_or_a_revocation_passes_without_a_timestamp(
-    notary: LocalNotary, receipt: Receipt
+    notary: LocalNotary,
 ) -> None:
+    receipt = notary.notarise(stamped_at=None)
     now = datetime(2026, 12, 1, tzinfo=UTC)
     revocation = Revocation(now, now - timedelta(days=20), "laptop lost")
-    ended = TrustRoot((replace(notary.evidence_key, valid_until=now + timedelta(days=9)),), (notary.log.log,))
-    revoked = TrustRoot((replace(notary.evidence_key, revoked=revocation),), (notary.log.log,))
+    ended = notary.trusting(valid_until=now + timedelta(days=9))
+    revoked = notary.trusting(revoked=revocation)
 
-    assert verify_receipt(receipt, notary.trust, now=now).verified
+    unstamped = verify_receipt(receipt, notary.trust, now=now)
+    assert unstamped.verified
+    assert found(unstamped, "time").status is ABSENT
+    assert found(unstamped, "time").detail == "no trusted timestamp; the notary says 2026-11-24T04:09:28.250Z"
     for trust, word in ((ended, "valid until 2026-12-10"), (revoked, "revoked at 2026-12-01")):
         result = verify_receipt(receipt, trust, now=now)
         assert found(result, "key").status is FAILED
@@ -204,8 +211,8 @@ def test_only_a_key_without_an_end_or_a_revocation_passes_without_a_timestamp(
     assert "laptop lost" in found(verify_receipt(receipt, revoked, now=now), "key").advice
 
 
-def test_a_key_that_is_not_valid_yet_is_refused(notary: LocalNotary, receipt: Receipt) -> None:
-    result = verify_receipt(receipt, notary.trust, now=datetime(2026, 10, 1, tzinfo=UTC))
+def test_a_key_that_is_not_valid_yet_is_refused(notary: LocalNotary) -> None:
+    result = verify_receipt(notary.notarise(stamped_at=None), notary.trust, now=datetime(2026, 10, 1, tzinfo=UTC))
 
     assert "valid only since 2026-11-01" in found(result, "key").detail
 
@@ -213,7 +220,7 @@ def test_a_key_that_is_not_valid_yet_is_refused(notary: LocalNotary, receipt: Re
 def test_a_key_does_not_sign_for_a_tenant_that_the_trust_root_does_not_give_it(
     notary: LocalNotary, receipt: Receipt
 ) -> None:
-    trust = TrustRoot((replace(notary.evidence_key, tenants=("initech",)),), (notary.log.log,))
+    trust = notary.trusting(tenants=("initech",))
 
     assert "does not sign for tenant acme" in found(verify_receipt(receipt, trust), "key").detail
 
@@ -224,25 +231,41 @@ def test_the_tenant_that_was_asked_for_must_be_the_statements(notary: LocalNotar
     assert found(refused, "key").detail == "the evidence belongs to tenant acme, not to initech"
 
 
-def with_timestamp(receipt: Receipt) -> Receipt:
-    return replace(receipt, bundle=replace(receipt.bundle, timestamps=(b"a TimeStampResp",)))
-
-
-def test_a_timestamp_that_cannot_be_verified_is_absent_not_passed(notary: LocalNotary, receipt: Receipt) -> None:
-    result = verify_receipt(with_timestamp(receipt), notary.trust)
-
-    assert found(result, "time").status is ABSENT
-    assert "cannot verify" in found(result, "time").detail
-
-
-@pytest.mark.parametrize("stamped", [True, False])
-def test_a_policy_that_asks_for_a_timestamp_refuses_what_has_none_that_verifies(
-    stamped: bool, notary: LocalNotary, receipt: Receipt
+def test_a_timestamp_of_an_authority_that_is_not_trusted_is_refused_and_says_how_to_get_newer_ones(
+    notary: LocalNotary, receipt: Receipt
 ) -> None:
-    result = verify_receipt(
-        with_timestamp(receipt) if stamped else receipt, notary.trust, Policy(require_timestamp=True)
-    )
+    result = verify_receipt(receipt, replace(notary.trust, timestamp_authorities=(LocalAuthority().trusted,)))
 
+    assert not result.verified
+    assert found(result, "time").status is FAILED
+    assert "afdp trust export" in found(result, "time").advice
+    assert found(result, "key").status is ABSENT
+
+
+def test_a_timestamp_over_another_signature_is_refused(notary: LocalNotary, receipt: Receipt) -> None:
+    other = notary.notarise()
+    swapped = replace(receipt, bundle=replace(receipt.bundle, timestamps=other.bundle.timestamps))
+
+    assert found(verify_receipt(swapped, notary.trust), "time").detail == "the timestamp is over other data"
+
+
+def test_every_timestamp_of_a_receipt_must_hold(notary: LocalNotary, receipt: Receipt) -> None:
+    theirs = LocalAuthority("https://tsa.example/tsr")
+    both = (*receipt.bundle.timestamps, theirs.stamp(receipt.signature, STAMPED_AT + timedelta(seconds=1)))
+    stamped = replace(receipt, bundle=replace(receipt.bundle, timestamps=both))
+    trust = replace(notary.trust, timestamp_authorities=(notary.authority.trusted, theirs.trusted))
+
+    assert found(verify_receipt(stamped, trust), "time").detail == (
+        "2026-11-24T04:09:28Z by Clock, ±1 s; 2026-11-24T04:09:29Z by Clock, ±1 s"
+    )
+    assert not verify_receipt(stamped, notary.trust).verified
+
+
+def test_a_policy_that_asks_for_a_timestamp_refuses_what_has_none(notary: LocalNotary, receipt: Receipt) -> None:
+    policy = Policy(require_timestamp=True)
+    result = verify_receipt(notary.notarise(stamped_at=None), notary.trust, policy)
+
+    assert verify_receipt(receipt, notary.trust, policy).verified
     assert found(result, "time").status is FAILED
     assert not result.verified
 
@@ -384,7 +407,7 @@ def test_a_further_bundle_is_checked_too(notary: LocalNotary, receipt: Receipt) 
     second = LocalLog(origin="second.localhost")
     assert receipt.bundle.entry is not None
     second.append([b"first", receipt.bundle.entry.body])
-    trust = TrustRoot((notary.evidence_key,), (notary.log.log, second.log))
+    trust = replace(notary.trust, logs=(notary.log.log, second.log))
     good = replace(receipt, more_bundles=(replace(receipt.bundle, entry=second.proven(1)),))
     bad = replace(receipt, more_bundles=(replace(receipt.bundle, entry=replace(second.proven(1), log_index=0)),))
 
