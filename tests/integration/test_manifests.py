@@ -15,6 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from afdp.rpc.server import LIVENESS
 from tests.container_files import (
     MANIFESTS,
     ROOT,
@@ -156,6 +157,12 @@ def test_probes_ask_ports_that_the_container_has(service: str) -> None:
         probe = container(service)[kind]
         asked = probe["httpGet"]["port"] if "httpGet" in probe else probe["grpc"]["port"]
         assert asked in ports or asked in ports.values()
+    # A service that is restarted because a dependency is away makes two outages of one.
+    alive = container(service)["livenessProbe"]
+    if service == "gateway":
+        assert alive["httpGet"]["path"] == "/health"
+    else:
+        assert alive["grpc"]["service"] == LIVENESS
 
 
 @pytest.mark.parametrize("service", SERVICES)

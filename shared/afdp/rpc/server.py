@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 Check = Callable[[], Awaitable[None]]
 
+LIVENESS = "liveness"
+"""The name under which `grpc.health.v1` says SERVING for as long as the process answers, whatever it depends on."""
+
 _CHECK_EVERY = 1.0  # seconds
 _CHECK_TIMEOUT = 3.0
 
@@ -71,6 +74,7 @@ async def running_server(
     """
     server = _build(servicer, settings, telemetry)
     health = health_aio.HealthServicer()
+    await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = (servicer.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     shown: Any = ReflectionPool()
@@ -83,7 +87,8 @@ async def running_server(
             yield port
         finally:
             watch.cancel()
-            await health.enter_graceful_shutdown()
+            for name in ("", servicer.SERVICE):  # not `liveness`: what drains is alive, and shall not be killed
+                await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
             await server.stop(settings.drain_seconds)
 
 

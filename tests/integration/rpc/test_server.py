@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
@@ -203,6 +204,43 @@ async def test_health_follows_the_check(server: Server) -> None:
     watch.cancel()
 
     assert seen == [status.SERVING, status.NOT_SERVING, status.SERVING]
+
+
+async def test_a_service_whose_dependency_is_away_is_alive(server: Server) -> None:
+    health = health_pb2_grpc.HealthStub(server.channel)
+    server.servicer.healthy = False
+    watch = health.Watch(health_pb2.HealthCheckRequest(service=Echo.SERVICE))
+    while (await watch.read()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+        pass
+    watch.cancel()
+
+    answer = await health.Check(health_pb2.HealthCheckRequest(service="liveness"))
+
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_service_that_drains_is_alive_and_not_ready() -> None:
+    servicer, telemetry = Echo(), Telemetry("echo", TracerProvider())
+    settings = ServiceSettings(port=0, metrics_port=0, drain_seconds=5.0)
+    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+    async with AsyncExitStack() as stack:
+        running = AsyncExitStack()
+        port = await running.enter_async_context(running_server(servicer, settings, telemetry))
+        health = health_pb2_grpc.HealthStub(await stack.enter_async_context(open_channel(f"127.0.0.1:{port}")))
+        alive, ready = (health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("liveness", ""))
+        assert [(await watch.read()).status for watch in (alive, ready)] == [serving, serving]
+
+        draining = asyncio.create_task(running.aclose())  # as long as the two streams are open
+
+        assert (await ready.read()).status == not_serving
+        said_of_life = asyncio.create_task(alive.read())
+        ready.cancel()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(said_of_life), 0.2)  # nothing new is said of it
+        alive.cancel()
+        await draining
+        with pytest.raises(asyncio.CancelledError):
+            await said_of_life
 
 
 async def test_a_dead_service_is_unavailable_at_once(unused_tcp_port: int) -> None:
