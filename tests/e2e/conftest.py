@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc.aio
 import httpx
@@ -23,11 +25,17 @@ def free_offset() -> int:
     return 1_000 + free_port() % 9_000 - PORTS["gateway"] % 10
 
 
+NO_KEY_RECORDS = {"AFDP_NOTARISE_KEYS": "false"}
+"""The notary's settings where a test counts all records or all entries."""
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stack() -> AsyncIterator[Stack]:
-    """Keys in files."""
+    """Keys in files, each of which has its record."""
     with open_folder() as folder:
         async with running_stack(StackOptions(folder / "data", free_offset())) as running:
+            async with httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=30) as client:
+                await key_records(client, of_all=True)
             yield running
 
 
@@ -55,6 +63,17 @@ def notary(channel: grpc.aio.Channel) -> NotaryServiceClient:
 async def trust(rest: httpx.AsyncClient) -> TrustRoot:
     """The trust root that the stack serves."""
     return await fetch_trust(rest)
+
+
+async def key_records(rest: httpx.AsyncClient, *, of_all: bool = False) -> list[dict[str, Any]]:
+    """The records of key versions that began, newest first; where it is asked for, once every version has one."""
+    async with asyncio.timeout(20):
+        while True:
+            found = await get(rest, "/api/v1/evidence", event_type="afdp.key.version.created", page_size=1000)
+            records: list[dict[str, Any]] = found["evidence"]
+            if not of_all or len(records) >= len((await get(rest, "/api/v1/keys"))["keys"]):
+                return records
+            await asyncio.sleep(0.05)
 
 
 async def fetch_trust(rest: httpx.AsyncClient) -> TrustRoot:

@@ -23,7 +23,7 @@ from afdp.rpc import GrpcCaller, open_channel
 from afdp.verify.receipts import verify_receipt
 from tests.conftest import open_folder
 from tests.e2e.answers import BATCH, SIGN, get, pages, problem, sign
-from tests.e2e.conftest import fetch_trust, free_offset
+from tests.e2e.conftest import NO_KEY_RECORDS, fetch_trust, free_offset
 from tests.e2e.evidence import package
 
 FIRST, SECOND, LOG = "afdp-file-key:1", "afdp-file-key:2", "afdp-file-log-key:1"
@@ -32,7 +32,8 @@ FIRST, SECOND, LOG = "afdp-file-key:1", "afdp-file-key:2", "afdp-file-log-key:1"
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def own_stack() -> AsyncIterator[Stack]:
     with open_folder() as folder:
-        async with running_stack(StackOptions(folder / "data", free_offset())) as running:
+        options = StackOptions(folder / "data", free_offset(), settings={"notary": NO_KEY_RECORDS})
+        async with running_stack(options) as running:
             yield running
 
 

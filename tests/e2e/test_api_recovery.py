@@ -17,14 +17,14 @@ from afdp.formats.receipt import Receipt
 from afdp.verify.receipts import verify_receipt
 from tests.conftest import open_folder
 from tests.e2e.answers import BATCH, SIGN, get, logged, problem, sign
-from tests.e2e.conftest import fetch_trust, free_offset
+from tests.e2e.conftest import NO_KEY_RECORDS, fetch_trust, free_offset
 from tests.e2e.evidence import package
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def impatient() -> AsyncIterator[Stack]:
     """A stack that waits two seconds for each step."""
-    settings = {"notary": {"AFDP_STAGE_TIMEOUT_SECONDS": "2"}}
+    settings = {"notary": {"AFDP_STAGE_TIMEOUT_SECONDS": "2", **NO_KEY_RECORDS}}
     with open_folder() as folder:
         async with running_stack(StackOptions(folder / "data", free_offset(), settings=settings)) as running:
             yield running

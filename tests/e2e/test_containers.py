@@ -236,7 +236,7 @@ async def test_evidence_that_is_sent_to_the_gateways_container_comes_back_logged
     assert answer["receipt"]["state"] == "logged"
     assert answer["receipt"]["key_id"] == "afdp-notary-key:1"
     assert answer["receipt"]["rekor_server_url"] == f"{url}/log"
-    assert int(checkpoint.splitlines()[1]) == answer["receipt"]["log_index"] + 1
+    assert int(checkpoint.splitlines()[1]) > answer["receipt"]["log_index"]
 
 
 async def test_the_signers_memory_of_checkpoints_is_on_its_volume(containers: Containers) -> None:

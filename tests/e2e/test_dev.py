@@ -67,7 +67,7 @@ async def test_a_second_start_on_the_same_folder_finds_its_data(data_folder: Pat
         more = (await rest.post("/api/v1/evidence/sign", json={"evidence_package": package()})).json()
 
     assert again["receipt"] == signed["receipt"]
-    assert more["receipt"]["log_index"] == 1
+    assert more["receipt"]["log_index"] > signed["receipt"]["log_index"]
     assert more["receipt"]["key_id"] == signed["receipt"]["key_id"]
 
 

@@ -21,7 +21,7 @@ from afdp.embedded.stack import Stack, StackOptions, running_stack
 from afdp.formats.receipt import Receipt
 from afdp.verify.receipts import verify_receipt
 from tests.conftest import open_folder
-from tests.e2e.conftest import fetch_trust, free_offset
+from tests.e2e.conftest import NO_KEY_RECORDS, fetch_trust, free_offset
 from tests.e2e.evidence import package
 from tests.e2e.proxy import Proxy, running_proxy
 
@@ -103,6 +103,7 @@ async def harness() -> AsyncIterator[Harness]:
                 "AFDP_METADATA_ADDRESS": address["metadata"],
                 "AFDP_TRANSPARENCY_ADDRESS": address["transparency"],
                 "AFDP_STAGE_TIMEOUT_SECONDS": "3",
+                **NO_KEY_RECORDS,
             },
             "transparency": {"AFDP_SIGNER_ADDRESS": address["log_signer"]},
         }

@@ -23,7 +23,7 @@ from afdp.rpc.codec import decoder
 from afdp.verify.receipts import verify_receipt
 from tests.conftest import open_folder
 from tests.e2e.answers import BATCH, SIGN, get, problem
-from tests.e2e.conftest import free_offset
+from tests.e2e.conftest import NO_KEY_RECORDS, free_offset
 from tests.e2e.evidence import package
 from tests.e2e.wire import BUILT, call, message
 
@@ -38,6 +38,7 @@ async def narrow() -> AsyncIterator[Stack]:
         "AFDP_STREAM_IN_FLIGHT": str(IN_FLIGHT),
         "AFDP_QUEUE_ITEMS": str(QUEUE),
         "AFDP_BATCH_ITEMS": "2",
+        **NO_KEY_RECORDS,
     }
     with open_folder() as folder:
         options = StackOptions(folder / "data", free_offset(), settings={"notary": settings})

@@ -37,7 +37,7 @@ MAX_CHECKPOINT_BYTES = 64 * 1024
 MAX_TRUST_FILES = 20_000
 MAX_TRUST_FILE_BYTES = 4 * 1024 * 1024
 
-_METHODS = ("mtls", "none", "oidc")
+_METHODS = ("mtls", "none", "oidc", "service")
 _INT32, _INT64 = 2**31 - 1, 2**63 - 1
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 _NIL = UUID(int=0)

@@ -12,6 +12,7 @@ from afdp.messages.transparency import TransparencyServiceClient
 from afdp.notary.config import NotarySettings
 from afdp.notary.health import PeerWatch
 from afdp.notary.keys import KeyDirectory
+from afdp.notary.lifecycle import KeyLifecycle
 from afdp.notary.pipeline import Limits, Pipeline, Stages
 from afdp.notary.queue import FairQueue
 from afdp.notary.receipts import ReceiptOffice
@@ -53,7 +54,10 @@ async def main(settings: NotarySettings) -> None:
         status = ServiceStatus(peers, signer)
         servicer = NotaryServicer(notary, Validator(notary, keys), keys, peers, status, settings.stream_in_flight)
 
-        await stack.enter_async_context(_running(pipeline.run(), recovery.run(), peers.run(), status.run()))
+        parts = [pipeline.run(), recovery.run(), peers.run(), status.run()]
+        if settings.notarise_keys:
+            parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())
+        await stack.enter_async_context(_running(*parts))
         await serve(servicer, settings, telemetry, peers.check)
 
 

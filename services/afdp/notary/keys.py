@@ -36,6 +36,7 @@ class KeyDirectory:
         self._log: LogIdentity | None = None
         self._asked = float("-inf")
         self._lock = asyncio.Lock()
+        self.changed = asyncio.Event()  # set when a key was changed through us
 
     async def evidence_key(self, key_id: str) -> EvidenceKey:
         """One version of the evidence key.
@@ -84,7 +85,7 @@ class KeyDirectory:
         for _ in range(2):
             if any(key.key_id == key_id for key in await self.versions()):
                 return True
-            self.forget()
+            self._asked = float("-inf")
         return False
 
     async def trust_root(self) -> TrustRoot:
@@ -96,6 +97,7 @@ class KeyDirectory:
     def forget(self) -> None:
         """Asks again next time: keys were changed through us."""
         self._asked = float("-inf")
+        self.changed.set()
 
     async def _refresh(self) -> None:
         async with self._lock:

@@ -33,7 +33,10 @@ _MAX_DEPTH = 48  # the evidence may be 32 levels deep and stands two levels deep
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """Who submitted, as authenticated: the identity's issuer, its subject, and how: `oidc`, `mtls` or `none`."""
+    """Who submitted, as authenticated: the identity's issuer, its subject, and how.
+
+    How is `oidc`, `mtls`, `none`, or `service` where the notary itself submits.
+    """
 
     issuer: str
     subject: str

@@ -936,7 +936,7 @@ class Principal(betterproto2.Message):
 
     method: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    `oidc`, `mtls` or `none`.
+    `oidc`, `mtls`, `none`, or `service` where the notary itself submits.
     """
 
 
