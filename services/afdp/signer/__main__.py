@@ -14,6 +14,7 @@ from afdp.signer.revocations import Revocations
 from afdp.signer.service import Signer
 from afdp.signer.servicer import SignerServicer
 from afdp.signer.status import KeyStatus, StatusReport
+from afdp.signer.timekeeping import open_timekeeping
 from afdp.signer.trust import TrustSigner
 from afdp.signer.trust_memory import TrustMemory
 from afdp.telemetry import start_telemetry
@@ -28,12 +29,14 @@ async def main(settings: SignerSettings) -> None:
         vault = await stack.enter_async_context(open_vault_if_used(settings))
         keys = await stack.enter_async_context(open_catalogue(settings, revocations, vault))
         guard = CheckpointGuard(folder / "checkpoints", settings.log_origins)
-        signer = Signer(keys, guard, settings.log_origins)
+        time = await stack.enter_async_context(open_timekeeping(settings, keys))
+        signer = Signer(keys, guard, settings.log_origins, time.authority)
         trust = TrustSigner(keys, TrustMemory(folder / "trust"))
         data_keys = await stack.enter_async_context(open_data_keys(settings))
         keyrings = {each.kind: each for each in keys.keyrings}
-        status = StatusReport({"keys": KeyStatus(keys), **keyrings, "data keys": data_keys})
-        await serve(SignerServicer(signer, trust, data_keys, status), settings, telemetry, signer.check)
+        status = StatusReport({"keys": KeyStatus(keys), **keyrings, **time.reporting, "data keys": data_keys})
+        servicer = SignerServicer(signer, time.timestamps, trust, data_keys, status)
+        await serve(servicer, settings, telemetry, signer.check)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pydantic_settings import NoDecode
 
 from afdp.config import Port
 from afdp.formats.note import NoteError, validate_origin
+from afdp.signer.time_settings import TimeSettings
 from afdp.signer.vault.settings import VaultSettings
 
 KeyHolder = Literal["files", "vault"]
@@ -25,7 +26,7 @@ class TenantKey(BaseModel):
     algorithm: Literal["P-256", "P-384"] = "P-256"
 
 
-class SignerSettings(VaultSettings):
+class SignerSettings(TimeSettings, VaultSettings):
     """Keys in files by default; with `AFDP_KEYS=vault` in Vault's transit engine."""
 
     port: Port = 50052

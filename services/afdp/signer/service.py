@@ -68,6 +68,9 @@ class TimestampAuthority(Protocol):
             Unavailable: its key cannot be reached, or its clock cannot be trusted.
         """
 
+    async def check(self) -> None:
+        """Raises `Unavailable` while nothing can be stamped."""
+
 
 class Signer:
     """Signs what may be signed, and lets no signature leave that does not verify."""
@@ -88,6 +91,8 @@ class Signer:
         """Raises `Unavailable` while nothing can be signed."""
         for keyring in self._keys.keyrings:
             await keyring.check()
+        if self._authority is not None:
+            await self._authority.check()
 
     async def sign_statements(self, statements: Sequence[Statement]) -> list[Stamped | NotaryError]:
         """DSSE signatures over in-toto statements, each stamped, one answer per statement, in order.

@@ -10,6 +10,7 @@ from afdp.signer.datakeys import DataKey, DataKeys, Scope, WrappedKey
 from afdp.signer.keys import KeyVersion, Purpose
 from afdp.signer.service import Signer, Stamped, Statement
 from afdp.signer.status import StatusReport
+from afdp.signer.timestamps import Timestamps
 from afdp.signer.trust import TrustSigner
 
 _PURPOSES = {
@@ -24,8 +25,16 @@ _NUMBERS = {purpose: number for number, purpose in _PURPOSES.items()}
 class SignerServicer(pb.SignerServiceBase):
     """afdp.signer.v1.SignerService."""
 
-    def __init__(self, signer: Signer, trust: TrustSigner, data_keys: DataKeys, status: StatusReport) -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        timestamps: Timestamps,
+        trust: TrustSigner,
+        data_keys: DataKeys,
+        status: StatusReport,
+    ) -> None:
         self._signer = signer
+        self._timestamps = timestamps
         self._trust = trust
         self._data_keys = data_keys
         self._status = status
@@ -58,6 +67,19 @@ class SignerServicer(pb.SignerServiceBase):
     async def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
         revoked = await self._signer.revoke(request.key_id, request.compromised_since, request.reason)
         return pb.RevokeKeyResponse(key=_public_key(revoked))
+
+    async def timestamp(self, request: pb.TimestampRequest) -> pb.TimestampResponse:
+        return pb.TimestampResponse(response=await self._timestamps.respond(request.query))
+
+    async def get_timestamp_authorities(
+        self, request: pb.GetTimestampAuthoritiesRequest
+    ) -> pb.GetTimestampAuthoritiesResponse:
+        return pb.GetTimestampAuthoritiesResponse(
+            [
+                pb.TimestampAuthority(each.url, list(each.certificates), each.valid_from, each.valid_until)
+                for each in await self._timestamps.authorities()
+            ]
+        )
 
     async def sign_trust_metadata(self, request: pb.SignTrustMetadataRequest) -> pb.SignTrustMetadataResponse:
         signed = await self._trust.sign(request.signed)

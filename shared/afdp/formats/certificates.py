@@ -108,8 +108,9 @@ def read_certificate(der: bytes) -> Certificate:
     outer = read_der(_Certificate, der, "certificate")
     signed = asn1.encode_der(outer.signed)
     inner = read_der(_Signed, signed, "certificate of version 3")
-    extensions = {each.oid.dotted_string: (each.value, each.critical) for each in inner.extensions}
-    if inner.version != 2 or len(extensions) != len(inner.extensions):
+    found = inner.extensions or []
+    extensions = {each.oid.dotted_string: (each.value, each.critical) for each in found}
+    if inner.version != 2 or len(extensions) != len(found):
         raise ValueError("must be a certificate of version 3 with no extension twice")
     if asn1.encode_der(inner.algorithm) != asn1.encode_der(outer.algorithm) or outer.signature.padding_bits():
         raise ValueError("must be a certificate that names one signature algorithm")
@@ -240,7 +241,7 @@ class _Signed:
     validity: _Validity
     subject: asn1.TLV
     spki: asn1.TLV
-    extensions: Annotated[list[Extension], asn1.Explicit(3)]
+    extensions: Annotated[list[Extension] | None, asn1.Explicit(3)]
 
 
 @asn1.sequence

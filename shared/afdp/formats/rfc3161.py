@@ -14,7 +14,7 @@ from typing import Annotated
 
 from cryptography.hazmat import asn1
 
-from afdp.formats.der import SHA1, SHA256, Algorithm, Extension, ObjectIdentifier, read_der, sequence_of
+from afdp.formats.der import HASHES, SHA1, SHA256, Algorithm, Extension, ObjectIdentifier, read_der, sequence_of
 
 MAX_NONCE_BITS = 256
 
@@ -30,6 +30,14 @@ class Failure(IntEnum):
     UNACCEPTED_EXTENSION = 16
     ADD_INFO_NOT_AVAILABLE = 17
     SYSTEM_FAILURE = 25
+
+
+class QueryError(ValueError):
+    """A query that is refused, and the reason that RFC 3161 has for it."""
+
+    def __init__(self, failure: Failure, message: str) -> None:
+        super().__init__(message)
+        self.failure = failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +148,24 @@ def read_query(der: bytes) -> Query:
     """A query.
 
     Raises:
-        ValueError: it is none, or of another version than 1.
+        QueryError: it is none, of another version than 1, or over a digest that is none of its hash.
     """
-    found = read_der(_Query, der, "time-stamp query")
+    try:
+        found = read_der(_Query, der, "time-stamp query")
+        nonce = _nonce(found.nonce)
+    except ValueError as error:
+        raise QueryError(Failure.BAD_DATA_FORMAT, str(error)) from error
     if found.version != 1:
-        raise ValueError("must be a time-stamp query of version 1")
+        raise QueryError(Failure.BAD_REQUEST, "must be a time-stamp query of version 1")
+    imprint = _imprint(found.imprint)
+    if imprint.algorithm not in HASHES:
+        raise QueryError(Failure.BAD_ALG, "must be over a hash by SHA-256, SHA-384 or SHA-512")
+    if len(imprint.digest) != HASHES[imprint.algorithm]().digest_size:
+        raise QueryError(Failure.BAD_DATA_FORMAT, "must be over a hash of as many bytes as its algorithm makes")
     return Query(
-        imprint=_imprint(found.imprint),
+        imprint=imprint,
         policy=found.policy.dotted_string if found.policy else None,
-        nonce=_nonce(found.nonce),
+        nonce=nonce,
         wants_certificate=found.wants_certificate,
         extensions=tuple(each.oid.dotted_string for each in found.extensions or ()),
     )

@@ -27,6 +27,7 @@ from afdp.signer.guard import CheckpointGuard
 from afdp.signer.service import Signer
 from afdp.signer.servicer import SignerServicer
 from afdp.signer.status import StatusReport
+from afdp.signer.timestamps import Timestamps
 from afdp.signer.trust import TrustSigner
 from afdp.signer.trust_memory import TrustMemory
 from afdp.telemetry import Telemetry
@@ -59,7 +60,7 @@ class SignerPeer:
         settings = ServiceSettings(port=self.port, metrics_port=0, drain_seconds=1.0)
         telemetry = Telemetry("signer", TracerProvider())
         data_keys = await self._running.enter_async_context(file_data_keys(self.folder))
-        servicer = SignerServicer(signer, trust, data_keys, StatusReport({}))
+        servicer = SignerServicer(signer, Timestamps(None), trust, data_keys, StatusReport({}))
         await self._running.enter_async_context(running_server(servicer, settings, telemetry))
 
     async def stop(self) -> None:

@@ -1,0 +1,260 @@
+"""The certificates of the time-stamping key: a chain for each of its versions.
+
+By default each version gets a root of its own, whose private key is made, used once and forgotten; what stays is
+
+    DIR/afdp-file-timestamp-key:1.pem   the authority's certificate, then its root
+
+An organisation may bring the chains instead, from an authority of its own: one PEM file, shared by all signers that
+share the key. Certificates are never made anew for a version that had some: its stamps name the first for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from afdp.errors import DataLoss, FailedPrecondition, Unavailable
+from afdp.formats.certificates import Chain, from_pem, read_chain, to_pem
+from afdp.signer.disk import private_folder, write_durably
+from afdp.signer.keys import KeyVersion
+
+# A clock that a keyring stamps its versions' beginning with may be ahead of ours.
+_AHEAD = timedelta(minutes=5)
+_LIFETIME = timedelta(days=365 * 25)
+
+
+class Chains(Protocol):
+    """What knows the chain of each version of the time-stamping key."""
+
+    async def known(self, version: KeyVersion) -> Chain | None:
+        """The chain of a version, if it has one."""
+
+    async def of(self, version: KeyVersion) -> Chain:
+        """The chain of a version that signs.
+
+        Raises:
+            FailedPrecondition: it has none, and none can be made here.
+            Unavailable: one cannot be written.
+        """
+
+
+class OwnChains:
+    """Chains made here, kept in a folder."""
+
+    def __init__(self, folder: Path, organization: str) -> None:
+        self._folder = private_folder(folder)
+        self._organization = organization
+        self._lock = asyncio.Lock()
+        self._chains: dict[str, Chain] = {}
+
+    async def known(self, version: KeyVersion) -> Chain | None:
+        """As `Chains.known`.
+
+        Raises:
+            DataLoss: its file is there and cannot be read as the chain of this version.
+        """
+        if version.key_id not in self._chains:
+            chain = await asyncio.to_thread(_read, self._path(version), version)
+            if chain is None:
+                return None
+            self._chains[version.key_id] = chain
+        return self._chains[version.key_id]
+
+    async def of(self, version: KeyVersion) -> Chain:
+        """As `Chains.of`: one that is missing is made, and on disk when this returns."""
+        async with self._lock:
+            if chain := await self.known(version):
+                return chain
+            try:
+                await asyncio.to_thread(self._make, version)
+            except OSError as error:
+                raise Unavailable("the signer cannot write its time-stamping certificates", retry_after=5.0) from error
+            if chain := await self.known(version):
+                return chain
+        raise DataLoss(f"{self._path(version)} was written and is not there")
+
+    def _make(self, version: KeyVersion) -> None:
+        certificates = _issued(version, self._organization)
+        pem = to_pem(each.public_bytes(Encoding.DER) for each in certificates)
+        write_durably(self._path(version), pem.encode(), mode=0o644)
+
+    def _path(self, version: KeyVersion) -> Path:
+        return self._folder / f"{version.key_id}.pem"
+
+
+class GivenChains:
+    """Chains of an organisation's own authority, in one PEM file that it may add to while the signer runs."""
+
+    def __init__(self, file: Path) -> None:
+        """Reads the file.
+
+        Raises:
+            FailedPrecondition: it cannot be read, or is not certificates in PEM.
+        """
+        self._file = file
+        self._chains: Mapping[bytes, Chain] = {}
+        self._chains = _given(file)
+
+    async def known(self, version: KeyVersion) -> Chain | None:
+        """As `Chains.known`."""
+        return self._chains.get(version.spki)
+
+    async def of(self, version: KeyVersion) -> Chain:
+        """As `Chains.of`; the file is read again for a version that it did not have."""
+        if version.spki not in self._chains:
+            self._chains = await asyncio.to_thread(_given, self._file)
+        if version.spki not in self._chains:
+            raise FailedPrecondition(
+                f"{self._file} has no certificate for {version.key_id}: have one issued for this version's public key, "
+                "with the critical extended key usage timeStamping alone, and add it with its issuers"
+            )
+        return self._chains[version.spki]
+
+
+def _read(path: Path, version: KeyVersion) -> Chain | None:
+    try:
+        pem = path.read_text()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataLoss(f"{path} cannot be read; restore it, do not remove it") from error
+    try:
+        chain = read_chain(tuple(from_pem(pem)))
+    except ValueError as error:
+        raise DataLoss(f"{path} is no chain of certificates; restore it, do not remove it: it {error}") from error
+    if _spki(chain.authority.der) != version.spki:
+        raise DataLoss(f"{path} is not for {version.key_id}; restore it, do not remove it")
+    return chain
+
+
+def _given(file: Path) -> dict[bytes, Chain]:
+    """Each certificate for time-stamping in the file with the issuers that it has there, by its public key."""
+    try:
+        certificates = [x509.load_der_x509_certificate(each) for each in from_pem(file.read_text())]
+    except OSError as error:
+        raise FailedPrecondition(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise FailedPrecondition(f"{file} is not certificates in PEM: {error}") from None
+    issuers = [each for each in certificates if _may_issue(each)]
+    chains = {}
+    for certificate in certificates:
+        if certificate not in issuers:
+            chain = [each.public_bytes(Encoding.DER) for each in with_issuers(certificate, issuers)]
+            try:
+                chains[_spki(chain[0])] = read_chain(tuple(chain))
+            except ValueError as error:
+                subject = certificate.subject.rfc4514_string()
+                raise FailedPrecondition(f"{file}: the chain of {subject} {error}") from None
+    if not chains:
+        raise FailedPrecondition(f"{file} has no certificate for time-stamping")
+    return chains
+
+
+def with_issuers(certificate: x509.Certificate, issuers: Iterable[x509.Certificate]) -> list[x509.Certificate]:
+    """A certificate and its issuers, up to a root, as far as they are there."""
+    chain, left = [certificate], list(issuers)
+    while chain[-1].issuer != chain[-1].subject:
+        above = next((each for each in left if _issued_by(chain[-1], each)), None)
+        if above is None:
+            break
+        left.remove(above)
+        chain.append(above)
+    return chain
+
+
+def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except Exception:  # whatever is wrong with it, it is not this one's
+        return False
+    return True
+
+
+def _may_issue(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def _spki(certificate: bytes) -> bytes:
+    public = x509.load_der_x509_certificate(certificate).public_key()
+    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+# --- making -----------------------------------------------------------------------------------------------------------
+
+
+def _issued(version: KeyVersion, organization: str) -> list[x509.Certificate]:
+    """The authority's certificate and the root that issued it and nothing else, both from this moment's own key."""
+    root_key = ec.generate_private_key(ec.SECP384R1())
+    root_public, public = root_key.public_key(), load_der_public_key(version.spki)
+    if not isinstance(public, ec.EllipticCurvePublicKey):
+        raise FailedPrecondition(f"{version.key_id} is no key for ECDSA, so that it cannot sign timestamps")
+    short = sha256(version.spki).hexdigest()[:16]  # two roots of one name would confuse verifiers
+    name, root_name = (_name(organization, f"AFDP time-stamping {each}{short}") for each in ("", "root "))
+    named_root = x509.AuthorityKeyIdentifier.from_issuer_public_key(root_public)
+    root = (
+        _builder(root_name, root_name, version)
+        .public_key(root_public)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs=False), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(root_public), critical=False)
+        .sign(root_key, SHA384())
+    )
+    authority = (
+        _builder(name, root_name, version)
+        .public_key(public)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.TIME_STAMPING]), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(named_root, critical=False)
+        .sign(root_key, SHA384())
+    )
+    return [authority, root]
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, version: KeyVersion) -> x509.CertificateBuilder:
+    begins = version.valid_from - _AHEAD
+    return x509.CertificateBuilder(
+        subject_name=subject,
+        issuer_name=issuer,
+        serial_number=x509.random_serial_number(),
+        not_valid_before=begins,
+        not_valid_after=begins + _LIFETIME,
+    )
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    """Signing timestamps, or else issuing certificates."""
+    return x509.KeyUsage(
+        digital_signature=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=not signs,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(organization: str, common_name: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization[:64]),
+            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+        ]
+    )
