@@ -6,7 +6,8 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import orjson
@@ -39,6 +40,20 @@ def run(schema: type[S], serve: Main[S], commands: Mapping[str, Main[S]] | None 
         print(f"{schema.__name__.removesuffix('Settings').lower()}: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(status or 0)
+
+
+@asynccontextmanager
+async def running(*parts: Awaitable[None]) -> AsyncIterator[None]:
+    """Runs parts beside a server; they end after it, so that calls under way are finished first."""
+    async with asyncio.TaskGroup() as tasks:
+        started = [tasks.create_task(_forever(part)) for part in parts]
+        yield
+        for task in started:
+            task.cancel()
+
+
+async def _forever(part: Awaitable[None]) -> None:
+    await part
 
 
 def quieten_gc() -> None:

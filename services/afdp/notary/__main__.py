@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 from afdp.messages.metadata import MetadataServiceClient
 from afdp.messages.signer import SignerServiceClient
@@ -21,7 +19,7 @@ from afdp.notary.service import Notary
 from afdp.notary.servicer import NotaryServicer
 from afdp.notary.status import ServiceStatus
 from afdp.notary.validation import Validator
-from afdp.process import run
+from afdp.process import run, running
 from afdp.rpc import GrpcCaller, open_channel, serve
 from afdp.telemetry import start_telemetry
 
@@ -57,22 +55,8 @@ async def main(settings: NotarySettings) -> None:
         parts = [pipeline.run(), recovery.run(), peers.run(), status.run()]
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())
-        await stack.enter_async_context(_running(*parts))
+        await stack.enter_async_context(running(*parts))
         await serve(servicer, settings, telemetry, peers.check)
-
-
-@asynccontextmanager
-async def _running(*parts: Awaitable[None]) -> AsyncIterator[None]:
-    """Runs parts beside the server; they end after it, so that calls under way are finished first."""
-    async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(_forever(part)) for part in parts]
-        yield
-        for task in running:
-            task.cancel()
-
-
-async def _forever(part: Awaitable[None]) -> None:
-    await part
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from afdp.process import run
+from afdp.process import run, running
 from afdp.rpc import serve
 from afdp.signer.config import SignerSettings
 from afdp.signer.disk import private_folder
 from afdp.signer.guard import CheckpointGuard
+from afdp.signer.keys import Purpose
 from afdp.signer.opening import open_catalogue, open_data_keys, open_vault_if_used
 from afdp.signer.revocations import Revocations
+from afdp.signer.rotation import KeyRotation
 from afdp.signer.service import Signer
 from afdp.signer.servicer import SignerServicer
 from afdp.signer.status import KeyStatus, StatusReport
@@ -34,8 +36,10 @@ async def main(settings: SignerSettings) -> None:
         trust = TrustSigner(keys, TrustMemory(folder / "trust"))
         data_keys = await stack.enter_async_context(open_data_keys(settings))
         keyrings = {each.kind: each for each in keys.keyrings}
-        status = StatusReport({"keys": KeyStatus(keys), **keyrings, **time.reporting, "data keys": data_keys})
+        oldest = {Purpose(name): age for name, age in settings.key_rotation.items()}
+        status = StatusReport({"keys": KeyStatus(keys, oldest), **keyrings, **time.reporting, "data keys": data_keys})
         servicer = SignerServicer(signer, time.timestamps, trust, data_keys, status)
+        await stack.enter_async_context(running(KeyRotation(keys, oldest).run()))
         await serve(servicer, settings, telemetry, signer.check)
 
 

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
 from pydantic_settings import NoDecode
 
 from afdp.config import Port
 from afdp.formats.note import NoteError, validate_origin
 from afdp.signer.time_settings import TimeSettings
 from afdp.signer.vault.settings import VaultSettings
+
+
+def _read_age(value: object) -> object:
+    """`90d` or `12h`, beside what pydantic reads itself."""
+    matched = re.fullmatch(r"([1-9]\d{0,4})([dh])", value) if isinstance(value, str) else None
+    if matched is None:
+        raise ValueError("must be a number of days or hours, such as 90d or 12h")
+    return timedelta(days=int(matched[1])) if matched[2] == "d" else timedelta(hours=int(matched[1]))
+
+
+def _shown_age(value: timedelta) -> str:
+    hours = int(value.total_seconds() // 3600)
+    return f"{hours}h" if hours % 24 else f"{hours // 24}d"
+
+
+Age = Annotated[timedelta, BeforeValidator(_read_age), PlainSerializer(_shown_age)]
+"""How old something may become: `90d` or `12h`."""
 
 KeyHolder = Literal["files", "vault"]
 
@@ -47,9 +67,23 @@ class SignerSettings(TimeSettings, VaultSettings):
         ("notary.localhost",), description="Logs whose checkpoints are signed; several are separated by commas."
     )
 
+    key_rotation: Annotated[Mapping[Literal["evidence", "timestamp"], Age], NoDecode] = Field(
+        default_factory=dict,
+        description="How old the version that signs may become before a new one is made, by purpose, such as "
+        "evidence=90d,timestamp=365d; none: no key rotates by itself.",
+    )
+
     passphrase_file: Path | None = Field(
         None, description="Passphrase of the key files; by default DATA_DIR/passphrase, made at the first start."
     )
+
+    @field_validator("key_rotation", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        return {purpose.strip(): age.strip() for purpose, _, age in pairs}
 
     @field_validator("log_origins", mode="before")
     @classmethod

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Protocol
 
 from afdp.errors import NotaryError
@@ -16,6 +17,8 @@ from afdp.signer.keys import KeyCatalogue, KeyVersion, Purpose
 from afdp.signer.part import Part
 
 _PATIENCE = 3.0  # seconds that a part has to answer
+_LATE = timedelta(hours=1)  # after which a rotation by schedule is overdue
+_NO_POLICY: Mapping[Purpose, timedelta] = MappingProxyType({})
 
 
 class Reporting(Protocol):
@@ -55,18 +58,20 @@ class StatusReport:
 class KeyStatus:
     """Each key's current version, its age, and whether it may still sign."""
 
-    def __init__(self, keys: KeyCatalogue) -> None:
+    def __init__(self, keys: KeyCatalogue, oldest: Mapping[Purpose, timedelta] = _NO_POLICY) -> None:
+        """`oldest` is how old a version may become by purpose, where a schedule rotates it (`rotation.py`)."""
         self._keys = keys
+        self._oldest = oldest
 
     async def status(self) -> Sequence[Part]:
         """As `Reporting.status`: one part per key, named `key NAME`."""
         of_key: dict[str, list[KeyVersion]] = {}
         for version in await self._keys.versions():
             of_key.setdefault(version.key_id.rpartition(":")[0], []).append(version)
-        return [_key_part(name, versions) for name, versions in of_key.items()]
+        return [_key_part(name, versions, self._oldest) for name, versions in of_key.items()]
 
 
-def _key_part(name: str, versions: Sequence[KeyVersion]) -> Part:
+def _key_part(name: str, versions: Sequence[KeyVersion], policy: Mapping[Purpose, timedelta]) -> Part:
     current = next((version for version in versions if version.current), versions[-1])
     number = current.key_id.rpartition(":")[2]
     if current.revoked is not None:
@@ -74,7 +79,14 @@ def _key_part(name: str, versions: Sequence[KeyVersion]) -> Part:
         if current.purpose is Purpose.LOG:
             remedy = "open a new log with a key of its own: a log's key is part of its identity"
         return Part(f"key {name}", False, f"version {number} is revoked, so that nothing is signed with it", remedy)
-    age = (datetime.now(UTC) - current.valid_from).days
+    age, oldest = datetime.now(UTC) - current.valid_from, policy.get(current.purpose)
     older = f", {len(versions) - 1} older" if len(versions) > 1 else ""
-    detail = f"{current.purpose.value}, version {number}, {age} {'day' if age == 1 else 'days'} old{older}"
+    detail = f"{current.purpose.value}, version {number}, {_days(age)} old{older}"
+    if oldest is not None and age > oldest + _LATE:
+        remedy = "see in the signer's log why it does not rotate; by hand: afdp keys rotate --key " + name
+        return Part(f"key {name}", False, f"{detail}; its schedule says {_days(oldest)}", remedy)
     return Part(f"key {name}", True, detail)
+
+
+def _days(span: timedelta) -> str:
+    return f"{span.days} {'day' if span.days == 1 else 'days'}"
