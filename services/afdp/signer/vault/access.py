@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hvac.exceptions import Forbidden, InvalidRequest, VaultError
+from hvac.exceptions import Forbidden, InvalidRequest
 from prometheus_client import Counter, Gauge
 
 from afdp.errors import NotaryError, Unavailable
 from afdp.signer.vault.calls import VaultCalls
+from afdp.signer.vault.failures import REFUSALS
 from afdp.signer.vault.login import Lease, Login
 from afdp.signer.vault.renewal import keep_alive
 from afdp.signer.vault.transport import VaultAddress
@@ -151,11 +152,9 @@ class VaultAccess:
             await self.calls.reopen()
         outcome = "failed"
         try:
-            lease = await self.calls.ask(
-                lambda _: self.login(self.calls.client), self.calls.client(""), raw=(VaultError,)
-            )
+            lease = await self.calls.ask(lambda _: self.login(self.calls.client), self.calls.client(""), raw=REFUSALS)
             outcome = "good"
-        except VaultError as error:
+        except REFUSALS as error:
             outcome = "refused"
             raise self._refuse(shown) from error
         finally:
@@ -216,11 +215,17 @@ async def open_access(address: VaultAddress, login: Login, identity: str = "sign
         FailedPrecondition: a file cannot be read.
     """
     access = VaultAccess(address, login, identity)
-    async with asyncio.TaskGroup() as tasks:
-        owned = [tasks.create_task(keep_alive(access)), tasks.create_task(access.calls.breaker.watch(access.probe))]
-        try:
-            yield access
-        finally:
-            for task in owned:
-                task.cancel()
-            await access.leave()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            owned = [
+                tasks.create_task(keep_alive(access)),
+                tasks.create_task(access.calls.breaker.watch(access.probe)),
+            ]
+            try:
+                yield access
+            finally:
+                for task in owned:
+                    task.cancel()
+                await access.leave()
+    except BaseExceptionGroup as failed:  # what the block itself raised goes on as it was
+        raise failed.exceptions[0] from None

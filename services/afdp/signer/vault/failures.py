@@ -27,6 +27,9 @@ from afdp.signer.vault.transport import Redirected
 # What a call of Vault can raise, in its thread or around it.
 FAILURES = (VaultError, HTTPError, TimeoutError, LookupError, TypeError, ValueError)
 
+# What a login is answered with that showed the wrong credentials, or was for a role or method that is not there.
+REFUSALS = (Forbidden, InvalidPath, InvalidRequest, Unauthorized)
+
 _AWAY = 2.0  # seconds after which to try again
 _OPERATOR = 5.0  # where somebody has to do something first
 
@@ -43,12 +46,15 @@ def translated(error: Exception) -> NotaryError:
 
 def is_away(error: Exception) -> bool:
     """Whether it tells that Vault serves nobody, rather than that it did not like this call."""
-    return isinstance(error, (HTTPError, TimeoutError, VaultDown, VaultNotInitialized, Redirected))
+    return isinstance(error, (HTTPError, TimeoutError, VaultDown, VaultNotInitialized))
 
 
 def took_its_time(error: Exception) -> bool:
     """Whether the caller waited for as long as a call may take."""
-    return isinstance(error, (ConnectTimeoutError, ReadTimeoutError, TimeoutError))
+    waited = (ConnectTimeoutError, ReadTimeoutError, TimeoutError)
+    return isinstance(error, waited) and not isinstance(
+        error, NewConnectionError
+    )  # refused: one of the first, yet fast
 
 
 def was_cut(error: Exception) -> bool:
@@ -62,7 +68,7 @@ def _sentence(error: Exception) -> tuple[str, float]:
     if isinstance(error, VaultNotInitialized):
         return "Vault is not initialised", _OPERATOR
     if isinstance(error, Redirected):
-        return "Vault redirects: AFDP_VAULT_ADDR must be a node that answers or forwards, or a balancer", _OPERATOR
+        return "Vault's node is a standby that cannot pass this on: is its active node there?", _AWAY
     if isinstance(error, (Forbidden, Unauthorized)):
         return "Vault does not let us do this", _OPERATOR
     if isinstance(error, RateLimitExceeded):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
-from afdp.errors import FailedPrecondition, InvalidArgument, NotaryError
+from afdp.errors import FailedPrecondition, InvalidArgument, NotaryError, Unavailable
 from afdp.signer.keys import ED25519, P256, P384, KeySpec, KeyVersion, Signature
 from afdp.signer.part import Part
 from afdp.signer.vault.memory import KeyMemory
@@ -22,6 +23,7 @@ _SIGNATURE = re.compile(r"vault:v([1-9][0-9]*):([A-Za-z0-9+/=]+)")
 _TYPES = {P256: "ecdsa-p256", P384: "ecdsa-p384", ED25519: "ed25519"}
 _HASHES = {P256: ("sha2-256", 32), P384: ("sha2-384", 48)}
 _MAX_BATCH = 256  # OpenBao refuses requests with more than 1,000 JSON strings
+_PATIENCE, _PAUSE = 20, 0.1  # times, and seconds between them, to look for a version that is there
 
 
 class VaultKeyring:
@@ -62,9 +64,11 @@ class VaultKeyring:
 
     async def rotate(self, name: str) -> KeyVersion:
         """As `Keyring.rotate`, by the key admin: the signer's own token must not be able to."""
-        mount = self._vault.mount
+        mount, spec = self._vault.mount, self._specs[name]
+        before = max(await self._read(spec))
         await self._vault.call_as_admin(lambda vault: vault.secrets.transit.rotate_key(name, mount_point=mount))
-        return (await self.versions(name))[-1]
+        found = await self._read_until(spec, before + 1)
+        return found[max(found)]
 
     async def check(self) -> None:
         """Raises `Unavailable` while Vault is away, or a key is not there: all are read once, then one at a time."""
@@ -100,10 +104,16 @@ class VaultKeyring:
         number = int(matched[1])
         known = self._versions.get(spec.name, {})
         if number not in known:  # the first of all, or rotated since
-            known = await self._read(spec)
-        if number not in known:
-            return FailedPrecondition(f"Vault signed with a version of {spec.name} that it does not show")
+            known = await self._read_until(spec, number)
         return Signature(base64.b64decode(matched[2]), known[number])
+
+    async def _read_until(self, spec: KeySpec, number: int) -> dict[int, KeyVersion]:
+        """Every version, with this one among them: a standby may hear of it a moment later."""
+        for _ in range(_PATIENCE):
+            if number in (found := await self._read(spec)):
+                return found
+            await asyncio.sleep(_PAUSE)
+        raise Unavailable(f"Vault does not show {spec.name}:{number} yet", retry_after=1.0)
 
     async def _read(self, spec: KeySpec) -> dict[int, KeyVersion]:
         """Every version: those that Vault shows, and those that it showed once and archived since."""
