@@ -121,7 +121,7 @@ class EmbeddedAuthority:
         if asked.policy not in (None, self._policy):
             raise QueryError(Failure.UNACCEPTED_POLICY, f"must ask for the policy {self._policy}, or for none")
         if asked.extensions:
-            raise QueryError(Failure.UNACCEPTED_EXTENSION, "must have no extensions")
+            raise QueryError(Failure.UNACCEPTED_EXTENSIONS, "must have no extensions")
         return asked
 
     def _moment(self) -> Moment:

@@ -24,6 +24,7 @@ from afdp.formats.der import (
     load_public_key,
     read_der,
     sequence_of,
+    signature_algorithm,
     verifies,
 )
 from afdp.formats.encoding import b64, from_b64
@@ -35,7 +36,7 @@ class Certificate:
 
     Attributes:
         der: the certificate whole.
-        signed, algorithm, signature: what its issuer signed, how, and the signature.
+        signed, algorithm, signature: what its issuer signed, the OID of how, and the signature.
         subject, issuer: each a Name, DER.
         serial: as the issuer numbered it.
         key: the public key.
@@ -45,7 +46,7 @@ class Certificate:
 
     der: bytes
     signed: bytes
-    algorithm: Algorithm
+    algorithm: str
     signature: bytes
     subject: bytes
     issuer: bytes
@@ -117,7 +118,7 @@ def read_certificate(der: bytes) -> Certificate:
     return Certificate(
         der=der,
         signed=signed,
-        algorithm=outer.algorithm,
+        algorithm=signature_algorithm(outer.algorithm),
         signature=outer.signature.as_bytes(),
         subject=asn1.encode_der(inner.subject),
         issuer=asn1.encode_der(inner.issuer),

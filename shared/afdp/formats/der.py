@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from hashlib import sha256, sha384, sha512
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -72,6 +72,18 @@ def sequence_of(content: bytes) -> bytes:
     return bytes((0x30, 0x80 | len(length))) + length + content
 
 
+def signature_algorithm(algorithm: Algorithm) -> str:
+    """The OID of a signature algorithm.
+
+    Raises:
+        ValueError: it is ECDSA with parameters (RFC 5758, 3.2).
+    """
+    oid = algorithm.oid.dotted_string
+    if oid in _ECDSA and algorithm.parameters is not None:
+        raise ValueError("must have a signature algorithm without parameters, as it is ECDSA")
+    return oid
+
+
 def load_public_key(spki: bytes) -> PublicKey:
     """An RSA or EC public key from its SubjectPublicKeyInfo.
 
@@ -85,22 +97,30 @@ def load_public_key(spki: bytes) -> PublicKey:
             continue
     from cryptography.hazmat.primitives.serialization import load_der_public_key  # starts slowly, and is rarely needed
 
-    key = load_der_public_key(spki)
+    try:
+        key = load_der_public_key(spki)
+    except UnsupportedAlgorithm as error:
+        raise ValueError(_KEY_RULE) from error
     if isinstance(key, RSAPublicKey) and key.key_size >= 2048:
         return key
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in ("secp256r1", "secp384r1", "secp521r1"):
         return key
-    raise ValueError("must be a key for RSA of 2,048 bits or more, or for ECDSA on P-256, P-384 or P-521")
+    raise ValueError(_KEY_RULE)
 
 
-def verifies(key: PublicKey, algorithm: Algorithm, signature: bytes, data: bytes, *, digest: str = "") -> bool:
-    """Whether a signature is the key's over these bytes; `digest` is the hash where the algorithm itself names none."""
-    oid = algorithm.oid.dotted_string
+_KEY_RULE = "must be a key for RSA of 2,048 bits or more, or for ECDSA on P-256, P-384 or P-521"
+
+
+def verifies(key: PublicKey, algorithm: str, signature: bytes, data: bytes, *, digest: str = "") -> bool:
+    """Whether a signature is the key's over these bytes.
+
+    `algorithm` is the OID of the signature's, `digest` that of the hash where the former names none.
+    """
     try:
         if isinstance(key, RSAPublicKey):
-            key.verify(signature, data, PKCS1v15(), _RSA_HASHES.get(oid) or _hash_beside(oid, digest))
+            key.verify(signature, data, PKCS1v15(), _RSA_HASHES.get(algorithm) or _hash_beside(algorithm, digest))
         else:
-            key.verify(signature, data, _ECDSA[oid])
+            key.verify(signature, data, _ECDSA[algorithm])
     except (InvalidSignature, KeyError):
         return False
     return True

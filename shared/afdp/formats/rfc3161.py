@@ -14,7 +14,17 @@ from typing import Annotated
 
 from cryptography.hazmat import asn1
 
-from afdp.formats.der import HASHES, SHA1, SHA256, Algorithm, Extension, ObjectIdentifier, read_der, sequence_of
+from afdp.formats.der import (
+    HASHES,
+    SHA1,
+    SHA256,
+    Algorithm,
+    Extension,
+    ObjectIdentifier,
+    read_der,
+    sequence_of,
+    signature_algorithm,
+)
 
 MAX_NONCE_BITS = 256
 
@@ -27,7 +37,7 @@ class Failure(IntEnum):
     BAD_DATA_FORMAT = 5
     TIME_NOT_AVAILABLE = 14
     UNACCEPTED_POLICY = 15
-    UNACCEPTED_EXTENSION = 16
+    UNACCEPTED_EXTENSIONS = 16
     ADD_INFO_NOT_AVAILABLE = 17
     SYSTEM_FAILURE = 25
 
@@ -102,7 +112,7 @@ class Token:
         digest_algorithm: the OID of the hash of `content` in the signed attributes, `content_digest`.
         certificate_digest: of the signer's certificate, by the hash with the OID `certificate_algorithm`.
         attributes: the signed attributes, DER, as they are signed.
-        algorithm, signature: how they are signed, and the signature.
+        algorithm, signature: the OID of how they are signed, and the signature.
         certificates: what certificates it brings, DER.
     """
 
@@ -115,7 +125,7 @@ class Token:
     certificate_algorithm: str
     certificate_digest: bytes
     attributes: bytes
-    algorithm: Algorithm
+    algorithm: str
     signature: bytes
     certificates: tuple[bytes, ...]
 
@@ -257,7 +267,7 @@ def _token(info: _ContentInfo) -> Token:
         certificate_algorithm=certificate_algorithm,
         certificate_digest=certificate_digest,
         attributes=attributes,
-        algorithm=signer.algorithm,
+        algorithm=signature_algorithm(signer.algorithm),
         signature=signer.signature,
         certificates=tuple(asn1.encode_der(each) for each in data.certificates or ()),
     )

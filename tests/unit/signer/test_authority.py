@@ -418,7 +418,7 @@ def asn1crypto_query(**changes: Any) -> bytes:
         (query_der(Query(Imprint(bytes(32)), "1.2.3.4")), Failure.UNACCEPTED_POLICY),
         (
             asn1crypto_query(extensions=[{"extn_id": "1.2.3", "critical": False, "extn_value": b""}]),
-            Failure.UNACCEPTED_EXTENSION,
+            Failure.UNACCEPTED_EXTENSIONS,
         ),
     ],
 )

@@ -9,7 +9,7 @@ from hashlib import sha256
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA384
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afdp.formats.authorities import TimestampAuthority
@@ -83,6 +83,7 @@ def test_a_truncated_response_is_refused(size: int) -> None:
     assert "must be a time-stamp response" in refused(RESPONSE + RESPONSE[:size] + b"\0")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=600))
 def test_what_is_no_response_is_refused_and_nothing_else_happens(data: bytes) -> None:
     assert refused(data)
