@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from afdp.messages.metadata import MetadataServiceClient
 from afdp.messages.signer import SignerServiceClient
 from afdp.messages.transparency import TransparencyServiceClient
+from afdp.notary.anchors import Anchors
 from afdp.notary.config import NotarySettings
 from afdp.notary.health import PeerWatch
 from afdp.notary.keys import KeyDirectory
@@ -48,7 +49,7 @@ async def main(settings: NotarySettings) -> None:
         limits = Limits(settings.batch_items, settings.batch_bytes)
         pipeline = Pipeline(queue, stages, limits, recovery.ask)
         peers = PeerWatch(channels)
-        notary = Notary(pipeline, ReceiptOffice(keys), keys, metadata, signer)
+        notary = Notary(pipeline, ReceiptOffice(keys, Anchors(transparency, keys)), keys, metadata, signer)
         status = ServiceStatus(peers, signer)
         servicer = NotaryServicer(notary, Validator(notary, keys), keys, peers, status, settings.stream_in_flight)
 

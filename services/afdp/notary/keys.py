@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
-from afdp.errors import NotaryError, Unavailable
+from afdp.errors import InvalidArgument, NotaryError, Unavailable, Unimplemented
+from afdp.formats.authorities import TimestampAuthority
 from afdp.formats.hashedrekord import SignatureAlgorithm
 from afdp.formats.note import VerifierKey
 from afdp.formats.trust import EvidenceKey, Log, Revocation, TrustRoot
-from afdp.messages.signer import GetPublicKeysRequest, KeyPurpose, PublicKey, SignerServiceClient
+from afdp.messages import signer as pb
+from afdp.messages.signer import (
+    GetPublicKeysRequest,
+    GetTimestampAuthoritiesRequest,
+    KeyPurpose,
+    PublicKey,
+    SignerServiceClient,
+)
 from afdp.messages.transparency import GetLogRequest, TransparencyServiceClient
+
+logger = logging.getLogger(__name__)
 
 FRESH = 5.0  # seconds for which keys are believed without asking again
 _TIMEOUT = 3.0
@@ -26,13 +37,15 @@ class LogIdentity:
 
 
 class KeyDirectory:
-    """Evidence keys by ID, and the log."""
+    """Evidence keys by ID, time-stamping authorities, and the log."""
 
     def __init__(self, signer: SignerServiceClient, transparency: TransparencyServiceClient) -> None:
         self._signer = signer
         self._transparency = transparency
         self._keys: list[PublicKey] = []
         self._by_id: dict[str, EvidenceKey] = {}
+        self._stampers: list[pb.TimestampAuthority] = []
+        self._authorities: tuple[TimestampAuthority, ...] | None = None
         self._log: LogIdentity | None = None
         self._asked = float("-inf")
         self._lock = asyncio.Lock()
@@ -51,6 +64,20 @@ class KeyDirectory:
         if known is None:
             raise Unavailable("the signer does not list the key version of this record", retry_after=FRESH)
         return known
+
+    async def authorities(self, *, newest: bool = False) -> tuple[TimestampAuthority, ...]:
+        """The time-stamping authorities, as last seen, or as the signer says now.
+
+        Raises:
+            Unavailable: they were never seen, or `newest` is asked for and the signer is away.
+        """
+        if newest or not self._keys:
+            await self._refresh()
+        if self._authorities is None:
+            origin = (await self.log()).trusted.origin
+            known = [_authority(each, f"https://{origin}/api/v1/timestamp") for each in self._stampers]
+            self._authorities = tuple(each for each in known if each is not None)
+        return self._authorities
 
     async def log(self) -> LogIdentity:
         """The log.
@@ -92,7 +119,7 @@ class KeyDirectory:
         """What a verifier has to trust."""
         versions = await self.versions()
         evidence = tuple(self._by_id[key.key_id] for key in versions if key.key_id in self._by_id)
-        return TrustRoot(keys=evidence, logs=((await self.log()).trusted,))
+        return TrustRoot(evidence, ((await self.log()).trusted,), await self.authorities())
 
     def forget(self) -> None:
         """Asks again next time: keys were changed through us."""
@@ -101,10 +128,32 @@ class KeyDirectory:
 
     async def _refresh(self) -> None:
         async with self._lock:
+            stampers = await self._asked_for_authorities()
             answer = await self._signer.get_public_keys(GetPublicKeysRequest(), timeout=_TIMEOUT)
+            if stampers != self._stampers:
+                self._stampers, self._authorities = stampers, None
             self._keys = answer.keys
             self._by_id = {key.key_id: _evidence_key(key) for key in answer.keys if key.purpose == KeyPurpose.EVIDENCE}
             self._asked = asyncio.get_running_loop().time()
+
+    async def _asked_for_authorities(self) -> list[pb.TimestampAuthority]:
+        request = GetTimestampAuthoritiesRequest()
+        try:
+            return (await self._signer.get_timestamp_authorities(request, timeout=_TIMEOUT)).authorities
+        except Unimplemented:  # a signer of the release before, while a deployment is under way: it stamps nothing
+            return []
+
+
+def _authority(authority: pb.TimestampAuthority, own_uri: str) -> TimestampAuthority | None:
+    """As a trust root has it; None where no verifier could read it."""
+    if authority.valid_from is None:
+        raise Unavailable("the signer does not say since when a time-stamping authority's stamps count")
+    interval = authority.valid_from, authority.valid_until
+    try:
+        return TimestampAuthority.of(authority.url or own_uri, authority.certificates, *interval)
+    except InvalidArgument as error:
+        logger.error("a time-stamping authority is left out", extra={"fields": {"reason": str(error)}})
+        return None
 
 
 def _evidence_key(key: PublicKey) -> EvidenceKey:

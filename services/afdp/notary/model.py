@@ -49,26 +49,39 @@ class Order:
     batch_id: str = ""  # UUIDv7, or empty
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an order became.
+
+    Attributes:
+        fresh: whether the record was signed for it just now; else it was read from the store.
+    """
+
+    record: store.Record
+    fresh: bool
+
+
 @dataclass(eq=False, slots=True)
 class Submission:
     """An order on its way through the pipeline, and where its caller waits for the record."""
 
     order: Order
-    outcome: asyncio.Future[store.Record] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    outcome: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def size(self) -> int:
         """The most that its draft takes in a message, in bytes: its weight in the queue and in a batch.
 
-        The statement repeats the evidence, and names each artifact with its hash once more, as does what search needs.
+        The statement repeats the evidence, and names each artifact with its hash once more, as does what search needs;
+        the rest is what surrounds them, with the signature and its timestamp.
         """
         evidence = self.order.evidence
-        return 3 * len(evidence.canonical) + 64 * len(evidence.package.artifacts) + 2048
+        return 3 * len(evidence.canonical) + 64 * len(evidence.package.artifacts) + 4096
 
-    def succeed(self, record: store.Record) -> None:
+    def succeed(self, record: store.Record, *, fresh: bool) -> None:
         """Gives the record to the caller, if it still waits."""
         if not self.outcome.done():
-            self.outcome.set_result(record)
+            self.outcome.set_result(Outcome(record, fresh))
 
     def fail(self, error: Exception) -> None:
         """Gives the error to the caller, if it still waits."""

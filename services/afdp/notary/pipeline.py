@@ -27,9 +27,9 @@ from afdp.messages.signer import SignerServiceClient, SignStatementsRequest, Sta
 from afdp.messages.transparency import AppendRequest, TransparencyServiceClient
 from afdp.notary.ids import SIMPLE_SIGNING
 from afdp.notary.keys import KeyDirectory
-from afdp.notary.model import Order, Submission
+from afdp.notary.model import Order, Outcome, Submission
 from afdp.notary.queue import FairQueue
-from afdp.notary.receipts import Entry, log_entry
+from afdp.notary.receipts import Entry, log_entry, stamp_of
 from afdp.telemetry.context import request_id
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Pipeline:
         self._limits = limits
         self._on_unfinished = on_unfinished
 
-    async def notarise(self, order: Order, *, wait: bool = False) -> store.Record:
+    async def notarise(self, order: Order, *, wait: bool = False) -> Outcome:
         """The record of an order, once it has come as far as the order's `wait_for`.
 
         With `wait`, a full queue holds the caller back instead of refusing.
@@ -128,6 +128,7 @@ class Prepared:
     """A PENDING record and all who wait for it: a retry under the same idempotency key waits for the same one."""
 
     record: store.Record
+    fresh: bool
     submissions: list[Submission]
 
     def answer(self, outcome: store.Record | NotaryError) -> None:
@@ -136,7 +137,7 @@ class Prepared:
             if isinstance(outcome, NotaryError):
                 submission.fail(outcome)
             else:
-                submission.succeed(outcome)
+                submission.succeed(outcome, fresh=self.fresh)
 
 
 class Stages:
@@ -172,6 +173,11 @@ class Stages:
                 continue
             made = result.signature
             draft.signature, draft.key_id, draft.timestamp = made.value, made.key_id, made.timestamp
+            try:
+                await stamp_of(draft, self._keys, fresh=True)
+            except NotaryError as error:
+                submission.fail(error)
+                continue
             draft.leaf_hash = (await self._entry(draft)).leaf_hash
             signed.append(Signed(submission, draft))
         return signed
@@ -188,15 +194,16 @@ class Stages:
             if result.error is not None:
                 each.submission.fail(from_item(result.error))
                 continue
-            record = result.existing
+            record, fresh = result.existing, result.existing is None
             if record is None:
                 record = store.Record(draft=each.draft, state=store.RecordState.PENDING)
             if record.state == store.RecordState.LOGGED:
-                each.submission.succeed(record)
+                each.submission.succeed(record, fresh=False)
                 continue
             if each.submission.order.wait_for == ReceiptState.SIGNED:
-                each.submission.succeed(record)
-            pending.setdefault(_whole(record).receipt_id, Prepared(record, [])).submissions.append(each.submission)
+                each.submission.succeed(record, fresh=fresh)
+            prepared = pending.setdefault(_whole(record).receipt_id, Prepared(record, fresh, []))
+            prepared.submissions.append(each.submission)
         return list(pending.values())
 
     async def log(self, records: Sequence[store.Record]) -> list[store.Record | NotaryError]:

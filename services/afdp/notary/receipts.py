@@ -19,9 +19,11 @@ from afdp.formats.merkle import HASH_SIZE, leaf_hash
 from afdp.formats.trust import EvidenceKey
 from afdp.messages.metadata import Draft, LogPosition, Record, RecordState
 from afdp.messages.notary import NotarizationReceipt, ReceiptState
+from afdp.notary.anchors import Anchors
 from afdp.notary.keys import KeyDirectory, LogIdentity
 from afdp.verify.log import check_checkpoint, check_inclusion, signed_checkpoint
 from afdp.verify.result import NotVerifiedError
+from afdp.verify.timestamps import Stamp, UnknownAuthorityError, read_stamp, verify_stamp
 
 _failures = Counter("afdp_notary_release_failures", "Receipts that were held back because a check failed; stays zero.")
 _hint = lru_cache(maxsize=256)(key_hint)
@@ -30,24 +32,58 @@ _hint = lru_cache(maxsize=256)(key_hint)
 class ReceiptOffice:
     """Turns records into receipts. No receipt leaves that it has not checked."""
 
-    def __init__(self, keys: KeyDirectory) -> None:
+    def __init__(self, keys: KeyDirectory, anchors: Anchors) -> None:
         self._keys = keys
+        self._anchors = anchors
 
-    async def receipt(self, record: Record) -> NotarizationReceipt:
+    async def receipt(self, record: Record, *, fresh: bool = False) -> NotarizationReceipt:
         """The receipt of a record.
 
+        Args:
+            fresh: whether the record was signed just now; else it was read from the store.
+
         Raises:
-            DataLoss: leaf hash, inclusion proof or checkpoint do not hold; the receipt stays here.
+            DataLoss: leaf hash, inclusion proof, checkpoint or timestamp do not hold; the receipt stays here.
             Unavailable: a key it needs is not known.
         """
         draft = _draft(record)
         key = await self._keys.evidence_key(draft.key_id)
         log = await self._keys.log()
+        stamp = await stamp_of(draft, self._keys, fresh=fresh)
         entry = log_entry(draft, key)
         if record.state != RecordState.LOGGED or record.log is None:
-            return _receipt(draft, key, log, ReceiptState.SIGNED, None, entry)
+            return _receipt(draft, key, log, stamp, ReceiptState.SIGNED, None, entry)
         located = _checked(draft, record.log, log, entry)
-        return _receipt(draft, key, log, ReceiptState.LOGGED, located, entry)
+        return _receipt(draft, key, log, stamp, ReceiptState.LOGGED, located, entry)
+
+    async def later_receipt(self, record: Record) -> NotarizationReceipt:
+        """The receipt of a record of before, with what was added to it since: its anchors."""
+        receipt = await self.receipt(record)
+        receipt.anchors = [each.to_json() for each in await self._anchors.of(record)]
+        return receipt
+
+
+async def stamp_of(draft: Draft, keys: KeyDirectory, *, fresh: bool) -> Stamp | None:
+    """The timestamp over a draft's signature; None where it has none.
+
+    The signer lets no timestamp out that it has not verified, so one that comes straight from it is checked for what
+    could have gone wrong since: whether it is over this signature, and of an authority that verifiers know. One from
+    the store is verified whole, for nothing else would notice a bit that was flipped there.
+
+    Raises:
+        DataLoss: it does not hold.
+        Unavailable: the authorities are not known.
+    """
+    if not draft.timestamp:
+        return None
+    check = read_stamp if fresh else verify_stamp
+    try:
+        try:
+            return check(draft.timestamp, draft.signature, await keys.authorities())
+        except UnknownAuthorityError:
+            return check(draft.timestamp, draft.signature, await keys.authorities(newest=True))
+    except NotVerifiedError as error:
+        raise _withheld(error.reason) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +128,16 @@ def _checked(draft: Draft, position: LogPosition, log: LogIdentity, entry: Entry
 
 
 def _receipt(
-    draft: Draft, key: EvidenceKey, log: LogIdentity, state: ReceiptState, located: LogEntry | None, entry: Entry
+    draft: Draft,
+    key: EvidenceKey,
+    log: LogIdentity,
+    stamp: Stamp | None,
+    state: ReceiptState,
+    located: LogEntry | None,
+    entry: Entry,
 ) -> NotarizationReceipt:
+    time = stamp.time if stamp else draft.notarized_at
+    timestamps = [draft.timestamp] if stamp else []
     hint = _hint(key.spki)
     return NotarizationReceipt(
         evidence_package_hash=draft.evidence_hash.hex(),
@@ -101,12 +145,14 @@ def _receipt(
         rekor_server_url=log.base_url,
         signature_b64=b64(draft.signature),
         public_key_b64=b64(key.spki),
-        integrated_time=int(draft.notarized_at.timestamp()) if draft.notarized_at else 0,
+        integrated_time=int(time.timestamp()) if time else 0,
         log_index=located.log_index if located else 0,
         receipt_id=draft.receipt_id,
         state=state,
         key_id=draft.key_id,
-        bundle=bundle_json(hint=hint, payload=draft.statement, signature=draft.signature, entry=located),
+        bundle=bundle_json(
+            hint=hint, payload=draft.statement, signature=draft.signature, entry=located, timestamps=timestamps
+        ),
     )
 
 

@@ -21,7 +21,7 @@ from afdp.messages import signer as keyring
 from afdp.messages.notary import NotarizationReceipt, ReceiptState
 from afdp.notary.ids import BATCH_SIGNING, parse_hash, parse_workflow_id, require_uuid
 from afdp.notary.keys import KeyDirectory
-from afdp.notary.model import CheckedEvidence, Order, Principal, RefusedEvidence
+from afdp.notary.model import CheckedEvidence, Order, Outcome, Principal, RefusedEvidence
 from afdp.notary.pipeline import Pipeline
 from afdp.notary.receipts import ReceiptOffice
 
@@ -147,7 +147,7 @@ class Notary:
 
     async def receipt(self, principal: Principal, receipt_id: str) -> NotarizationReceipt:
         """A receipt by its ID, as it stands now."""
-        return await self._office.receipt(await self._record(principal, require_uuid("receipt_id", receipt_id)))
+        return await self._office.later_receipt(await self._record(principal, require_uuid("receipt_id", receipt_id)))
 
     async def workflow(self, principal: Principal, workflow_id: str) -> tuple[store.Workflow, store.Record | None]:
         """Where a workflow stands, with its record if it is one of a single receipt."""
@@ -165,7 +165,7 @@ class Notary:
         if kind != store.WorkflowType.SIMPLE_SIGNING:
             return None
         try:
-            return await self._office.receipt(await self._record(principal, identifier))
+            return await self._office.later_receipt(await self._record(principal, identifier))
         except NotFound:
             return None
 
@@ -186,7 +186,7 @@ class Notary:
         """The newest record of an evidence hash, its receipt, and how many there are."""
         wanted = parse_hash("evidence_package_hash", hash_hex)
         record, count = await self._find(principal, wanted, b"")
-        return record, await self._office.receipt(record), count
+        return record, await self._office.later_receipt(record), count
 
     async def record_of(self, principal: Principal, evidence_hash: bytes, signature: bytes) -> store.Record:
         """The record of this evidence with this signature.
@@ -215,7 +215,7 @@ class Notary:
 
     async def office_receipt(self, record: store.Record) -> NotarizationReceipt:
         """The receipt of a record."""
-        return await self._office.receipt(record)
+        return await self._office.later_receipt(record)
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 
@@ -257,7 +257,8 @@ class Notary:
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    async def _notarised(self, record: store.Record) -> Notarised:
+    async def _notarised(self, outcome: Outcome) -> Notarised:
+        record = outcome.record
         draft = record.draft if record.draft is not None else store.Draft()
         logged = record.state == store.RecordState.LOGGED
         workflow = store.Workflow(
@@ -265,7 +266,7 @@ class Notary:
             id=draft.receipt_id,
             state=store.WorkflowState.COMPLETED if logged else store.WorkflowState.RUNNING,
         )
-        return Notarised(workflow, await self._office.receipt(record))
+        return Notarised(workflow, await self._office.receipt(record, fresh=outcome.fresh))
 
     async def _record(self, principal: Principal, receipt_id: str) -> store.Record:
         request = store.GetRecordRequest(principal.tenant, receipt_id)

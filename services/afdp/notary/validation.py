@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from afdp.errors import InvalidArgument, NotFound
+from afdp.formats.anchor import Anchor
 from afdp.formats.bundle import Bundle
+from afdp.formats.canonical import strict_json
 from afdp.formats.encoding import from_b64
 from afdp.formats.receipt import Receipt
 from afdp.messages.notary import NotarizationReceipt, ReceiptState, ValidateEvidenceResponse, ValidationResult
@@ -63,6 +65,7 @@ def _plain(message: NotarizationReceipt) -> Receipt:
         state=_STATES[message.state],
         key_id=message.key_id,
         bundle=Bundle.from_json(message.bundle),
+        anchors=tuple(Anchor.from_object(strict_json(each)) for each in message.anchors),
     )
 
 

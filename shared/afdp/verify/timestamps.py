@@ -50,6 +50,24 @@ def verify_stamp(response: bytes, data: bytes, authorities: Sequence[TimestampAu
         UnknownAuthorityError: it is of none of these authorities.
         NotVerifiedError: something else does not hold; one sentence says what.
     """
+    token, known = _claim(response, data, authorities)
+    _require_signed(token, known[0].chain.authority)
+    return _counted(token, known)
+
+
+def read_stamp(response: bytes, data: bytes, authorities: Sequence[TimestampAuthority]) -> Stamp:
+    """What `verify_stamp` gives, with its signature not verified: for who has it from one that has verified it.
+
+    Raises:
+        UnknownAuthorityError: it is of none of these authorities.
+        NotVerifiedError: something else does not hold.
+    """
+    return _counted(*_claim(response, data, authorities))
+
+
+def _claim(
+    response: bytes, data: bytes, authorities: Sequence[TimestampAuthority]
+) -> tuple[Token, list[TimestampAuthority]]:
     try:
         token = read_granted(response)
     except ValueError as error:
@@ -57,8 +75,10 @@ def verify_stamp(response: bytes, data: bytes, authorities: Sequence[TimestampAu
     imprint = token.info.imprint
     if imprint.algorithm != SHA256 or imprint.digest != sha256(data).digest():
         raise NotVerifiedError("the timestamp is over other data")
-    known = _signers(token, authorities)
-    _require_signed(token, known[0].chain.authority)
+    return token, _signers(token, authorities)
+
+
+def _counted(token: Token, known: Sequence[TimestampAuthority]) -> Stamp:
     time = token.info.time
     for authority in known:
         if authority.valid_from <= time and (authority.valid_until is None or time < authority.valid_until):
