@@ -11,6 +11,7 @@ from afdp.notary.health import PeerHealth, PeerWatch
 from afdp.version import VERSION
 
 EVERY = 15.0  # seconds between two looks for `/ready`
+RETRY = 1.0
 _TIMEOUT = 8.0  # the signer gives each of its parts less
 
 _NEEDS = {
@@ -44,9 +45,10 @@ class ServiceStatus:
         while True:
             try:
                 self._seen = await self._ask()
+                await asyncio.sleep(EVERY)
             except NotaryError:
                 self._seen = []  # that it is away is said by the peers' health
-            await asyncio.sleep(EVERY)
+                await asyncio.sleep(RETRY)
 
     async def parts(self) -> list[Part]:
         """Every part, asked now."""

@@ -406,7 +406,7 @@ def granted_der(
         version=3,
         digests=asn1.SetOf([digest]),
         content=_Content(kind=ObjectIdentifier(_TST_INFO), content=content),
-        certificates=[_tlv(each) for each in certificates] or None,
+        certificates=[_tlv(each) for each in sorted(certificates)] or None,
         revocations=None,
         signers=asn1.SetOf([signer]),
     )

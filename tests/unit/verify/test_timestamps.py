@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afdp.formats.authorities import TimestampAuthority
-from afdp.formats.rfc3161 import Failure, Imprint, Info, refusal_der
+from afdp.formats.rfc3161 import Failure, Imprint, Info, read_granted, refusal_der
 from afdp.verify.result import NotVerifiedError
 from afdp.verify.timestamps import verify_stamp
 from tests.local_authority import CLOSED, OPENED, POLICY, TIME_STAMPING, LocalAuthority
@@ -44,6 +44,13 @@ def test_what_certificates_a_token_brings_does_not_matter() -> None:
 
     assert verify_stamp(response, DATA, TRUSTED).time == TIME
     assert "does not know" in refused(response, (LocalAuthority().trusted,))
+
+
+def test_the_certificates_of_a_token_stand_in_the_order_of_der() -> None:
+    for authority in (LocalAuthority() for _ in range(8)):
+        token = read_granted(authority.stamp(DATA, TIME, with_certificates=True))
+
+        assert list(token.certificates) == sorted(authority.certificates)
 
 
 def test_a_stamp_over_other_data_does_not_hold() -> None:
