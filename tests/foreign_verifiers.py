@@ -57,8 +57,9 @@ class Verifiers:
 
     def openssl(self, *, trust: str = "trust") -> bool:
         """Whether `openssl ts` verifies the timestamp over the signature."""
+        stamp = ("-in", "stamp.tsr", "-data", "signature")
         chain = ("-CAfile", f"{trust}/tsa.pem", "-untrusted", f"{trust}/tsa.pem")
-        return self._run(os.fspath(self.tool("openssl")), "ts", "-verify", "-in", "stamp.tsr", "-data", "signature", *chain)
+        return self._run(os.fspath(self.tool("openssl")), "ts", "-verify", *stamp, *chain)
 
     def afdp(self, *arguments: str, trust: str = "trust") -> bool:
         """Whether ours verifies the receipt for the artifact."""
