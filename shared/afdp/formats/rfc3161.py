@@ -406,13 +406,27 @@ def granted_der(
         version=3,
         digests=asn1.SetOf([digest]),
         content=_Content(kind=ObjectIdentifier(_TST_INFO), content=content),
-        certificates=[_tlv(each) for each in sorted(certificates)] or None,
+        certificates=[_tlv(each) for each in sorted(certificates)] or None,  # a SET OF (X.690, 11.6)
         revocations=None,
         signers=asn1.SetOf([signer]),
     )
     token = _ContentInfo(kind=ObjectIdentifier(_SIGNED_DATA), content=data)
     status = _Status(status=GRANTED, reasons=None, failures=None)
     return asn1.encode_der(_Response(status=status, token=token))
+
+
+def sorted_response(der: bytes) -> bytes:
+    """The same response with its certificates in the order of DER, which many authorities do not keep.
+
+    They are not signed, so nothing else changes; strict readers want it.
+
+    Raises:
+        ValueError: it is no response.
+    """
+    response = read_der(_Response, der, "time-stamp response")
+    if response.token and response.token.content.certificates:
+        response.token.content.certificates.sort(key=asn1.encode_der)
+    return asn1.encode_der(response)
 
 
 def refusal_der(failure: Failure, reason: str) -> bytes:

@@ -29,6 +29,7 @@ from afdp.formats.rfc3161 import (
     read_response,
     read_token,
     refusal_der,
+    sorted_response,
 )
 from tests.local_authority import LocalAuthority
 
@@ -171,6 +172,20 @@ def test_asn1crypto_reads_a_response_as_we_do(info: Info, with_certificates: boo
     assert signer["sid"].chosen["serial_number"].native == token.serial == AUTHORITY.certificate.serial_number
     assert signer["signed_attrs"].untag().dump() == token.attributes
     assert len(data["certificates"]) == len(token.certificates) == (2 if with_certificates else 0)
+
+
+def test_certificates_that_are_not_sorted_as_der_wants_it_are_read_and_can_be_sorted() -> None:
+    der = AUTHORITY.stamp(b"data", TIME, with_certificates=True)
+    response = tsp.TimeStampResp.load(der)
+    data = response["time_stamp_token"]["content"]
+    first, second = (each.dump() for each in data["certificates"])
+    unsorted = der.replace(first + second, second + first)
+
+    assert unsorted != der
+    assert read_granted(unsorted).certificates == (second, first)
+    assert sorted_response(unsorted) == der
+    assert sorted_response(der) == der
+    assert read_granted(der).certificates == tuple(sorted(AUTHORITY.certificates))
 
 
 # --- strictness -------------------------------------------------------------------------------------------------------
