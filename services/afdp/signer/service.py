@@ -6,6 +6,7 @@ Knows DSSE and checkpoints. Knows no gRPC, no Vault and no file.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from afdp.signer.verification import DIGESTS, require_ecdsa, require_ed25519
 MAX_STATEMENTS = 1024
 MAX_STATEMENT_BYTES = 512 * 1024
 MAX_REASON_BYTES = 1024
+_REMEMBERED = 4096  # checkpoints that were signed before the last one
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Signer:
         self._memory = memory
         self._authority = authority
         self._locks = {origin: asyncio.Lock() for origin in origins}
+        self._signed_before: deque[Checkpoint] = deque(maxlen=_REMEMBERED)
 
     async def check(self) -> None:
         """Raises `Unavailable` while nothing can be signed."""
@@ -154,7 +157,15 @@ class Signer:
             grows = last is None or checkpoint.size > last.size
             signature = await self._signed_and_kept(message, checkpoint if grows else None)
         public_key = require_ed25519(signature.key.spki, signature.value, message)
+        self._signed_before.append(checkpoint)
         return SignedCheckpoint(signature, public_key)
+
+    def require_signed(self, checkpoint: Checkpoint) -> None:
+        """Raises `FailedPrecondition` for a checkpoint that was not signed here, or too long ago to be remembered."""
+        last = self._memory.last(checkpoint.origin)
+        if checkpoint != last and checkpoint not in self._signed_before:
+            known = {"last_size": str(last.size if last else 0)}
+            raise FailedPrecondition("the checkpoint is none of those that were signed here lately", metadata=known)
 
     def last_checkpoint(self, origin: str) -> Checkpoint:
         """The largest checkpoint signed for an origin.

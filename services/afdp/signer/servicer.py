@@ -45,10 +45,7 @@ class SignerServicer(pb.SignerServiceBase):
         return pb.SignStatementsResponse(results=[_result(answer) for answer in answers])
 
     async def sign_checkpoint(self, request: pb.SignCheckpointRequest) -> pb.SignCheckpointResponse:
-        try:
-            checkpoint = Checkpoint(request.origin, request.size, request.root)
-        except NoteError as error:
-            raise InvalidArgument.field("root" if len(request.root) != 32 else "origin", str(error)) from None
+        checkpoint = _checkpoint(request.origin, request.size, request.root)
         signed = await self._signer.sign_checkpoint(checkpoint, request.consistency_proof, request.last_size)
         return pb.SignCheckpointResponse(signed.signature.value, signed.signature.key.key_id, signed.public_key)
 
@@ -70,6 +67,11 @@ class SignerServicer(pb.SignerServiceBase):
 
     async def timestamp(self, request: pb.TimestampRequest) -> pb.TimestampResponse:
         return pb.TimestampResponse(response=await self._timestamps.respond(request.query))
+
+    async def timestamp_checkpoint(self, request: pb.TimestampCheckpointRequest) -> pb.TimestampCheckpointResponse:
+        checkpoint = _checkpoint(request.origin, request.size, request.root)
+        stamp = await self._timestamps.stamp_checkpoint(checkpoint, self._signer)
+        return pb.TimestampCheckpointResponse(stamp.response, stamp.url, stamp.time)
 
     async def get_timestamp_authorities(
         self, request: pb.GetTimestampAuthoritiesRequest
@@ -129,6 +131,13 @@ def _data_key(answer: DataKey | NotaryError) -> pb.DataKeyResult:
     if isinstance(answer, NotaryError):
         return pb.DataKeyResult(error=to_item(answer))
     return pb.DataKeyResult(key=pb.DataKey(answer.plain, answer.wrapped))
+
+
+def _checkpoint(origin: str, size: int, root: bytes) -> Checkpoint:
+    try:
+        return Checkpoint(origin, size, root)
+    except NoteError as error:
+        raise InvalidArgument.field("root" if len(root) != 32 else "origin", str(error)) from None
 
 
 def _purpose(number: pb.KeyPurpose) -> Purpose | None:

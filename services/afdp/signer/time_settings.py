@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from afdp.config import Seconds, ServiceSettings
+
+
+class ExternalAuthoritySettings(BaseModel):
+    """A time-stamping authority outside."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(pattern=r"^https?://[^@/\s]+(/[^\s]*)?$", description="Where it answers RFC 3161 over HTTP.")
+    ca_file: Path = Field(description="PEM: its root, and intermediate certificates that it does not send.")
+    tls_ca_file: Path | None = Field(None, description="The authority of its server's certificate; else the system's.")
+    user: str | None = Field(None, description="For HTTP's basic authentication.")
+    password_file: Path | None = Field(None, description="A file with the password for it.")
+    timeout_seconds: Seconds = Field(5.0, description="Longest wait for one answer.")
 
 
 class TimeSettings(ServiceSettings):
@@ -31,3 +44,19 @@ class TimeSettings(ServiceSettings):
     clock_max_offset_seconds: Seconds = Field(
         1.0, description="How far the clock may be off; also the accuracy that timestamps state."
     )
+    clock_reference: str | None = Field(
+        None, description="The URL of one of the external authorities, which the clock is compared with."
+    )
+    clock_reference_seconds: Seconds = Field(300.0, description="How often it is.")
+    tsa_external: tuple[ExternalAuthoritySettings, ...] = Field(
+        (), description="External authorities for checkpoints, asked in order: url, ca_file and more, as YAML or JSON."
+    )
+    tsa_proxy: str | None = Field(
+        None, pattern=r"^https?://[^@/\s]+/?$", description="An HTTP proxy on the way to external authorities."
+    )
+
+    @model_validator(mode="after")
+    def _reference_is_configured(self) -> Self:
+        if self.clock_reference not in (None, *(each.url for each in self.tsa_external)):
+            raise ValueError("clock_reference must be the url of one of tsa_external")
+        return self

@@ -11,7 +11,10 @@ from datetime import datetime
 from typing import Protocol
 
 from afdp.errors import FailedPrecondition
+from afdp.formats.certificates import Chain
+from afdp.formats.note import Checkpoint
 from afdp.signer.authority import Interval
+from afdp.signer.external_answers import ExternalStamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,29 @@ class Embedded(Protocol):
         """Every chain that stamps were or are given under, oldest first."""
 
 
-class Timestamps:
-    """The embedded authority, where it is on."""
+class SignedCheckpoints(Protocol):
+    """What knows which checkpoints were signed here (`service.py`)."""
 
-    def __init__(self, embedded: Embedded | None) -> None:
+    def require_signed(self, checkpoint: Checkpoint) -> None:
+        """Raises `FailedPrecondition` for one that was not."""
+
+
+class External(Protocol):
+    """The authorities outside (`external.py`)."""
+
+    def known(self) -> Sequence[tuple[str, Chain]]:
+        """The URL and the chain of each that has ever answered."""
+
+    async def stamp(self, data: bytes) -> ExternalStamp:
+        """A verified stamp over the SHA-256 of some data, by the first that gives one."""
+
+
+class Timestamps:
+    """The embedded authority, where it is on, and those outside, where there are some."""
+
+    def __init__(self, embedded: Embedded | None, external: External | None = None) -> None:
         self._embedded = embedded
+        self._external = external
 
     async def respond(self, query: bytes) -> bytes:
         """The embedded authority's response (DER) to a query (DER), also where it is refused (RFC 3161, 2.4.2).
@@ -55,14 +76,34 @@ class Timestamps:
             raise FailedPrecondition("the embedded time-stamping authority is off; see AFDP_TSA")
         return await self._embedded.respond(query)
 
+    async def stamp_checkpoint(self, checkpoint: Checkpoint, signed: SignedCheckpoints) -> ExternalStamp:
+        """An external authority's stamp over a checkpoint's note body; only over one that was signed here.
+
+        Raises:
+            FailedPrecondition: it was not signed here, or no external authority is configured.
+            Unavailable: no external authority gives a stamp that can be verified; the message says why.
+        """
+        if self._external is None:
+            raise FailedPrecondition("no external time-stamping authority is configured; see AFDP_TSA_EXTERNAL")
+        signed.require_signed(checkpoint)
+        return await self._external.stamp(checkpoint.body().encode())
+
     async def authorities(self) -> list[ListedAuthority]:
         """Every chain of every authority whose stamps count, the embedded one's first.
 
         Raises:
             Unavailable: the time-stamping key cannot be reached.
         """
-        intervals = await self._embedded.intervals() if self._embedded else []
-        return [
-            ListedAuthority("", tuple(c.der for c in each.chain.certificates), each.valid_from, each.valid_until)
-            for each in intervals
+        own = [
+            ListedAuthority("", _ders(each.chain), each.valid_from, each.valid_until)
+            for each in (await self._embedded.intervals() if self._embedded else ())
         ]
+        others = [
+            ListedAuthority(url, _ders(chain), chain.authority.not_before, None)
+            for url, chain in (self._external.known() if self._external else ())
+        ]
+        return own + others
+
+
+def _ders(chain: Chain) -> tuple[bytes, ...]:
+    return tuple(each.der for each in chain.certificates)
