@@ -11,10 +11,11 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+_PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 _CONFIG = """
 [tsa]
 default_tsa = stamps
@@ -40,12 +41,19 @@ class OpensslAuthority:
     certificates: tuple[bytes, ...]  # DER, its own first, the root last
 
     @classmethod
-    def create(cls, folder: Path, url: str = "https://tsa.example/tsr") -> OpensslAuthority:
-        """A new one, valid for a year around now."""
+    def create(
+        cls,
+        folder: Path,
+        url: str = "https://tsa.example/tsr",
+        *,
+        with_rsa: bool = False,
+        ended: timedelta | None = None,
+    ) -> OpensslAuthority:
+        """A new one, valid for a year around now, or until some time before now."""
         folder.mkdir(parents=True, exist_ok=True)
-        root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        root_key, key = _key(with_rsa), _key(with_rsa)
         root = _certificate("Root of Time", root_key, "Root of Time", root_key, leaf=False)
-        own = _certificate("Some Authority", key, "Root of Time", root_key, leaf=True)
+        own = _certificate("Some Authority", key, "Root of Time", root_key, leaf=True, ended=ended)
         (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         (folder / "own.pem").write_bytes(own.public_bytes(Encoding.PEM))
         (folder / "root.pem").write_bytes(root.public_bytes(Encoding.PEM))
@@ -89,8 +97,18 @@ def _openssl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes
     return subprocess.run(("openssl", *arguments), cwd=folder, env=environment, capture_output=True, check=False)
 
 
+def _key(with_rsa: bool) -> _PrivateKey:
+    return rsa.generate_private_key(65537, 2048) if with_rsa else ec.generate_private_key(ec.SECP256R1())
+
+
 def _certificate(
-    name: str, key: ec.EllipticCurvePrivateKey, issuer: str, issuer_key: ec.EllipticCurvePrivateKey, *, leaf: bool
+    name: str,
+    key: _PrivateKey,
+    issuer: str,
+    issuer_key: _PrivateKey,
+    *,
+    leaf: bool,
+    ended: timedelta | None = None,
 ) -> x509.Certificate:
     now = datetime.now(UTC)
     builder = (
@@ -100,7 +118,7 @@ def _certificate(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=180))
-        .not_valid_after(now + timedelta(days=180))
+        .not_valid_after(now - ended if ended else now + timedelta(days=180))
         .add_extension(x509.BasicConstraints(ca=not leaf, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)

@@ -58,6 +58,8 @@ def _read(path: Path) -> list[tuple[str, Chain]]:
         return []
     try:
         entries = orjson.loads(path.read_bytes())
+        if not isinstance(entries, list):
+            raise TypeError("not a list")
         return [(str(each["url"]), read_chain(tuple(map(from_b64, each["certificates"])))) for each in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataLoss(f"{path} is not a list of authorities; restore it, do not remove it") from error
