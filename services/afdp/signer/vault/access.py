@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_YOUNG = 10.0  # seconds: what a call is forbidden for is not a token got since, but its policy
+_YOUNG = 10.0  # seconds in which a login anew would bring nothing new, unless the token was revoked
+_LOGINS = 5  # at most in that time
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 300.0  # between logins with the same refused credentials: Vault locks out who insists
 _GOODBYE = 1.0  # seconds for ending a token on the way out
 _OPERATOR = 5.0  # seconds after which to try again where somebody has to do something first
@@ -67,6 +69,7 @@ class VaultAccess:
         self._refused: object = None  # credentials, not to be shown again until `_refused_until`
         self._refused_until = 0.0
         self._pause = _FIRST_PAUSE
+        self._made: deque[float] = deque(maxlen=_LOGINS)
         _ttl.labels(identity).set_function(self._remaining)
 
     @property
@@ -133,7 +136,7 @@ class VaultAccess:
                 return self._entry
             shown = await asyncio.to_thread(self.login.credentials)
             unchanged = old is not None and shown == old.shown and not renewing
-            if old is not None and unchanged and old.lease.made and time.monotonic() - old.lease.since < _YOUNG:
+            if old is not None and unchanged and await self._still_holds(old):
                 raise self._denial(old.lease)
             lease = await self._log_in(shown)
             fresh = self._entry = _Entry(lease, shown, self.calls.client(lease.token))
@@ -160,6 +163,7 @@ class VaultAccess:
         finally:
             _logins.labels(self.identity, self.login.method, outcome).inc()
         self._refused, self._pause = None, _FIRST_PAUSE
+        self._made.append(lease.since)
         fields = {"identity": self.identity, "method": self.login.method, "ttl": lease.ttl}
         logger.info("logged in to Vault", extra={"fields": fields})
         return lease
@@ -192,6 +196,18 @@ class VaultAccess:
         except (Forbidden, InvalidRequest):
             return 0
         return float(auth["lease_duration"])
+
+    async def _still_holds(self, entry: _Entry) -> bool:
+        """Whether a token that we made just now is good, so that another one would be forbidden the same."""
+        if not entry.lease.made or time.monotonic() - entry.lease.since > _YOUNG:
+            return False
+        if len(self._made) == _LOGINS and self._made[0] > time.monotonic() - _YOUNG:
+            return True  # one that may not even ask whether it holds: do not fill Vault with more of them
+        try:
+            await self.calls.ask(lambda vault: vault.auth.token.lookup_self(), entry.client, raw=(Forbidden,))
+        except Forbidden:
+            return False
+        return True
 
     async def _end(self, entry: _Entry) -> None:
         """Ends a token of our own. Where that fails it ends by itself."""
