@@ -55,7 +55,7 @@ class Logins:
     signer: Path | None = None
     key_admin: Path | None = None
     renew: bool = False
-    kubernetes: Mapping[str, str] | None = None  # the method's own settings, as Vault names them
+    kubernetes: Mapping[str, object] | None = None  # the method's own settings, as Vault names them
     service_account: str = "afdp-prod/afdp-signer"  # namespace/name
     client_ca: str = ""  # PEM
 
@@ -341,6 +341,8 @@ def logins_of(arguments: argparse.Namespace) -> Logins:
         "kubernetes_ca_cert": arguments.kubernetes_ca and arguments.kubernetes_ca.read_text(),
         "token_reviewer_jwt": arguments.reviewer_token and arguments.reviewer_token.read_text().strip(),
     }
+    if arguments.kubernetes_ca:  # Vault runs elsewhere: it has no account of its own in the cluster
+        kubernetes["disable_local_ca_jwt"] = True
     return Logins(
         auth=arguments.auth,
         signer=arguments.signer,
