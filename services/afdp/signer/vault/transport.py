@@ -107,14 +107,14 @@ def open_pool(address: VaultAddress) -> urllib3.HTTPConnectionPool:
     """Connections to Vault, none of them open yet, past any proxy of the environment.
 
     Raises:
-        FailedPrecondition: a certificate, its key or the authorities' file cannot be read.
+        FailedPrecondition: it is no URL, or a certificate, its key or the authorities' file cannot be read.
     """
+    parts = urlsplit(address.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise FailedPrecondition("AFDP_VAULT_ADDR must be the URL of Vault, as https://vault.example:8200")
     timeout = urllib3.Timeout(connect=address.connect_timeout, read=address.timeout)
-    secured: dict[str, Any] = {"ssl_context": _tls(address)} if address.url.startswith("https:") else {}
-    try:
-        return urllib3.connection_from_url(address.url, maxsize=CONNECTIONS, timeout=timeout, **secured)
-    except (urllib3.exceptions.HTTPError, ValueError):
-        raise FailedPrecondition("AFDP_VAULT_ADDR must be the URL of Vault, as https://vault.example:8200") from None
+    secured: dict[str, Any] = {"ssl_context": _tls(address)} if parts.scheme == "https" else {}
+    return urllib3.connection_from_url(address.url, maxsize=CONNECTIONS, timeout=timeout, **secured)
 
 
 def client(address: VaultAddress, pool: urllib3.HTTPConnectionPool, token: str = "") -> Any:
