@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -152,18 +153,19 @@ def _stamp_signature(receipt: Json) -> None:
 def _stamp_time(receipt: Json) -> None:
     stamp = _stamps(receipt)[0]
     data = b64decode(stamp["signedTimestamp"])
-    assert data.count(b"\x18\x13202") == 1  # GeneralizedTime with milliseconds
-    stamp["signedTimestamp"] = flipped(stamp["signedTimestamp"], data.index(b"\x18\x13202") + 5)
+    [time] = re.finditer(rb"\x18.(20[0-9]{12})", data)  # a GeneralizedTime
+    stamp["signedTimestamp"] = flipped(stamp["signedTimestamp"], time.start(1) + 3)
 
 
 def _no_stamp(receipt: Json) -> None:
     _stamps(receipt)[0]["signedTimestamp"] = receipt["bundle"]["dsseEnvelope"]["signatures"][0]["sig"]
 
 
+OTHER_TIME = Tampering("time of the timestamp", _stamp_time, "time")
 # What every verifier of timestamps refuses.
 STAMPS = [
     Tampering("signature of the timestamp", _stamp_signature, "time"),
-    Tampering("time of the timestamp", _stamp_time, "time"),
+    OTHER_TIME,
     Tampering("timestamp that is none", _no_stamp, "time"),
 ]
 

@@ -1,0 +1,108 @@
+"""A receipt of the whole stack, by whatever holds the keys, verified by everything: ours and what we did not write."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from afdp.embedded.stack import StackOptions, running_stack
+from tests.conftest import open_folder
+from tests.e2e.answers import get, sign
+from tests.e2e.conftest import free_offset
+from tests.foreign_verifiers import Verifiers
+from tests.tampering import OTHER_TIME
+
+MODEL = b"the weights of a model"
+OWN_P384_KEY = [{"name": "own-key", "tenants": ["default"], "algorithm": "P-384"}]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A receipt as it came, and the trust root and artifact beside it in a folder."""
+
+    receipt: dict[str, Any]
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """What signed it."""
+        key_id: str = self.receipt["key_id"]
+        return key_id
+
+
+async def made_with(folder: Path, files: Path, *, vault: bool = False, **signer: str) -> Made:
+    """Starts a stack, notarises a file, exports the trust root."""
+    options = StackOptions(folder / "data", free_offset(), vault=vault, settings={"signer": signer})
+    async with running_stack(options) as stack:
+        async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=30) as rest:
+            artifact = {"name": "model.bin", "hash_sha256": sha256(MODEL).hexdigest()}
+            signed = (await sign(rest, artifacts=[artifact]))["receipt"]
+            assert (await get(rest, f"/api/v1/receipts/{signed['receipt_id']}"))["receipt"] == signed
+        (files / "model.bin").write_bytes(MODEL)
+        export = [sys.executable, "-m", "afdp.cli", "--url", stack.url, "trust", "export", "-o", str(files / "trust")]
+        environment = {**os.environ, "HOME": str(files)}
+        done = await asyncio.to_thread(
+            subprocess.run, export, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    return Made(signed, files)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["files", "vault"])
+async def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Made]:
+    """A receipt by each holder of keys, the time-stamping key included."""
+    with open_folder() as folder:
+        files = tmp_path_factory.mktemp("receipt")
+        if request.param == "vault":
+            yield await made_with(folder, files, vault=True)
+        else:
+            yield await made_with(folder, files)
+
+
+def test_everything_verifies_a_receipt_of_each_holder_of_keys(made: Made, tool: Callable[[str], Path]) -> None:
+    verifiers = Verifiers(tool, made.folder)
+    verifiers.write(made.receipt)
+
+    assert verifiers.afdp("--tenant", "default")
+    assert verifiers.cosign(key=made.key)
+    assert verifiers.cosign_with_timestamps(key=made.key)
+    assert verifiers.sigstore_js(key=made.key)
+    assert verifiers.openssl()
+
+
+def test_everything_refuses_it_with_another_time(made: Made, tool: Callable[[str], Path]) -> None:
+    verifiers = Verifiers(tool, made.folder)
+    changed = json.loads(json.dumps(made.receipt))
+    OTHER_TIME.change(changed)
+    verifiers.write(changed)
+
+    assert not verifiers.afdp()
+    assert not verifiers.cosign_with_timestamps(key=made.key)
+    assert not verifiers.sigstore_js(key=made.key)
+    assert not verifiers.openssl()
+
+
+async def test_a_tenant_with_a_p384_key_of_its_own(tool: Callable[[str], Path], tmp_path: Path) -> None:
+    with open_folder() as folder:
+        made = await made_with(folder, tmp_path, AFDP_TENANT_KEYS=json.dumps(OWN_P384_KEY))
+    verifiers = Verifiers(tool, made.folder)
+    verifiers.write(made.receipt)
+
+    assert made.key == "own-key:1"
+    assert verifiers.afdp("--tenant", "default")
+    assert not verifiers.afdp("--tenant", "another")
+    assert verifiers.cosign("--signature-digest-algorithm", "sha384", "model.bin", key=made.key)
+    assert verifiers.cosign_with_timestamps("--signature-digest-algorithm", "sha384", key=made.key)
+    assert verifiers.openssl()
