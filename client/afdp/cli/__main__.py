@@ -29,7 +29,14 @@ class LazyGroup(click.Group):
         if cmd_name not in self._lazy:
             return None
         module, _, name = self._lazy[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(module), name)
+        try:
+            command: click.Command = getattr(import_module(module), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("afdp"):
+                raise
+            raise click.ClickException(
+                f"{cmd_name} needs {error.name}, which an extra of afdp-notary brings"
+            ) from error
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -47,6 +54,10 @@ trust = group(
     "trust",
     "The keys that a verifier believes.",
     export=("afdp.cli.trust:export", "Write the notary's trust root into a folder."),
+    update=("afdp.cli.update:update", "Follow the repository of a trust root: verify what is newer, and take it."),
+    init=("afdp.cli.ceremony:init", "Begin a repository: offline keys, and the first metadata that they sign."),
+    sign=("afdp.cli.ceremony:sign", "Sign what waits: revocations, logs, keys, a later expiry."),
+    publish=("afdp.cli.ceremony:publish", "Hand the notary what was signed, and fetch what was signed elsewhere."),
 )
 keys = group(
     "keys",
@@ -71,7 +82,7 @@ COMMANDS = {
     "sign": ("afdp.cli.sign:sign", "Notarise files or an evidence package."),
     "verify": ("afdp.cli.verify:verify", "Verify receipts, offline."),
     "timestamp": ("afdp.cli.timestamp:timestamp", "Have the notary's time-stamping authority stamp a file."),
-    "trust": (f"{__name__}:trust", "The keys that a verifier believes: export."),
+    "trust": (f"{__name__}:trust", "The keys that a verifier believes: export, update, init, sign, publish."),
     "keys": (f"{__name__}:keys", "The keys that sign: list, rotate, revoke, affected."),
     "log": (f"{__name__}:log", "Transparency logs: fsck."),
     "dev": ("afdp.cli.dev:dev", "Run the whole stack on this machine."),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import click
@@ -13,12 +15,17 @@ from afdp.cli.files import write_whole
 from afdp.cli.options import Unreadable, json_option, url_option
 from afdp.cli.output import reasons, say, say_json
 from afdp.errors import InvalidArgument
-from afdp.formats.trust import KEYS, LOG_VKEY, TRUSTED_ROOT, TrustRoot, read_trust_files
+from afdp.formats.repository import ROOT_FILE
+from afdp.formats.trust import KEYS, LOG_VKEY, TRUSTED_ROOT, TSA_PEM, TrustRoot, read_trust_files
+from afdp.formats.trust_changes import taken_back
 from afdp.verify.folder import default_trust_folder, load_trust
+
+STATE = "tuf"
+"""Where a folder that follows a repository remembers what it saw (`update.py`)."""
 
 # A name of a file that stays in the folder whoever sends it.
 _FILE_NAME = re.compile(r"(keys/)?[A-Za-z0-9][A-Za-z0-9._:-]{0,200}")
-_LAST = (LOG_VKEY, KEYS, TRUSTED_ROOT)  # after the keys that they speak of
+_LAST = (LOG_VKEY, TSA_PEM, KEYS, TRUSTED_ROOT)  # after the keys that they speak of
 
 
 @click.command(short_help="Write the notary's trust root into a folder.")
@@ -32,21 +39,27 @@ def export(output: Path | None, replacing: bool, url: str, as_json: bool) -> Non
     Whoever writes it decides what you will believe: get it over a connection that you trust, and compare what is
     printed with what the notary's operator says. A trust root that is there already is replaced only by one that has
     all of its keys and revocations.
+
+    Where the notary has a repository of signed trust metadata, its root.json comes with it: from then on
+    `afdp trust update` follows, and believes no connection.
     """
     folder = output or default_trust_folder()
     with open_notary(url) as notary:
         files = {name: text.encode() for name, text in notary.trust_root().items()}
-    try:
-        root = read_trust_files(files)
-    except InvalidArgument as error:
-        raise Unreadable(f"the notary's trust root cannot be used: {reasons(error)}") from error
-    if not replacing and (taken_back := list(_taken_back(_read_old(folder), root))):
-        raise Refused(f"{folder} is kept: the notary's trust root takes back {'; '.join(taken_back)} (see --replace)")
-    _write(folder, files)
-    _show(folder, root, as_json=as_json)
+    root = _read(files)
+    if replacing:
+        shutil.rmtree(folder / STATE, ignore_errors=True)
+    else:
+        _require_same_root(folder, files)
+        old = read_folder(folder)
+        if old is not None and (lost := list(taken_back(old, root))):
+            raise Refused(f"{folder} is kept: the notary's trust root takes back {'; '.join(lost)} (see --replace)")
+    write_folder(folder, files)
+    _show(folder, root, files, as_json=as_json)
 
 
-def _read_old(folder: Path) -> TrustRoot | None:
+def read_folder(folder: Path) -> TrustRoot | None:
+    """The trust root that is in a folder; None where there is none."""
     if not (folder / TRUSTED_ROOT).exists():
         return None
     try:
@@ -56,36 +69,40 @@ def _read_old(folder: Path) -> TrustRoot | None:
         raise Unreadable(f"{folder} has a trust root that cannot be read: {why} (see --replace)") from error
 
 
-def _taken_back(old: TrustRoot | None, new: TrustRoot) -> Iterator[str]:
-    """What the old trust root says and the new one does not say any more."""
-    if old is None:
-        return
-    for log in old.logs:
-        if log.log_id not in new.log_of_id:
-            yield f"the log {log.vkey}"
-    for key in old.keys:
-        now = new.key_of_hint.get(key.hint)
-        if now is None or now[0].key_id != key.key_id:
-            yield f"the key {key.key_id}"
-        elif key.revoked and not now[0].revoked:
-            yield f"the revocation of {key.key_id}"
-
-
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    for name in files:
-        if not _FILE_NAME.fullmatch(name):
-            raise Unreadable(f"the notary's trust root has a file of the name {name!r}, which is not taken")
-    for name in sorted(files, key=lambda name: (name in _LAST, name)):
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes a trust root's files: each whole, keys before what speaks of them, what was seen of a repository last."""
+    for name in sorted(files, key=lambda name: (name.startswith(STATE), name in _LAST, name)):
         write_whole(folder / name, files[name])
 
 
-def _show(folder: Path, root: TrustRoot, *, as_json: bool) -> None:
+def _read(files: Mapping[str, bytes]) -> TrustRoot:
+    for name in files:
+        if not _FILE_NAME.fullmatch(name):
+            raise Unreadable(f"the notary's trust root has a file of the name {name!r}, which is not taken")
+    try:
+        return read_trust_files(files)
+    except InvalidArgument as error:
+        raise Unreadable(f"the notary's trust root cannot be used: {reasons(error)}") from error
+
+
+def _require_same_root(folder: Path, files: Mapping[str, bytes]) -> None:
+    """A folder that follows a repository follows it to a newer root by signatures, never by a connection."""
+    try:
+        kept = (folder / ROOT_FILE).read_bytes() if (folder / ROOT_FILE).exists() else None
+    except OSError as error:
+        raise Unreadable(f"{folder / ROOT_FILE}: {error.strerror}") from error
+    if kept is not None and kept != files.get(ROOT_FILE):
+        raise Refused(f"{folder} is kept: the notary has another root.json; `afdp trust update` follows by signatures")
+
+
+def _show(folder: Path, root: TrustRoot, files: Mapping[str, bytes], *, as_json: bool) -> None:
     if as_json:
         say_json(
             {
                 "folder": str(folder),
                 "keys": [{"key_id": key.key_id, "hint": key.hint} for key in root.keys],
                 "logs": [{"origin": log.origin, "vkey": str(log.vkey)} for log in root.logs],
+                "root_sha256": sha256(files[ROOT_FILE]).hexdigest() if ROOT_FILE in files else None,
             }
         )
         return
@@ -93,4 +110,6 @@ def _show(folder: Path, root: TrustRoot, *, as_json: bool) -> None:
         say(f"  key          {key.key_id}  {key.hint}{'  revoked' if key.revoked else ''}")
     for log in root.logs:
         say(f"  log          {log.vkey}")
+    if ROOT_FILE in files:
+        say(f"  root.json    SHA-256 {sha256(files[ROOT_FILE]).hexdigest()}")
     say(f"  written to   {folder}")

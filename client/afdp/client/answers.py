@@ -22,6 +22,7 @@ from afdp.client.values import (
     Signed,
     SignedBatch,
     StatusPart,
+    TrustVersions,
     Validation,
     Workflow,
     WorkflowSummary,
@@ -131,6 +132,12 @@ def trust_files(answer: Members) -> dict[str, str]:
     return {file.string("name"): file.string("content", empty=True) for file in answer.objects("files")}
 
 
+def pending_trust_files(answer: Members) -> dict[str, str]:
+    """`GetTrustRootResponse`: with what was not signed offline yet."""
+    pending = answer.objects("pending") if answer.has("pending") else []
+    return {file.string("name"): file.string("content", empty=True) for file in pending} or trust_files(answer)
+
+
 def timestamp(answer: Members) -> bytes:
     """`CreateTimestampResponse`."""
     response = answer.take("timestamp_response")
@@ -142,6 +149,11 @@ def timestamp(answer: Members) -> bytes:
 def status(answer: Members) -> tuple[StatusPart, ...]:
     """`GetStatusResponse`."""
     return tuple(map(_status_part, answer.objects("parts")))
+
+
+def trust_versions(answer: Members) -> TrustVersions:
+    """`PublishTrustResponse`."""
+    return TrustVersions(*(answer.integer(f"{role}_version") for role in ("root", "targets", "timestamp")))
 
 
 def health(answer: Members, *, writes: bool = False) -> Health:

@@ -29,6 +29,7 @@ from afdp.client.values import (
     SignedBatch,
     State,
     StatusPart,
+    TrustVersions,
     Validation,
     Workflow,
     WorkflowSummary,
@@ -258,6 +259,24 @@ def affected_receipts(
 def trust_root() -> Call[dict[str, str]]:
     """The files of the trust root: text by relative path. `afdp.formats.trust.read_trust_files` reads them."""
     return Call("GetTrustRoot", "GET", "/api/v1/trust-root", {}, answers.trust_files)
+
+
+def pending_trust_root() -> Call[dict[str, str]]:
+    """The files of the trust root with what its offline roles have not signed yet; without that, the same files."""
+    return Call("GetTrustRoot", "GET", "/api/v1/trust-root", {}, answers.pending_trust_files)
+
+
+def publish_trust(files: Mapping[str, str]) -> Call[TrustVersions]:
+    """Publishes what the offline roles of the trust root have signed; `afdp trust sign` makes it.
+
+    Args:
+        files: text by the name that it is served under; only what is new need be there.
+
+    Raises:
+        FailedPrecondition: it does not follow from what is published.
+    """
+    listed = [{"name": name, "content": content} for name, content in files.items()]
+    return Call("PublishTrust", "POST", "/api/v1/trust-root:publish", {"files": listed}, answers.trust_versions)
 
 
 _TIMESTAMP = Raw(

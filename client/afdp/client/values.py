@@ -196,6 +196,15 @@ class StatusPart:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustVersions:
+    """What is published of the trust root, in versions of its roles."""
+
+    root: int
+    targets: int
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """`healthy`, `degraded` (reads work, writes do not) or `unhealthy`, the dependencies, and the signer's parts."""
 
@@ -224,6 +233,7 @@ __all__ = [
     "SignedBatch",
     "State",
     "StatusPart",
+    "TrustVersions",
     "Validation",
     "Workflow",
     "WorkflowSummary",

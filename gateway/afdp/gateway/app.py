@@ -24,6 +24,7 @@ from afdp.gateway.health import health, judge_readiness
 from afdp.gateway.log_proxy import LogProxy
 from afdp.gateway.problems import MethodNotAllowed, ProblemResponse
 from afdp.gateway.transcoder import Limits, Transcoder
+from afdp.gateway.trust_files import TrustFiles
 from afdp.gateway.upstream import Upstream
 
 
@@ -40,6 +41,7 @@ def build_app(settings: GatewaySettings, api: Api, upstream: Upstream, log: LogP
         _page("/health", health),
         _page("/metrics", metrics),
         log.route(),
+        TrustFiles(api, upstream, settings.request_timeout_seconds).route(),
         *(_page(path, serve) for path, serve in documentation(api).items()),
     ]
     handlers = {NotaryError: _notary_error, HTTPException: _http_error, Exception: _unexpected}

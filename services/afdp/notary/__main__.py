@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
 from afdp.messages.metadata import MetadataServiceClient
 from afdp.messages.signer import SignerServiceClient
@@ -19,6 +20,7 @@ from afdp.notary.recovery import Recovery
 from afdp.notary.service import Notary
 from afdp.notary.servicer import NotaryServicer
 from afdp.notary.status import ServiceStatus
+from afdp.notary.trust import TrustOffice
 from afdp.notary.validation import Validator
 from afdp.process import run, running
 from afdp.rpc import GrpcCaller, open_channel, serve
@@ -50,10 +52,12 @@ async def main(settings: NotarySettings) -> None:
         pipeline = Pipeline(queue, stages, limits, recovery.ask)
         peers = PeerWatch(channels)
         notary = Notary(pipeline, ReceiptOffice(keys, Anchors(transparency, keys)), keys, metadata, signer)
+        lifetime = timedelta(seconds=settings.trust_timestamp_seconds)
+        trust = TrustOffice(keys, signer, metadata, lifetime, settings.trust_interval_seconds)
         status = ServiceStatus(peers, signer)
-        servicer = NotaryServicer(notary, Validator(notary, keys), keys, peers, status, settings.stream_in_flight)
+        servicer = NotaryServicer(notary, Validator(notary, trust), trust, peers, status, settings.stream_in_flight)
 
-        parts = [pipeline.run(), recovery.run(), peers.run(), status.run()]
+        parts = [pipeline.run(), recovery.run(), peers.run(), status.run(), trust.run()]
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())
         await stack.enter_async_context(running(*parts))

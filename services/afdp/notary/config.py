@@ -35,3 +35,12 @@ class NotarySettings(ServiceSettings):
     key_interval_seconds: Seconds = Field(
         30.0, description="How often new key versions and revocations are looked for."
     )
+    trust_interval_seconds: Seconds = Field(
+        5.0, description="How often the trust root's repository is compared with the keys."
+    )
+    trust_timestamp_seconds: float = Field(
+        86_400.0,
+        ge=1,
+        le=7 * 86_400,
+        description="How long its timestamp is valid: so long can newer revocations be held back unnoticed.",
+    )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from afdp.errors import InvalidArgument, NotaryError, Unavailable
 from afdp.formats.hashedrekord import key_hint
 from afdp.formats.spki import to_pem
 from afdp.formats.statement import ANONYMOUS, DEFAULT_TENANT
-from afdp.formats.trust import trust_files
 from afdp.items import to_item
 from afdp.messages import metadata as store
 from afdp.messages import notary as pb
@@ -16,11 +15,11 @@ from afdp.messages import signer as keyring
 from afdp.notary.evidence import checked, checked_item, to_message
 from afdp.notary.health import PeerWatch
 from afdp.notary.ids import NAMES, PREFIXES, SIMPLE_SIGNING, parse_hash
-from afdp.notary.keys import KeyDirectory
 from afdp.notary.model import Order, Principal
 from afdp.notary.service import Notarised, Notary, Page
 from afdp.notary.status import ServiceStatus
 from afdp.notary.streams import answer_each
+from afdp.notary.trust import TrustOffice
 from afdp.notary.validation import Validator
 from afdp.rpc.codec import WireStruct
 from afdp.version import VERSION
@@ -36,14 +35,14 @@ class NotaryServicer(pb.NotaryServiceBase):
         self,
         notary: Notary,
         validator: Validator,
-        keys: KeyDirectory,
+        trust: TrustOffice,
         peers: PeerWatch,
         status: ServiceStatus,
         stream_in_flight: int,
     ) -> None:
         self._notary = notary
         self._validator = validator
-        self._keys = keys
+        self._trust = trust
         self._peers = peers
         self._status = status
         self._stream_in_flight = stream_in_flight
@@ -146,7 +145,9 @@ class NotaryServicer(pb.NotaryServiceBase):
         if request.purpose not in pb.KeyPurpose.__members__.values():
             raise InvalidArgument.field("purpose", "is not known")
         purpose = keyring.KeyPurpose(request.purpose)
-        return pb.RotateKeyResponse(_key(await self._notary.rotate_key(purpose, request.name)))
+        fresh = await self._notary.rotate_key(purpose, request.name)
+        self._trust.ask()
+        return pb.RotateKeyResponse(_key(fresh))
 
     async def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
         revoked = await self._notary.revoke_key(request.key_id, request.compromised_since, request.reason)
@@ -161,8 +162,18 @@ class NotaryServicer(pb.NotaryServiceBase):
         return pb.ListAffectedReceiptsResponse([_affected(each) for each in found.records], found.next_page_token)
 
     async def get_trust_root(self, request: pb.GetTrustRootRequest) -> pb.GetTrustRootResponse:
-        files = trust_files(await self._keys.trust_root())
-        return pb.GetTrustRootResponse([pb.TrustFile(name, content) for name, content in files.items()])
+        files, pending = await self._trust.files()
+        return pb.GetTrustRootResponse(_trust_files(files), _trust_files(pending))
+
+    async def get_trust_file(self, request: pb.GetTrustFileRequest) -> pb.GetTrustFileResponse:
+        return pb.GetTrustFileResponse(await self._trust.file(request.name))
+
+    async def publish_trust(self, request: pb.PublishTrustRequest) -> pb.PublishTrustResponse:
+        files = {file.name: file.content.encode() for file in request.files}
+        if len(files) != len(request.files):
+            raise InvalidArgument.field("files", "must not have the same name twice")
+        published = await self._trust.publish(files)
+        return pb.PublishTrustResponse(published.root, published.targets, published.timestamp)
 
     async def create_timestamp(self, request: pb.CreateTimestampRequest) -> pb.CreateTimestampResponse:
         return pb.CreateTimestampResponse(await self._notary.timestamp(request.timestamp_request))
@@ -193,6 +204,10 @@ class NotaryServicer(pb.NotaryServiceBase):
                 pb.PartHealth(part.name, part.good, part.detail if part.public else "") for part in self._status.seen()
             ],
         )
+
+
+def _trust_files(files: Mapping[str, str]) -> list[pb.TrustFile]:
+    return [pb.TrustFile(name, content) for name, content in files.items()]
 
 
 def _order(request: pb.SignEvidenceRequest) -> Order:

@@ -9,9 +9,9 @@ from afdp.formats.canonical import strict_json
 from afdp.formats.encoding import from_b64
 from afdp.formats.receipt import Receipt
 from afdp.messages.notary import NotarizationReceipt, ReceiptState, ValidateEvidenceResponse, ValidationResult
-from afdp.notary.keys import KeyDirectory
 from afdp.notary.model import CheckedEvidence, Principal
 from afdp.notary.service import Notary
+from afdp.notary.trust import TrustOffice
 from afdp.verify.receipts import verify_receipt
 from afdp.verify.result import Result, Status
 
@@ -21,9 +21,9 @@ _STATES = {ReceiptState.SIGNED: "signed", ReceiptState.LOGGED: "logged", Receipt
 class Validator:
     """Finds the record and verifies its receipt against the evidence at hand."""
 
-    def __init__(self, notary: Notary, keys: KeyDirectory) -> None:
+    def __init__(self, notary: Notary, trust: TrustOffice) -> None:
         self._notary = notary
-        self._keys = keys
+        self._trust = trust
 
     async def validate(
         self, principal: Principal, evidence: CheckedEvidence, signature_b64: str
@@ -47,7 +47,7 @@ class Validator:
                 validation_result=ValidationResult(warnings=["nothing was checked: there is no record to check"]),
             )
         receipt = _plain(await self._notary.office_receipt(record))
-        trust = await self._keys.trust_root()
+        trust = await self._trust.root()
         result = verify_receipt(receipt, trust, evidence=evidence.canonical, tenant=principal.tenant)
         return _response(result)
 

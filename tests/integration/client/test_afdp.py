@@ -234,7 +234,7 @@ async def test_a_newer_trust_root_with_more_keys_and_revocations_takes_the_old_o
     lay_out_trust(notary, LOCAL.trust)
     await afdp("trust", "export")
     more = LocalNotary(key_id="afdp-notary-key:4").evidence_key
-    lay_out_trust(notary, TrustRoot((REVOKED, more), (LOCAL.log.log,)))
+    lay_out_trust(notary, replace(LOCAL.trust, keys=(REVOKED, more)))
 
     result = await afdp("trust", "export")
 

@@ -891,6 +891,11 @@ class GetTrustRootResponse(betterproto2.Message):
     The files of `afdp trust export`.
     """
 
+    pending: "list[TrustFile]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The same with what the offline roles have not signed yet, such as a new log; empty where there is nothing of that.
+    """
+
 
 default_message_pool.register_message("afdp.notary.v1", "GetTrustRootResponse", GetTrustRootResponse)
 
