@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from hashlib import sha256
 
 from afdp.process import run, running
 from afdp.rpc import serve
@@ -10,7 +11,13 @@ from afdp.signer.config import SignerSettings
 from afdp.signer.disk import private_folder
 from afdp.signer.guard import CheckpointGuard
 from afdp.signer.keys import Purpose
-from afdp.signer.opening import open_catalogue, open_data_keys, open_vault_if_used
+from afdp.signer.opening import (
+    create_token_keys,
+    open_catalogue,
+    open_data_keys,
+    open_token_if_used,
+    open_vault_if_used,
+)
 from afdp.signer.revocations import Revocations
 from afdp.signer.rotation import KeyRotation
 from afdp.signer.service import Signer
@@ -29,7 +36,8 @@ async def main(settings: SignerSettings) -> None:
         folder = private_folder(settings.data_dir)
         revocations = Revocations(folder / "revocations.json")
         vault = await stack.enter_async_context(open_vault_if_used(settings))
-        keys = await stack.enter_async_context(open_catalogue(settings, revocations, vault))
+        token = await stack.enter_async_context(open_token_if_used(settings))
+        keys = await stack.enter_async_context(open_catalogue(settings, revocations, vault, token))
         guard = CheckpointGuard(folder / "checkpoints", settings.log_origins)
         time = await stack.enter_async_context(open_timekeeping(settings, keys))
         signer = Signer(keys, guard, settings.log_origins, time.authority)
@@ -43,5 +51,14 @@ async def main(settings: SignerSettings) -> None:
         await serve(servicer, settings, telemetry, signer.check)
 
 
+async def create_keys(settings: SignerSettings) -> None:
+    """Makes the keys that are missing in the token, and says what it made: key, algorithm, SHA-256 of the public key.
+
+    Keys in files are made at the first start, keys in Vault by `deploy/vault`; those in a token only by this.
+    """
+    for version in await create_token_keys(settings):
+        print(version.key_id, version.algorithm, sha256(version.spki).hexdigest())
+
+
 if __name__ == "__main__":
-    run(SignerSettings, main)
+    run(SignerSettings, main, {"create-keys": create_keys})

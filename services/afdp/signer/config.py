@@ -13,6 +13,7 @@ from pydantic_settings import NoDecode
 
 from afdp.config import Port
 from afdp.formats.note import NoteError, validate_origin
+from afdp.signer.pkcs11.settings import KeyName, Pkcs11Settings
 from afdp.signer.time_settings import TimeSettings
 from afdp.signer.vault.settings import VaultSettings
 
@@ -33,7 +34,7 @@ def _shown_age(value: timedelta) -> str:
 Age = Annotated[timedelta, BeforeValidator(_read_age), PlainSerializer(_shown_age)]
 """How old something may become: `90d` or `12h`."""
 
-KeyHolder = Literal["files", "vault"]
+KeyHolder = Literal["files", "vault", "pkcs11"]
 
 
 class TenantKey(BaseModel):
@@ -41,13 +42,13 @@ class TenantKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    name: KeyName
     tenants: tuple[str, ...] = Field(min_length=1)
     algorithm: Literal["P-256", "P-384"] = "P-256"
 
 
-class SignerSettings(TimeSettings, VaultSettings):
-    """Keys in files by default; with `AFDP_KEYS=vault` in Vault's transit engine."""
+class SignerSettings(TimeSettings, VaultSettings, Pkcs11Settings):
+    """Keys in files by default, or in Vault's transit engine (`AFDP_KEYS=vault`), or in a token (`pkcs11`)."""
 
     port: Port = 50052
     metrics_port: Port = 9091

@@ -14,7 +14,7 @@ import pytest_asyncio
 from pkcs11 import KeyType, MechanismFlag
 
 from afdp.errors import FailedPrecondition, Unavailable
-from afdp.signer.sessions import SessionPool, TokenAccess, TokenSession
+from afdp.signer.pkcs11.sessions import SessionPool, TokenAccess, TokenSession
 from tests.local_token import LocalToken
 
 

@@ -56,7 +56,7 @@ _PIN_REFUSED = "the token refused the PIN; it is not tried again until it is ano
 
 @dataclass(frozen=True, slots=True)
 class TokenAccess:
-    """Which token, and how to be let in. At least one of label and serial."""
+    """Which token, and how to be let in. Label or serial or both."""
 
     module: Path
     pin: Callable[[], str]  # read again at each login
@@ -88,8 +88,6 @@ class SessionPool:
         Raises:
             FailedPrecondition: the module cannot be loaded.
         """
-        if access.label is None and access.serial is None:
-            raise FailedPrecondition("a token is known by its label or its serial: set AFDP_PKCS11_TOKEN_LABEL")
         self._access = access
         self._module = _Module(access.module)
         self._threads = _Threads(access.sessions)
