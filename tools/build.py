@@ -1,5 +1,7 @@
 """Builds the tools of tools/versions.toml into a cache folder, once per version: `$AFDP_TOOLS/bin/NAME`.
 
+A tool of Go is a program; one of npm is the folder that it is installed in.
+
 Standard library only. A missing toolchain or a failed build is reported; it is an error only where CI=true, because
 there every test must run.
 """
@@ -15,6 +17,7 @@ import tempfile
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 VERSIONS = Path(__file__).with_name("versions.toml")
 BUILD_LIMIT = 30 * 60.0
@@ -26,23 +29,24 @@ def cache_folder() -> Path:
     return Path(os.environ.get("AFDP_TOOLS") or cache / "afdp-notary" / "tools")
 
 
-def build(name: str, tool: dict[str, str], folder: Path) -> str | None:
+def build(name: str, tool: dict[str, Any], folder: Path) -> str | None:
     """Build one tool unless this version is there. Why it is missing, or None."""
     target = folder / f"{name}-{tool['version']}"
     if not target.exists():
-        go = shutil.which("go")
-        if go is None:
-            return "Go is not installed"
+        toolchain, make = ("npm", _npm_install) if "npm" in tool else ("go", _go_build)
+        program = shutil.which(toolchain)
+        if program is None:
+            return f"{toolchain} is not installed"
         print(f"Building {name} {tool['version']}, which takes {tool['takes']}", flush=True)
         started = time.monotonic()
-        if reason := _go_build(go, tool, target):
+        if reason := make(program, tool, target):
             return reason
         print(f"Built {name} in {time.monotonic() - started:.0f} s", flush=True)
     _link(folder / "bin" / name, target)
     return None
 
 
-def _go_build(go: str, tool: dict[str, str], target: Path) -> str | None:
+def _go_build(go: str, tool: dict[str, Any], target: Path) -> str | None:
     """Build from an empty module, so that the tool's own `replace` and `exclude` lines do not get in the way."""
     environment = {**os.environ, "GOFLAGS": "-mod=mod -p=2", "GOWORK": "off"}
     with tempfile.TemporaryDirectory(prefix="afdp-tools-") as module:
@@ -52,18 +56,38 @@ def _go_build(go: str, tool: dict[str, str], target: Path) -> str | None:
             ["get", f"{tool['go']}@{tool['version']}"],
             ["build", "-trimpath", "-o", str(program), tool["go"]],
         ):
-            step = [go, *arguments]
-            try:
-                done = subprocess.run(
-                    step, cwd=module, env=environment, capture_output=True, text=True, timeout=BUILD_LIMIT, check=False
-                )
-            except subprocess.TimeoutExpired:
-                return f"`go {arguments[0]}` took longer than {BUILD_LIMIT:.0f} s"
-            if done.returncode != 0:
-                return f"`go {arguments[0]}` failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+            if reason := _run([go, *arguments], module, environment):
+                return reason
         unfinished = target.with_name(f".{target.name}.{os.getpid()}")
         shutil.copy2(program, unfinished)
         unfinished.replace(target)
+    return None
+
+
+def _npm_install(npm: str, tool: dict[str, Any], target: Path) -> str | None:
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    unfinished.mkdir()
+    quiet = ("--no-audit", "--no-fund", "--no-save", "--no-package-lock", "--ignore-scripts")
+    # `--force`: what a package says of Node's version is not an obstacle.
+    install = [npm, "install", "--force", *quiet, "--prefix", str(unfinished), *tool["npm"]]
+    if reason := _run(install, str(unfinished), dict(os.environ)):
+        shutil.rmtree(unfinished)
+        return reason
+    unfinished.replace(target)
+    return None
+
+
+def _run(step: list[str], folder: str, environment: dict[str, str]) -> str | None:
+    """Why a step failed, or None."""
+    name = f"`{Path(step[0]).name} {step[1]}`"
+    try:
+        done = subprocess.run(
+            step, cwd=folder, env=environment, capture_output=True, text=True, timeout=BUILD_LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"{name} took longer than {BUILD_LIMIT:.0f} s"
+    if done.returncode != 0:
+        return f"{name} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
     return None
 
 

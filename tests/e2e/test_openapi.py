@@ -79,7 +79,8 @@ async def test_schemathesis_finds_no_fault_in_what_is_answered(own_stack: Stack,
     assert cases["generated"] > 300
     # After all that, it works as before.
     async with httpx.AsyncClient(base_url=own_stack.url, trust_env=False) as rest:
-        await rest.post("/api/v1/keys:rotate", json={})
+        for purpose in ("evidence", "timestamp"):
+            await rest.post("/api/v1/keys:rotate", json={"purpose": purpose})
         assert (await rest.post(SIGN, json={"evidence_package": package()})).status_code == 200
         await fetch_trust(rest)
     logs = {path.name: path.read_text() for path in (own_stack.data_dir / "logs").glob("*.log")}

@@ -19,12 +19,17 @@ from cryptography.x509 import load_der_x509_certificate
 from rfc3161_client import HashAlgorithm, TimestampRequestBuilder, VerifierBuilder, decode_timestamp_response
 
 from afdp.client import NotaryClient
-from afdp.embedded.stack import Stack
+from afdp.embedded.stack import Stack, StackOptions, running_stack
 from afdp.errors import InvalidArgument
+from afdp.formats.receipt import Receipt
 from afdp.messages.notary import CreateTimestampRequest, NotaryServiceClient
 from afdp.messages.signer import GetTimestampAuthoritiesRequest, SignerServiceClient
 from afdp.rpc import GrpcCaller, open_channel
-from tests.e2e.answers import problem
+from afdp.verify.receipts import verify_receipt
+from tests.conftest import open_folder
+from tests.e2e.answers import SIGN, get, problem, sign
+from tests.e2e.conftest import NO_KEY_RECORDS, fetch_trust, free_offset
+from tests.e2e.evidence import package
 
 PATH = "/api/v1/timestamp"
 QUERY = {"content-type": "application/timestamp-query"}
@@ -146,6 +151,27 @@ async def test_the_sdk_has_it_over_both(stack: Stack, chain: list[bytes], kind: 
     root = load_der_x509_certificate(chain[-1])
     verifier = VerifierBuilder.from_request(query).add_root_certificate(root)
     assert verifier.build().verify_message(response, DATA)
+
+
+async def test_receipts_are_given_out_also_when_the_authority_that_stamped_them_is_revoked() -> None:
+    with open_folder() as folder:
+        options = StackOptions(folder / "data", free_offset(), settings={"notary": NO_KEY_RECORDS})
+        async with running_stack(options) as running, httpx.AsyncClient(base_url=running.url, trust_env=False) as own:
+            before = (await sign(own))["receipt"]
+            for since in (datetime.now(UTC), datetime(2026, 1, 1, tzinfo=UTC)):
+                body = {"reason": "stolen", "compromised_since": since.isoformat()}
+                (await own.post("/api/v1/keys/afdp-file-timestamp-key:1:revoke", json=body)).raise_for_status()
+
+                assert (await get(own, f"/api/v1/receipts/{before['receipt_id']}"))["receipt"] == before
+            refused = await own.post(SIGN, json={"evidence_package": package()})
+            assert problem(refused, 400, "FAILED_PRECONDITION") == {}
+
+            (await own.post("/api/v1/keys:rotate", json={"purpose": "timestamp"})).raise_for_status()
+            after, trust = (await sign(own))["receipt"], await fetch_trust(own)
+
+    assert verify_receipt(Receipt.from_object(after), trust).verified
+    failed = verify_receipt(Receipt.from_object(before), trust).failures()
+    assert [check.name for check in failed] == ["time"]
 
 
 async def test_a_file_is_stamped_from_the_command_line(stack: Stack, folder: Path) -> None:

@@ -29,7 +29,7 @@ from afdp.notary.ids import SIMPLE_SIGNING
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.model import Order, Outcome, Submission
 from afdp.notary.queue import FairQueue
-from afdp.notary.receipts import Entry, log_entry, stamp_of
+from afdp.notary.receipts import Entry, log_entry, stamped_at
 from afdp.telemetry.context import request_id
 
 logger = logging.getLogger(__name__)
@@ -174,7 +174,7 @@ class Stages:
             made = result.signature
             draft.signature, draft.key_id, draft.timestamp = made.value, made.key_id, made.timestamp
             try:
-                await stamp_of(draft, self._keys, fresh=True)
+                await stamped_at(draft, self._keys, fresh=True)
             except NotaryError as error:
                 submission.fail(error)
                 continue

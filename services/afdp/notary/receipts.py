@@ -6,11 +6,12 @@ The same record gives the same bytes whether it was notarised a moment or a year
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 
 from prometheus_client import Counter
 
-from afdp.errors import DataLoss
+from afdp.errors import DataLoss, Unavailable
 from afdp.formats.bundle import LogEntry, bundle_json
 from afdp.formats.dsse import IN_TOTO_PAYLOAD_TYPE, pae
 from afdp.formats.encoding import b64
@@ -23,7 +24,7 @@ from afdp.notary.anchors import Anchors
 from afdp.notary.keys import KeyDirectory, LogIdentity
 from afdp.verify.log import check_checkpoint, check_inclusion, signed_checkpoint
 from afdp.verify.result import NotVerifiedError
-from afdp.verify.timestamps import Stamp, UnknownAuthorityError, read_stamp, verify_stamp
+from afdp.verify.timestamps import UncountedError, UnknownAuthorityError, read_stamp, verify_stamp
 
 _failures = Counter("afdp_notary_release_failures", "Receipts that were held back because a check failed; stays zero.")
 _hint = lru_cache(maxsize=256)(key_hint)
@@ -49,12 +50,12 @@ class ReceiptOffice:
         draft = _draft(record)
         key = await self._keys.evidence_key(draft.key_id)
         log = await self._keys.log()
-        stamp = await stamp_of(draft, self._keys, fresh=fresh)
+        stamped = await stamped_at(draft, self._keys, fresh=fresh)
         entry = log_entry(draft, key)
         if record.state != RecordState.LOGGED or record.log is None:
-            return _receipt(draft, key, log, stamp, ReceiptState.SIGNED, None, entry)
+            return _receipt(draft, key, log, stamped, ReceiptState.SIGNED, None, entry)
         located = _checked(draft, record.log, log, entry)
-        return _receipt(draft, key, log, stamp, ReceiptState.LOGGED, located, entry)
+        return _receipt(draft, key, log, stamped, ReceiptState.LOGGED, located, entry)
 
     async def later_receipt(self, record: Record) -> NotarizationReceipt:
         """The receipt of a record of before, with what was added to it since: its anchors."""
@@ -63,25 +64,30 @@ class ReceiptOffice:
         return receipt
 
 
-async def stamp_of(draft: Draft, keys: KeyDirectory, *, fresh: bool) -> Stamp | None:
-    """The timestamp over a draft's signature; None where it has none.
+async def stamped_at(draft: Draft, keys: KeyDirectory, *, fresh: bool) -> datetime | None:
+    """The time of the timestamp over a draft's signature; None where it has none.
 
     The signer lets no timestamp out that it has not verified, so one that comes straight from it is checked for what
     could have gone wrong since: whether it is over this signature, and of an authority that verifiers know. One from
-    the store is verified whole, for nothing else would notice a bit that was flipped there.
+    the store is verified whole, for nothing else would notice a bit that was flipped there. It goes out also where its
+    authority was revoked since: what it is still worth, with other proof of the time or without, is for verifiers.
 
     Raises:
         DataLoss: it does not hold.
-        Unavailable: the authorities are not known.
+        Unavailable: the authorities are not known, or one was revoked while it stamped this.
     """
     if not draft.timestamp:
         return None
     check = read_stamp if fresh else verify_stamp
     try:
         try:
-            return check(draft.timestamp, draft.signature, await keys.authorities())
+            return check(draft.timestamp, draft.signature, await keys.authorities()).time
         except UnknownAuthorityError:
-            return check(draft.timestamp, draft.signature, await keys.authorities(newest=True))
+            return check(draft.timestamp, draft.signature, await keys.authorities(newest=True)).time
+    except UncountedError as error:
+        if fresh:
+            raise Unavailable("the time-stamping key was revoked meanwhile", retry_after=1.0) from None
+        return error.time
     except NotVerifiedError as error:
         raise _withheld(error.reason) from None
 
@@ -131,13 +137,13 @@ def _receipt(
     draft: Draft,
     key: EvidenceKey,
     log: LogIdentity,
-    stamp: Stamp | None,
+    stamped: datetime | None,
     state: ReceiptState,
     located: LogEntry | None,
     entry: Entry,
 ) -> NotarizationReceipt:
-    time = stamp.time if stamp else draft.notarized_at
-    timestamps = [draft.timestamp] if stamp else []
+    time = stamped or draft.notarized_at
+    timestamps = [draft.timestamp] if stamped else []
     hint = _hint(key.spki)
     return NotarizationReceipt(
         evidence_package_hash=draft.evidence_hash.hex(),

@@ -22,6 +22,7 @@ from afdp.signer.tokens import Moment, TokenWriter, Unsigned, serial_numbers
 MAX_QUERY_BYTES = 8192
 _TRIES = 4  # how often a batch may meet a key that was rotated meanwhile
 _NEARLY = timedelta(days=90)
+_MOMENT = timedelta(milliseconds=1)
 
 
 class TrustedClock(Protocol):
@@ -97,8 +98,8 @@ class EmbeddedAuthority:
         for version in await self._keys.versions(Purpose.TIMESTAMP):
             chain = await (self._chains.of(version) if version.current else self._chains.known(version))
             if chain is not None:
-                found.append(Interval(chain, chain.authority.not_before, _end(version)))
-        return [each for each in found if each.valid_until is None or each.valid_until > each.valid_from]
+                found.append(_interval(chain, version))
+        return found
 
     async def check(self) -> None:
         """Raises `Unavailable` while the clock cannot be trusted and must be."""
@@ -166,6 +167,12 @@ def _require_valid(chain: Chain, time: datetime) -> None:
     if not chain.valid_from <= time <= chain.valid_until:
         interval = f"from {format_timestamp(chain.valid_from)} to {format_timestamp(chain.valid_until)}"
         raise FailedPrecondition(f"the time-stamping certificate is valid {interval}, and not now")
+
+
+def _interval(chain: Chain, version: KeyVersion) -> Interval:
+    """A moment at least, also where none of its stamps count any more: a verifier shall know whose they are."""
+    began, end = chain.authority.not_before, _end(version)
+    return Interval(chain, began, None if end is None else max(end, began + _MOMENT))
 
 
 def _end(version: KeyVersion) -> datetime | None:

@@ -40,6 +40,14 @@ class UnknownAuthorityError(NotVerifiedError):
     """The timestamp is of none of the authorities it was to be verified by."""
 
 
+class UncountedError(NotVerifiedError):
+    """The timestamp holds, and is of a time when its authority's stamps do not count, such as after its revocation."""
+
+    def __init__(self, time: datetime) -> None:
+        super().__init__(f"the timestamp is of {format_timestamp(time)}, when the authority's stamps do not count")
+        self.time = time
+
+
 def verify_stamp(response: bytes, data: bytes, authorities: Sequence[TimestampAuthority]) -> Stamp:
     """Verifies a response (TimeStampResp, DER) over the SHA-256 of some data (RFC 3161, 2.4.2; RFC 5652, 5.4 and 5.6).
 
@@ -48,6 +56,7 @@ def verify_stamp(response: bytes, data: bytes, authorities: Sequence[TimestampAu
 
     Raises:
         UnknownAuthorityError: it is of none of these authorities.
+        UncountedError: it holds, and does not count.
         NotVerifiedError: something else does not hold; one sentence says what.
     """
     token, known = _claim(response, data, authorities)
@@ -60,6 +69,7 @@ def read_stamp(response: bytes, data: bytes, authorities: Sequence[TimestampAuth
 
     Raises:
         UnknownAuthorityError: it is of none of these authorities.
+        UncountedError: it holds, and does not count.
         NotVerifiedError: something else does not hold.
     """
     return _counted(*_claim(response, data, authorities))
@@ -84,7 +94,7 @@ def _counted(token: Token, known: Sequence[TimestampAuthority]) -> Stamp:
         if authority.valid_from <= time and (authority.valid_until is None or time < authority.valid_until):
             _require_valid(authority, time)
             return Stamp(time, token.info.accuracy, authority)
-    raise NotVerifiedError(f"the timestamp is of {format_timestamp(time)}, when the authority's stamps do not count")
+    raise UncountedError(time)
 
 
 def _signers(token: Token, authorities: Sequence[TimestampAuthority]) -> list[TimestampAuthority]:

@@ -1,12 +1,10 @@
-"""Receipts verified by cosign, which we did not write, beside `afdp verify`: both offline, on the same files."""
+"""Receipts verified by programs that we did not write, beside `afdp verify`: all offline, on the same files."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from sigstore_models.bundle.v1 import Bundle as SigstoreBundle
 
-from afdp.formats.statement import EVIDENCE_PREDICATE_TYPE
+from tests.foreign_verifiers import Verifiers
+from tests.local_authority import LocalAuthority
 from tests.local_notary import MODEL, LocalNotary
-from tests.tampering import CLASSIC, REFUSED_BY_ALL, REFUSED_BY_OURS, Tampering
-
-
-class Verifiers:
-    """The two programs, over one folder."""
-
-    def __init__(self, cosign: Path, folder: Path) -> None:
-        self.cosign_program = cosign
-        self.folder = folder
-
-    def write(self, receipt: dict[str, Any]) -> None:
-        """The receipt, and the bundle in it as the file that cosign reads."""
-        (self.folder / "receipt.json").write_text(json.dumps(receipt))
-        (self.folder / "bundle.json").write_text(json.dumps(receipt["bundle"]))
-
-    def cosign(self, *arguments: str, key: str = "afdp-notary-key:3", trust: str = "trust") -> bool:
-        """Whether cosign verifies the bundle for the artifact."""
-        return self._run(
-            os.fspath(self.cosign_program),
-            "verify-blob-attestation",
-            "--key", f"{trust}/keys/{key}.pem",
-            "--trusted-root", f"{trust}/trusted_root.json",
-            "--bundle", "bundle.json",
-            "--type", EVIDENCE_PREDICATE_TYPE,
-            *(arguments or ("model.bin",)),
-        )  # fmt: skip
-
-    def afdp(self, *arguments: str, trust: str = "trust") -> bool:
-        """Whether ours verifies the receipt for the artifact."""
-        files = ("--trust", trust, "--artifact", "model.bin")
-        return self._run(sys.executable, "-m", "afdp.cli", "verify", "receipt.json", *files, *arguments)
-
-    def _run(self, *command: str) -> bool:
-        # No name resolves to a server here: a verifier that asked the network would fail.
-        offline = {"https_proxy": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1", "no_proxy": ""}
-        environment = {**os.environ, **offline, "HOME": os.fspath(self.folder)}
-        run = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert run.returncode in (0, 1), run.stderr
-        return run.returncode == 0
+from tests.tampering import CLASSIC, REFUSED_BY_ALL, REFUSED_BY_OURS, STAMPS, Tampering
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +32,7 @@ def receipt(notary: LocalNotary) -> dict[str, Any]:
 def verifiers(notary: LocalNotary, tool: Callable[[str], Path], tmp_path: Path) -> Verifiers:
     (tmp_path / "model.bin").write_bytes(MODEL)
     notary.write_trust(tmp_path / "trust")
-    return Verifiers(tool("cosign"), tmp_path)
+    return Verifiers(tool, tmp_path)
 
 
 def copied(receipt: dict[str, Any]) -> dict[str, Any]:
@@ -81,10 +40,13 @@ def copied(receipt: dict[str, Any]) -> dict[str, Any]:
     return copy
 
 
-def test_both_verify_an_untouched_receipt(verifiers: Verifiers, receipt: dict[str, Any]) -> None:
+def test_all_verify_an_untouched_receipt(verifiers: Verifiers, receipt: dict[str, Any]) -> None:
     verifiers.write(receipt)
 
     assert verifiers.cosign()
+    assert verifiers.cosign_with_timestamps()
+    assert verifiers.sigstore_js()
+    assert verifiers.openssl()
     assert verifiers.afdp()
 
 
@@ -99,24 +61,75 @@ def test_cosign_verifies_by_the_digest_of_an_artifact_that_is_elsewhere(
     assert not verifiers.cosign("--digest", "ab" * 32, "--digestAlg", "sha256")
 
 
-def test_both_verify_the_only_entry_of_a_log(tool: Callable[[str], Path], tmp_path: Path) -> None:
+def test_all_verify_the_only_entry_of_a_log(tool: Callable[[str], Path], tmp_path: Path) -> None:
     notary = LocalNotary()
-    verifiers = Verifiers(tool("cosign"), notary.write_trust(tmp_path / "trust").parent)
+    verifiers = Verifiers(tool, notary.write_trust(tmp_path / "trust").parent)
     (tmp_path / "model.bin").write_bytes(MODEL)
     verifiers.write(notary.notarise(crowd=0).to_object())
 
-    assert verifiers.cosign()
+    assert verifiers.cosign_with_timestamps()
+    assert verifiers.sigstore_js()
     assert verifiers.afdp()
 
 
 @pytest.mark.parametrize("tampering", REFUSED_BY_ALL, ids=lambda each: each.name)
-def test_both_refuse_a_changed(tampering: Tampering, verifiers: Verifiers, receipt: dict[str, Any]) -> None:
+def test_cosign_and_ours_refuse_a_changed(tampering: Tampering, verifiers: Verifiers, receipt: dict[str, Any]) -> None:
     changed = copied(receipt)
     tampering.change(changed)
     verifiers.write(changed)
 
     assert not verifiers.cosign()
     assert not verifiers.afdp()
+
+
+@pytest.mark.parametrize("tampering", STAMPS, ids=lambda each: each.name)
+def test_all_refuse_a_changed(tampering: Tampering, verifiers: Verifiers, receipt: dict[str, Any]) -> None:
+    changed = copied(receipt)
+    tampering.change(changed)
+    verifiers.write(changed)
+
+    assert not verifiers.cosign_with_timestamps()
+    assert not verifiers.sigstore_js()
+    assert not verifiers.openssl()
+    assert not verifiers.afdp()
+
+
+def test_all_refuse_the_timestamp_of_another_receipt(
+    verifiers: Verifiers, receipt: dict[str, Any], notary: LocalNotary
+) -> None:
+    material = "verificationMaterial"
+    changed, other = copied(receipt), notary.notarise().to_object()
+    changed["bundle"][material]["timestampVerificationData"] = other["bundle"][material]["timestampVerificationData"]
+    verifiers.write(changed)
+
+    assert not verifiers.cosign_with_timestamps()
+    assert not verifiers.sigstore_js()
+    assert not verifiers.openssl()
+    assert not verifiers.afdp()
+
+
+def test_all_refuse_a_timestamp_of_an_authority_that_is_not_trusted(
+    verifiers: Verifiers, receipt: dict[str, Any], notary: LocalNotary
+) -> None:
+    verifiers.write(receipt)
+    stranger = replace(notary.trust, timestamp_authorities=(LocalAuthority(notary.authority.uri).trusted,))
+    notary.write_trust(verifiers.folder / "other", stranger)
+
+    assert not verifiers.cosign_with_timestamps(trust="other")
+    assert not verifiers.sigstore_js(trust="other")
+    assert not verifiers.openssl(trust="other")
+    assert not verifiers.afdp(trust="other")
+
+
+def test_ours_takes_a_receipt_without_a_timestamp_and_those_that_want_one_do_not(
+    verifiers: Verifiers, notary: LocalNotary
+) -> None:
+    verifiers.write(notary.notarise(stamped_at=None).to_object())
+
+    assert verifiers.afdp()
+    assert verifiers.cosign()
+    assert not verifiers.cosign_with_timestamps()
+    assert not verifiers.sigstore_js()
 
 
 @pytest.mark.parametrize("tampering", [*REFUSED_BY_OURS, *CLASSIC], ids=lambda each: each.name)
@@ -171,14 +184,19 @@ def test_both_refuse_a_log_that_is_not_trusted(
     assert not verifiers.afdp(trust="other")
 
 
-def test_both_verify_p384_if_cosign_is_told_the_digest(tool: Callable[[str], Path], tmp_path: Path) -> None:
+def test_cosign_verifies_p384_if_it_is_told_the_digest_and_sigstore_js_knows_sha256_only(
+    tool: Callable[[str], Path], tmp_path: Path
+) -> None:
     notary = LocalNotary(curve=ec.SECP384R1())
-    verifiers = Verifiers(tool("cosign"), notary.write_trust(tmp_path / "trust").parent)
+    verifiers = Verifiers(tool, notary.write_trust(tmp_path / "trust").parent)
     (tmp_path / "model.bin").write_bytes(MODEL)
     verifiers.write(notary.notarise().to_object())
 
     assert verifiers.afdp()
-    assert verifiers.cosign("--signature-digest-algorithm", "sha384", "model.bin")
+    assert verifiers.cosign_with_timestamps("--signature-digest-algorithm", "sha384")
+    assert verifiers.openssl()
+    assert not verifiers.cosign_with_timestamps()
+    assert not verifiers.sigstore_js()
 
 
 def test_sigstores_python_models_read_the_bundle(receipt: dict[str, Any]) -> None:

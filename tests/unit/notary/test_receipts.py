@@ -1,0 +1,336 @@
+"""What leaves the notary, and what does not: records of a notary in memory, made into receipts by the real office."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from afdp.errors import DataLoss, NotFound, Unavailable, Unimplemented
+from afdp.formats.anchor import Anchor
+from afdp.formats.bundle import Bundle
+from afdp.formats.canonical import strict_json
+from afdp.formats.receipt import Receipt
+from afdp.messages import signer as keyring
+from afdp.messages import transparency as log
+from afdp.messages.metadata import Draft, LogPosition, Record, RecordState
+from afdp.messages.metadata import Principal as Submitter
+from afdp.messages.notary import NotarizationReceipt, ReceiptState
+from afdp.notary.anchors import Anchors
+from afdp.notary.keys import KeyDirectory
+from afdp.notary.receipts import ReceiptOffice
+from afdp.verify.receipts import verify_receipt
+from afdp.verify.result import Status
+from tests.local_authority import OPENED, LocalAuthority
+from tests.local_notary import NOTARIZED_AT, STAMPED_AT, LocalNotary
+
+THEIRS = LocalAuthority("https://tsa.example/tsr")
+OWN_URI = "https://notary.localhost/api/v1/timestamp"
+
+
+class Peers:
+    """Signer and log, as the notary asks them."""
+
+    def __init__(self, notary: LocalNotary, *external: LocalAuthority) -> None:
+        self.notary = notary
+        self.own: LocalAuthority | None = notary.authority
+        self.external = list(external)
+        self.anchor: Anchor | Exception = NotFound("no checkpoint over this leaf is stamped yet")
+        self.asked_for_anchors = 0
+        self.asked_for_authorities = 0
+
+    async def get_public_keys(self, _: object, *, timeout: float) -> keyring.GetPublicKeysResponse:
+        key, founded = self.notary.evidence_key, self.notary.log.log.valid_from
+        return keyring.GetPublicKeysResponse(
+            [
+                keyring.PublicKey(
+                    key_id=key.key_id,
+                    purpose=keyring.KeyPurpose.EVIDENCE,
+                    algorithm=key.algorithm,
+                    spki=key.spki,
+                    valid_from=key.valid_from,
+                    tenants=list(key.tenants),
+                    current=True,
+                ),
+                keyring.PublicKey(key_id="log:1", purpose=keyring.KeyPurpose.LOG, valid_from=founded),
+            ]
+        )
+
+    async def get_timestamp_authorities(self, _: object, *, timeout: float) -> keyring.GetTimestampAuthoritiesResponse:
+        self.asked_for_authorities += 1
+        own = [("", self.own)] if self.own else []
+        known = [*own, *((each.uri, each) for each in self.external)]
+        return keyring.GetTimestampAuthoritiesResponse(
+            [keyring.TimestampAuthority(url, list(each.certificates), OPENED) for url, each in known]
+        )
+
+    async def get_log(self, _: object, *, timeout: float) -> log.GetLogResponse:
+        known = self.notary.log.log
+        return log.GetLogResponse(origin=known.origin, base_url="http://127.0.0.1:8053", spki=known.spki)
+
+    async def get_stamped_checkpoint(
+        self, request: log.GetStampedCheckpointRequest, *, timeout: float
+    ) -> log.GetStampedCheckpointResponse:
+        self.asked_for_anchors += 1
+        if isinstance(self.anchor, Exception):
+            raise self.anchor
+        place = log.Inclusion(leaf_index=self.anchor.log_index, proof=b"".join(self.anchor.hashes))
+        checkpoint = log.Checkpoint(note=self.anchor.checkpoint, size=self.anchor.tree_size)
+        return log.GetStampedCheckpointResponse(checkpoint, place, self.anchor.timestamp)
+
+
+@pytest.fixture
+def notary() -> LocalNotary:
+    return LocalNotary()
+
+
+@pytest.fixture
+def peers(notary: LocalNotary) -> Peers:
+    return Peers(notary)
+
+
+def office_of(peers: Peers) -> tuple[ReceiptOffice, KeyDirectory]:
+    keys = KeyDirectory(peers, peers)
+    return ReceiptOffice(keys, Anchors(peers, keys)), keys
+
+
+def record_of(receipt: Receipt, notary: LocalNotary) -> Record:
+    """The record that the store has of a receipt."""
+    bundle, entry = receipt.bundle, receipt.bundle.entry
+    draft = Draft(
+        receipt_id=receipt.receipt_id,
+        submitter=Submitter(notary.tenant, "https://issuer.example", "ci@acme", "oidc"),
+        evidence_hash=bytes.fromhex(receipt.evidence_package_hash),
+        statement=bundle.envelope.payload,
+        signature=receipt.signature,
+        key_id=receipt.key_id,
+        leaf_hash=bytes.fromhex(receipt.rekor_log_id),
+        notarized_at=NOTARIZED_AT,
+        timestamp=bundle.timestamps[0] if bundle.timestamps else b"",
+    )
+    if entry is None:
+        return Record(draft, RecordState.PENDING)
+    proof = b"".join(entry.hashes)
+    position = LogPosition(notary.log.log.origin, entry.log_index, entry.tree_size, proof, entry.checkpoint)
+    return Record(draft, RecordState.LOGGED, position)
+
+
+def read(message: NotarizationReceipt) -> Receipt:
+    state = {ReceiptState.SIGNED: "signed", ReceiptState.LOGGED: "logged"}[message.state]
+    anchors = tuple(Anchor.from_object(strict_json(each)) for each in message.anchors)
+    names = ("evidence_package_hash", "rekor_log_id", "rekor_server_url", "signature_b64", "public_key_b64")
+    plain = {name: getattr(message, name) for name in (*names, "integrated_time", "log_index", "receipt_id", "key_id")}
+    return Receipt(**plain, state=state, bundle=Bundle.from_json(message.bundle), anchors=anchors)
+
+
+def with_timestamp(record: Record, timestamp: bytes) -> Record:
+    assert record.draft is not None
+    return replace(record, draft=replace(record.draft, timestamp=timestamp))
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_a_receipt_is_the_one_that_was_made_and_verifies(fresh: bool, notary: LocalNotary, peers: Peers) -> None:
+    made = notary.notarise()
+    office, keys = office_of(peers)
+
+    receipt = read(await office.receipt(record_of(made, notary), fresh=fresh))
+
+    assert receipt == made
+    result = verify_receipt(receipt, await keys.trust_root(), tenant="acme")
+    assert result.verified
+    assert result.status("time") is Status.PASSED
+    assert receipt.integrated_time == int(STAMPED_AT.timestamp())
+
+
+async def test_a_receipt_of_a_p384_key_verifies(peers: Peers) -> None:
+    peers.notary = notary = LocalNotary(curve=ec.SECP384R1())
+    peers.own = notary.authority
+    office, keys = office_of(peers)
+    made = notary.notarise()
+
+    receipt = read(await office.receipt(record_of(made, notary)))
+
+    assert receipt == made
+    assert verify_receipt(receipt, await keys.trust_root(), tenant="acme").verified
+
+
+async def test_a_record_without_a_timestamp_states_when_the_notary_says_it_was(
+    notary: LocalNotary, peers: Peers
+) -> None:
+    made = notary.notarise(stamped_at=None)
+    office, keys = office_of(peers)
+
+    receipt = read(await office.receipt(record_of(made, notary)))
+
+    assert receipt == made
+    assert receipt.integrated_time == int(NOTARIZED_AT.timestamp())
+    assert verify_receipt(receipt, await keys.trust_root()).status("time") is Status.ABSENT
+
+
+async def test_what_is_only_signed_is_stamped_already(notary: LocalNotary, peers: Peers) -> None:
+    made = notary.notarise(logged=False)
+    office, _ = office_of(peers)
+
+    assert read(await office.receipt(record_of(made, notary), fresh=True)) == made
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_a_timestamp_over_another_signature_is_withheld(fresh: bool, notary: LocalNotary, peers: Peers) -> None:
+    record, other = record_of(notary.notarise(), notary), notary.notarise()
+    office, _ = office_of(peers)
+
+    with pytest.raises(DataLoss, match="over other data"):
+        await office.receipt(with_timestamp(record, other.bundle.timestamps[0]), fresh=fresh)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_a_timestamp_of_an_authority_that_verifiers_do_not_know_is_withheld(
+    fresh: bool, notary: LocalNotary, peers: Peers
+) -> None:
+    made = notary.notarise()
+    stranger = LocalAuthority().stamp(made.signature, STAMPED_AT)
+    office, _ = office_of(peers)
+
+    with pytest.raises(DataLoss, match="does not know"):
+        await office.receipt(with_timestamp(record_of(made, notary), stranger), fresh=fresh)
+
+
+async def test_a_bit_that_was_flipped_in_a_stored_timestamp_is_noticed(notary: LocalNotary, peers: Peers) -> None:
+    record = record_of(notary.notarise(), notary)
+    assert record.draft is not None
+    office, _ = office_of(peers)
+
+    with pytest.raises(DataLoss, match="the timestamp's signature does not hold"):
+        await office.receipt(with_timestamp(record, flipped(record.draft.timestamp)))
+
+
+async def test_an_authority_that_is_new_is_asked_for_once(notary: LocalNotary, peers: Peers) -> None:
+    office, _ = office_of(peers)
+    await office.receipt(record_of(notary.notarise(), notary))
+    peers.external.append(THEIRS)
+    asked = peers.asked_for_authorities
+
+    for _ in range(3):
+        made = notary.notarise()
+        stamp = THEIRS.stamp(made.signature, STAMPED_AT)
+        await office.receipt(with_timestamp(record_of(made, notary), stamp), fresh=True)
+
+    assert peers.asked_for_authorities == asked + 1
+
+
+async def test_the_trust_root_names_the_authorities_and_whose_they_are(peers: Peers) -> None:
+    peers.external.append(THEIRS)
+    _, keys = office_of(peers)
+
+    trust = await keys.trust_root()
+
+    assert [each.uri for each in trust.timestamp_authorities] == [OWN_URI, THEIRS.uri]
+    assert [each.uri for each in trust.independent_authorities] == [THEIRS.uri]
+
+
+async def test_an_authority_that_no_verifier_could_read_is_left_out(peers: Peers) -> None:
+    broken = LocalAuthority("https://broken.example/tsr")
+    broken.certificate = broken.issuer.certificate
+    peers.external += [broken, THEIRS]
+    _, keys = office_of(peers)
+
+    assert [each.uri for each in (await keys.trust_root()).timestamp_authorities] == [OWN_URI, THEIRS.uri]
+
+
+async def test_a_signer_that_does_not_know_of_authorities_has_none(notary: LocalNotary, peers: Peers) -> None:
+    async def unknown(_: object, *, timeout: float) -> keyring.GetTimestampAuthoritiesResponse:
+        raise Unimplemented("signer does not know this call")
+
+    peers.get_timestamp_authorities = unknown  # type: ignore[method-assign]
+    office, keys = office_of(peers)
+
+    assert (await keys.trust_root()).timestamp_authorities == ()
+    made = notary.notarise(stamped_at=None)
+    assert read(await office.receipt(record_of(made, notary))) == made
+
+
+# --- anchors
+
+
+def anchored(notary: LocalNotary, receipt: Receipt, time: datetime = STAMPED_AT + timedelta(days=1)) -> Anchor:
+    notary.log.append([sha256(b"later").digest()])
+    return notary.anchor(receipt, THEIRS, time)
+
+
+async def test_a_receipt_that_is_read_later_has_its_anchor(notary: LocalNotary, peers: Peers) -> None:
+    made = notary.notarise()
+    peers.external.append(THEIRS)
+    peers.anchor = anchored(notary, made)
+    office, keys = office_of(peers)
+
+    receipt = read(await office.later_receipt(record_of(made, notary)))
+
+    assert receipt == replace(made, anchors=(peers.anchor,))
+    result = verify_receipt(receipt, await keys.trust_root())
+    assert result.verified
+    assert result.status("anchors") is Status.PASSED
+
+
+async def test_the_answer_that_signs_has_no_anchor_and_nobody_asks(notary: LocalNotary, peers: Peers) -> None:
+    made = notary.notarise()
+    peers.external.append(THEIRS)
+    peers.anchor = anchored(notary, made)
+    office, _ = office_of(peers)
+
+    assert read(await office.receipt(record_of(made, notary), fresh=True)) == made
+    assert peers.asked_for_anchors == 0
+
+
+async def test_without_an_authority_outside_of_the_notary_nobody_asks_for_anchors(
+    notary: LocalNotary, peers: Peers
+) -> None:
+    made = notary.notarise()
+    peers.anchor = anchored(notary, made)
+    office, _ = office_of(peers)
+
+    assert read(await office.later_receipt(record_of(made, notary))) == made
+    assert peers.asked_for_anchors == 0
+
+
+@pytest.mark.parametrize("error", [NotFound("not yet"), Unavailable("the log is away")], ids=lambda error: error.code)
+async def test_a_receipt_is_given_without_an_anchor_where_there_is_none_yet_or_the_log_is_away(
+    error: Exception, notary: LocalNotary, peers: Peers
+) -> None:
+    made = notary.notarise()
+    peers.external.append(THEIRS)
+    peers.anchor = error
+    office, _ = office_of(peers)
+
+    assert read(await office.later_receipt(record_of(made, notary))) == made
+
+
+async def test_an_anchor_that_does_not_hold_is_left_out(notary: LocalNotary, peers: Peers) -> None:
+    made = notary.notarise()
+    peers.external.append(THEIRS)
+    good = anchored(notary, made)
+    office, _ = office_of(peers)
+
+    for bad in (
+        replace(good, timestamp=flipped(good.timestamp)),
+        replace(good, hashes=(bytes(32), *good.hashes[1:])),
+        replace(good, log_index=0),
+        replace(good, checkpoint=""),
+    ):
+        peers.anchor = bad
+        assert read(await office.later_receipt(record_of(made, notary))) == made
+
+
+async def test_what_is_not_in_the_log_has_no_anchor(notary: LocalNotary, peers: Peers) -> None:
+    made = notary.notarise(logged=False)
+    peers.external.append(THEIRS)
+    office, _ = office_of(peers)
+
+    assert read(await office.later_receipt(record_of(made, notary))) == made
+    assert peers.asked_for_anchors == 0
