@@ -19,7 +19,8 @@ class TsaServer:
         status, kind: of the HTTP answer.
         answers: cleared while it is to take requests and not answer them.
         resets: whether it closes connections instead of answering.
-        queries: what it was sent.
+        queries, headers: what it was sent.
+        asked: released with each query.
     """
 
     reply: Callable[[bytes], bytes]
@@ -29,6 +30,7 @@ class TsaServer:
     resets: bool = False
     queries: list[bytes] = field(default_factory=list)
     headers: list[bytes] = field(default_factory=list)
+    asked: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     url: str = ""
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,6 +40,7 @@ class TsaServer:
             query = await reader.readexactly(int(lines[b"content-length"]))
             self.queries.append(query)
             self.headers.append(head)
+            self.asked.release()
             await self.answers.wait()
             if not self.resets:
                 body = await asyncio.to_thread(self.reply, query)

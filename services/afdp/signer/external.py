@@ -134,9 +134,6 @@ class ExternalAuthorities:
         self._authorities = list(authorities)
         self._memory = memory
 
-    def __bool__(self) -> bool:
-        return bool(self._authorities)
-
     def known(self) -> Sequence[tuple[str, Chain]]:
         """The URL and the chain of each that has ever answered."""
         return self._memory.known()

@@ -96,11 +96,11 @@ class Timestamps:
         """
         own = [
             ListedAuthority("", _ders(each.chain), each.valid_from, each.valid_until)
-            for each in (await self._embedded.intervals() if self._embedded else ())
+            for each in (await self._embedded.intervals() if self._embedded is not None else ())
         ]
         others = [
             ListedAuthority(url, _ders(chain), chain.authority.not_before, None)
-            for url, chain in (self._external.known() if self._external else ())
+            for url, chain in (self._external.known() if self._external is not None else ())
         ]
         return own + others
 
