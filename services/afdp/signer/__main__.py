@@ -7,6 +7,7 @@ from hashlib import sha256
 
 from afdp.process import run, running
 from afdp.rpc import serve
+from afdp.signer.certificate_request import timestamp_certificate_request
 from afdp.signer.config import SignerSettings
 from afdp.signer.disk import private_folder
 from afdp.signer.guard import CheckpointGuard
@@ -60,5 +61,16 @@ async def create_keys(settings: SignerSettings) -> None:
         print(version.key_id, version.algorithm, sha256(version.spki).hexdigest())
 
 
+async def request_certificate(settings: SignerSettings) -> None:
+    """Prints a certification request for the time-stamping key: what an organisation's own authority takes."""
+    async with AsyncExitStack() as stack:
+        folder = private_folder(settings.data_dir)
+        vault = await stack.enter_async_context(open_vault_if_used(settings))
+        token = await stack.enter_async_context(open_token_if_used(settings))
+        revocations = Revocations(folder / "revocations.json")
+        keys = await stack.enter_async_context(open_catalogue(settings, revocations, vault, token))
+        print(await timestamp_certificate_request(keys, settings.log_origins[0]), end="")
+
+
 if __name__ == "__main__":
-    run(SignerSettings, main, {"create-keys": create_keys})
+    run(SignerSettings, main, {"create-keys": create_keys, "request-certificate": request_certificate})

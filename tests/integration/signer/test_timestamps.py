@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from rfc3161_client import VerifierBuilder, decode_timestamp_response
 from afdp.embedded.process import ServerProcess, free_port
 from afdp.errors import FailedPrecondition, InvalidArgument, Unavailable
 from afdp.formats.authorities import TimestampAuthority
-from afdp.formats.certificates import to_pem
+from afdp.formats.certificates import from_pem, to_pem
 from afdp.formats.merkle import Frontier, extend, leaf_hash
 from afdp.formats.note import Checkpoint
 from afdp.formats.rfc3161 import Failure, Imprint, Query, query_der, read_granted, read_response
@@ -295,6 +296,7 @@ async def test_without_an_external_authority_no_checkpoint_is_stamped(signer: Si
         ({"tsa_external": '[{"url": "http://tsa.example", "ca_file": "/no/such"}]'}, "/no/such cannot be read"),
         ({"tsa_external": '[{"url": "http://tsa.example"}]'}, "ca_file"),
         ({"tsa_chain_file": "/no/such"}, "/no/such cannot be read"),
+        ({"tsa_chain_file": "x", "key_rotation": "timestamp=90d"}, "must not name timestamp beside tsa_chain_file"),
         ({"tsa_policy_oid": "my policy"}, "AFDP_TSA_POLICY_OID"),
         ({"clock": "ignore"}, "AFDP_CLOCK"),
     ],
@@ -311,6 +313,38 @@ async def test_a_wrong_setting_is_named_at_the_start(tmp_path: Path, settings: d
 
     assert process.returncode in (1, 2)
     assert said in error.decode()
+
+
+# --- an organisation's own authority ----------------------------------------------------------------------------------
+
+ISSUE = """
+umask 077
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-384 -nodes -keyout ca.key -out ca.pem -days 30 -subj /O=Acme \
+  -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
+"$PYTHON" -m afdp.signer request-certificate > request.pem
+openssl req -in request.pem -verify -noout
+openssl x509 -req -in request.pem -copy_extensions copy -CA ca.pem -CAkey ca.key -days 7 -out own.pem
+cat own.pem ca.pem > chain.pem
+"""
+
+
+async def test_an_organisations_own_authority_gives_the_certificate_that_the_key_asks_for(
+    data_folder: Path, tool: Callable[[str], Path]
+) -> None:
+    tool("openssl")
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-euo", "pipefail", "-c", ISSUE),
+        cwd=data_folder,
+        env={**os.environ, "PYTHON": sys.executable, "AFDP_DATA_DIR": str(data_folder / "data")},
+    )
+    assert await process.wait() == 0
+
+    async with running_signer(data_folder, tsa_chain_file=str(data_folder / "chain.pem")) as signer:
+        signature, response = await signer.stamped()
+        [authority] = await signer.authorities()
+
+    assert list(authority.certificates) == from_pem((data_folder / "chain.pem").read_text())
+    assert verify_stamp(response, signature, [authority])
 
 
 # --- the key in Vault -------------------------------------------------------------------------------------------------
