@@ -14,6 +14,7 @@ from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadError,
     DownloadHTTPError,
+    DownloadLengthMismatchError,
     ExpiredMetadataError,
     LengthOrHashMismatchError,
     RepositoryError,
@@ -168,7 +169,7 @@ def _refusals(folder: Path, url: str) -> Iterator[None]:
         if error.status_code == 404:
             raise Refused(f"{url} has no repository of a trust root, or not all of it: {error}") from error
         raise Unreachable(f"{url} cannot serve the trust root: {error}") from error
-    except LengthOrHashMismatchError as error:
+    except (LengthOrHashMismatchError, DownloadLengthMismatchError) as error:
         raise Refused(f"{kept} does not belong together: {error}") from error
     except DownloadError as error:
         raise Unreachable(f"{url} cannot be reached: {error}") from error
