@@ -86,6 +86,7 @@ COMMANDS = {
     "keys": (f"{__name__}:keys", "The keys that sign: list, rotate, revoke, affected."),
     "log": (f"{__name__}:log", "Transparency logs: fsck."),
     "dev": ("afdp.cli.dev:dev", "Run the whole stack on this machine."),
+    "doctor": ("afdp.cli.doctor:doctor", "Check a stack, running or not, and say what to do."),
     "config": (f"{__name__}:config", "Settings: show."),
 }
 

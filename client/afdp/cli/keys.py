@@ -112,7 +112,10 @@ def rotate(name: str, purpose: str | None, url: str, as_json: bool) -> None:
         return
     say(f"  {fresh.key_id}  {fresh.purpose}  {_CURVES.get(fresh.algorithm, fresh.algorithm)}  {_span(fresh)}")
     say("ROTATED", fg="green", bold=True)
-    click.echo("Verifiers learn of it from the trust root: they export it again, or update it.", err=True)
+    if fresh.purpose == "trust":
+        click.echo("Next: have the offline roles delegate to it: afdp trust sign --online-key", err=True)
+    else:
+        click.echo("Verifiers learn of it from the trust root: afdp trust update, or export.", err=True)
 
 
 # --- revoke -----------------------------------------------------------------------------------------------------------
@@ -127,7 +130,7 @@ def rotate(name: str, purpose: str | None, url: str, as_json: bool) -> None:
     metavar="T",
     help="Since when somebody else may have used it.  [default: merely retired]",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Revoke without asking.")
 @url_option
 @json_option
 def revoke(key_id: str, reason: str, compromised_since: datetime | None, yes: bool, url: str, as_json: bool) -> None:
@@ -170,8 +173,8 @@ def _next_steps(key: Key) -> Iterator[str]:
     else:
         yield "It signed nothing any more; a newer version does."
     yield (
-        "Make it binding for verifiers, who trust offline keys only: sign the revocation into the trust repository "
-        "(docs/keys.md), so that nobody can roll it back."
+        "Make it binding for verifiers, so that nobody can roll it back: sign it with the offline keys of the trust "
+        "repository: afdp trust sign"
     )
     if key.purpose == "evidence":
         since = f" --since {format_timestamp(compromised)}" if compromised else ""

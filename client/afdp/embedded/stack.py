@@ -191,7 +191,7 @@ class Stack:
         return {"signer": running.signer_settings}
 
     async def _start_service(self, service: str, environment: Mapping[str, str]) -> None:
-        settings = {**self._settings(service), **environment, **self._options.settings.get(service, {})}
+        settings = {**self.settings(service), **environment, **self._options.settings.get(service, {})}
 
         async def start() -> ServerProcess:
             return await ServerProcess.spawn(
@@ -205,7 +205,8 @@ class Stack:
         server = self._servers[service] = Supervised(service, start)
         await server.begin()
 
-    def _settings(self, service: str) -> dict[str, str]:
+    def settings(self, service: str) -> dict[str, str]:
+        """The environment of a service, but for what is known only once the stores run."""
         offset = self._options.port_offset
         peers = {
             f"AFDP_{peer.upper()}_ADDRESS": f"{LOOPBACK}:{self.port(peer)}"

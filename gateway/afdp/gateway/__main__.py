@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+from afdp.gateway import checking
 from afdp.gateway.app import build_app
 from afdp.gateway.config import GatewaySettings
 from afdp.gateway.descriptors import load_api
@@ -11,6 +12,7 @@ from afdp.gateway.log_proxy import open_log_proxy
 from afdp.gateway.server import serve_http
 from afdp.gateway.upstream import open_upstream
 from afdp.process import run
+from afdp.selfcheck import peers_of, port_of, self_check
 from afdp.telemetry import start_telemetry
 
 
@@ -23,5 +25,8 @@ async def main(settings: GatewaySettings) -> None:
         await serve_http(build_app(settings, load_api(), upstream, log), settings)
 
 
+CHECK = self_check(GatewaySettings, peers_of("notary"), checking.log, port_of(checking.is_gateway))
+
+
 if __name__ == "__main__":
-    run(GatewaySettings, main)
+    run(GatewaySettings, main, {"check": CHECK})

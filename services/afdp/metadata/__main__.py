@@ -5,11 +5,13 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from afdp.metadata.config import MetadataSettings
-from afdp.metadata.postgres import migrate_database, open_store
+from afdp.metadata.postgres import SCHEMA, migrate_database, open_store
 from afdp.metadata.service import Metadata
 from afdp.metadata.servicer import MetadataServicer
+from afdp.postgres.check import postgres_of
 from afdp.process import run
 from afdp.rpc import serve
+from afdp.selfcheck import grpc_port_of, self_check
 from afdp.telemetry import start_telemetry
 
 
@@ -21,5 +23,8 @@ async def main(settings: MetadataSettings) -> None:
         await serve(MetadataServicer(Metadata(store)), settings, telemetry, check=store.check)
 
 
+CHECK = self_check(MetadataSettings, postgres_of(SCHEMA), grpc_port_of("afdp.metadata.v1.MetadataService"))
+
+
 if __name__ == "__main__":
-    run(MetadataSettings, main, {"migrate": migrate_database})
+    run(MetadataSettings, main, {"migrate": migrate_database, "check": CHECK})

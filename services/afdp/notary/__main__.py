@@ -24,6 +24,7 @@ from afdp.notary.trust import TrustOffice
 from afdp.notary.validation import Validator
 from afdp.process import run, running
 from afdp.rpc import GrpcCaller, open_channel, serve
+from afdp.selfcheck import grpc_port_of, peers_of, self_check
 from afdp.telemetry import start_telemetry
 
 
@@ -54,7 +55,7 @@ async def main(settings: NotarySettings) -> None:
         notary = Notary(pipeline, ReceiptOffice(keys, Anchors(transparency, keys)), keys, metadata, signer)
         lifetime = timedelta(seconds=settings.trust_timestamp_seconds)
         trust = TrustOffice(keys, signer, metadata, lifetime, settings.trust_interval_seconds)
-        status = ServiceStatus(peers, signer)
+        status = ServiceStatus(peers, signer, trust)
         servicer = NotaryServicer(notary, Validator(notary, trust), trust, peers, status, settings.stream_in_flight)
 
         parts = [pipeline.run(), recovery.run(), peers.run(), status.run(), trust.run()]
@@ -64,5 +65,10 @@ async def main(settings: NotarySettings) -> None:
         await serve(servicer, settings, telemetry, peers.check)
 
 
+CHECK = self_check(
+    NotarySettings, peers_of("signer", "transparency", "metadata"), grpc_port_of("afdp.notary.v1.NotaryService")
+)
+
+
 if __name__ == "__main__":
-    run(NotarySettings, main)
+    run(NotarySettings, main, {"check": CHECK})

@@ -92,6 +92,11 @@ class Repository:
         """What is published and all that the notary knows beyond it."""
         return with_revocations(added(self.root, live), self.offline.revocations)
 
+    def unsigned_revocations(self, live: TrustRoot) -> list[str]:
+        """The key versions whose revocation, as it stands, the offline roles have not signed."""
+        signed = {(each.key_id, each.revocation) for each in self.offline.revocations}
+        return [each.key_id for each in _revocations(live) if (each.key_id, each.revocation) not in signed]
+
     def says(self, live: TrustRoot) -> bool:
         """Whether the online role says all that it may of what the notary knows."""
         return repository_contents(_sayable(self.offline, self.root, live)) == self.online.contents

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Protocol
 
 from afdp.errors import NotaryError, Unimplemented
 from afdp.messages.signer import GetSignerStatusRequest, SignerPart, SignerServiceClient
@@ -12,7 +14,7 @@ from afdp.version import VERSION
 
 EVERY = 15.0  # seconds between two looks for `/ready`
 RETRY = 1.0
-_TIMEOUT = 8.0  # the signer gives each of its parts less
+_TIMEOUT = 5.0  # seconds; the signer gives each of its parts less
 
 _NEEDS = {
     "signer": "what holds its keys: see its own parts",
@@ -32,10 +34,19 @@ class Part:
     remedy: str = ""
 
 
+class Reporting(Protocol):
+    """A part of the notary that says how it is."""
+
+    async def status(self) -> list[Part]:
+        """How it is. Raises `NotaryError` where it cannot tell."""
+
+
 class ServiceStatus:
     """Asks the peers; remembers what the signer said, so that `/ready` costs nothing."""
 
-    def __init__(self, peers: PeerWatch, signer: SignerServiceClient) -> None:
+    def __init__(self, peers: PeerWatch, signer: SignerServiceClient, *own: Reporting) -> None:
+        """`own` are parts of the notary itself."""
+        self._own = own
         self._peers = peers
         self._signer = signer
         self._seen: list[SignerPart] = []
@@ -51,16 +62,21 @@ class ServiceStatus:
                 await asyncio.sleep(RETRY)
 
     async def parts(self) -> list[Part]:
-        """Every part, asked now."""
-        found = [Part("notary", "service", True, f"version {VERSION}, {_lived(self._peers.uptime)}")]
-        found += [_peer_part(peer) for peer in await self._peers.peers()]
+        """Every part, asked now, all at once: an answer takes no longer than the slowest may."""
+        lived = Part("notary", "service", True, f"version {VERSION}, {_lived(self._peers.uptime)}")
+        own, signer, peers = await asyncio.gather(
+            asyncio.gather(*(_said("notary", reporting.status()) for reporting in self._own)),
+            _said("signer", self._signer_parts()),
+            self._peers.peers(),
+        )
+        return [lived, *(part for parts in own for part in parts), *map(_peer_part, peers), *signer]
+
+    async def _signer_parts(self) -> list[Part]:
         try:
             said = await self._ask()
         except Unimplemented:
-            return found  # a signer of an earlier version
-        except NotaryError as error:
-            return [*found, Part("signer", "status", False, str(error), "look at the signer's log")]
-        return found + [Part("signer", each.name, each.good, each.detail, each.remedy) for each in said]
+            return []  # a signer of an earlier version
+        return [Part("signer", each.name, each.good, each.detail, each.remedy) for each in said]
 
     def seen(self) -> list[SignerPart]:
         """The signer's parts as they were at most `EVERY` seconds ago; none while it is away."""
@@ -68,6 +84,16 @@ class ServiceStatus:
 
     async def _ask(self) -> list[SignerPart]:
         return (await self._signer.get_signer_status(GetSignerStatusRequest(), timeout=_TIMEOUT)).parts
+
+
+async def _said(service: str, asked: Awaitable[list[Part]]) -> list[Part]:
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            return await asked
+    except NotaryError as error:
+        return [Part(service, "status", False, str(error), "see which service is away, and its log")]
+    except TimeoutError:
+        return [Part(service, "status", False, f"not known within {_TIMEOUT:g} seconds", "see which service is away")]
 
 
 def _peer_part(peer: PeerHealth) -> Part:

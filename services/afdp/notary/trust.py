@@ -14,7 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,6 +32,7 @@ from afdp.messages.metadata import (
 )
 from afdp.messages.signer import KeyPurpose, SignerServiceClient, SignTrustMetadataRequest
 from afdp.notary.keys import FRESH, KeyDirectory
+from afdp.notary.status import Part
 
 if TYPE_CHECKING:
     from afdp.notary.repository import Repository
@@ -47,6 +48,7 @@ ATTEMPTS = 8
 RENEW_AT = 0.5  # of its life left
 
 _TIMEOUT = 5.0
+_SOON = timedelta(days=30)
 _PAUSE = 0.1  # seconds, between attempts of notaries that get in each other's way
 
 _published = Counter("afdp_trust_publications", "Publications of the trust root by this notary.")
@@ -130,6 +132,18 @@ class TrustOffice:
                 if self._read == float("-inf"):
                     raise
         return self._repository
+
+    async def status(self) -> list[Part]:
+        """How it is, for operators: one part, `trust root`.
+
+        Raises:
+            Unavailable: what is published was never read, or the peers never said which keys there are.
+        """
+        repository, live = await self.repository(), await self._keys.trust_root()
+        if repository is None:
+            detail = "not signed offline: verifiers believe what the notary exports, also where it takes something back"
+            return [Part("notary", "trust root", True, detail, "begin a repository: afdp trust init")]
+        return [_part(repository, live, self._fault)]
 
     # --- publishing ---------------------------------------------------------------------------------------------------
 
@@ -265,6 +279,22 @@ def _show_expiry(repository: Repository) -> None:
     expiry = {ROOT: offline.root.expires, TARGETS: offline.targets.expires, **repository.online.expires}
     for role, time in expiry.items():
         _expiry.labels(role).set(time.timestamp())
+
+
+def _part(repository: Repository, live: TrustRoot, fault: str) -> Part:
+    offline, now = repository.offline, datetime.now(UTC)
+    role, ends = min(((ROOT, offline.root.expires), (TARGETS, offline.targets.expires)), key=lambda each: each[1])
+    detail = f"signed offline, {role} until {ends:%Y-%m-%d}"
+    sign = "sign it with the offline keys: afdp trust sign"
+    if ends <= now:
+        return Part("notary", "trust root", False, f"{role} has expired on {ends:%Y-%m-%d}", sign)
+    if fault:
+        return Part("notary", "trust root", False, f"{detail}; it cannot be published: {fault}", "see the notary's log")
+    if waiting := repository.unsigned_revocations(live):
+        return Part("notary", "trust root", False, f"{detail}; the revocation of {waiting[0]} is not signed", sign)
+    if repository.pending(live) or ends - now < _SOON:
+        return Part("notary", "trust root", True, f"{detail}; something waits, or expires soon", sign)
+    return Part("notary", "trust root", True, detail)
 
 
 def _check_files(files: Mapping[str, bytes]) -> None:

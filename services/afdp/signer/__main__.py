@@ -7,6 +7,8 @@ from hashlib import sha256
 
 from afdp.process import run, running
 from afdp.rpc import serve
+from afdp.selfcheck import grpc_port_of, self_check
+from afdp.signer import checking
 from afdp.signer.certificate_request import timestamp_certificate_request
 from afdp.signer.config import SignerSettings
 from afdp.signer.disk import private_folder
@@ -72,5 +74,14 @@ async def request_certificate(settings: SignerSettings) -> None:
         print(await timestamp_certificate_request(keys, settings.log_origins[0]), end="")
 
 
+CHECK = self_check(
+    SignerSettings, checking.folder, checking.keys, checking.time, grpc_port_of("afdp.signer.v1.SignerService")
+)
+
+
 if __name__ == "__main__":
-    run(SignerSettings, main, {"create-keys": create_keys, "request-certificate": request_certificate})
+    run(
+        SignerSettings,
+        main,
+        {"create-keys": create_keys, "request-certificate": request_certificate, "check": CHECK},
+    )

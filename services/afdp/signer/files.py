@@ -95,6 +95,16 @@ class FileKeyring:
         }
         return cls(folder, passphrase, keys)
 
+    @staticmethod
+    def missing(folder: Path, specs: Sequence[KeySpec]) -> list[str]:
+        """Names of keys that `open` would make.
+
+        Raises:
+            FailedPrecondition: the manifest cannot be read.
+        """
+        entries = _read_manifest(folder) if (folder / "keyring.json").exists() else {}
+        return [spec.name for spec in specs if spec.name not in entries]
+
     async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
         """As `Keyring.sign`."""
         _, versions = self._keys[name]

@@ -98,7 +98,7 @@ async def open_catalogue(
     async with AsyncExitStack() as stack:
         held: dict[KeySpec, Keyring] = {}
         for holder, specs in wanted.items():
-            keyring = await stack.enter_async_context(_open_keyring(settings, vault, token, holder, specs))
+            keyring = await stack.enter_async_context(open_keyring(settings, vault, token, holder, specs))
             held.update(dict.fromkeys(specs, keyring))
         yield KeyCatalogue(held, revocations)
 
@@ -152,23 +152,24 @@ def _name(settings: SignerSettings, holder: KeyHolder, purpose: Purpose) -> str:
 
 def _file_kek(settings: SignerSettings, folder: Path) -> FileKek:
     new = not (folder / "names").exists()  # what was sealed before needs the KEK of then
-    return FileKek.open_file(folder / "kek.json", _passphrase_file(settings), make=new)
-
-
-def _passphrase_file(settings: SignerSettings) -> Path:
-    return settings.passphrase_file or settings.data_dir / "passphrase"
+    return FileKek.open_file(folder / "kek.json", passphrase_file(settings), make=new)
 
 
 @asynccontextmanager
-async def _open_keyring(
+async def open_keyring(
     settings: SignerSettings,
     vault: Vault | None,
     token: SessionPool | None,
     holder: KeyHolder,
     specs: Sequence[KeySpec],
 ) -> AsyncIterator[Keyring]:
+    """What holds some of the keys.
+
+    Raises:
+        FailedPrecondition: it cannot be opened; the message says why.
+    """
     if holder == "files":
-        yield FileKeyring.open(settings.data_dir / "keys", _passphrase_file(settings), specs)
+        yield FileKeyring.open(settings.data_dir / "keys", passphrase_file(settings), specs)
     elif holder == "vault":
         if vault is None:
             raise FailedPrecondition("keys are in Vault, and no Vault was opened")
@@ -185,3 +186,8 @@ def _token_keyring(token: SessionPool, specs: Sequence[KeySpec]) -> Pkcs11Keyrin
     from afdp.signer.pkcs11.keyring import Pkcs11Keyring  # see `open_token_if_used`
 
     return Pkcs11Keyring(token, specs)
+
+
+def passphrase_file(settings: SignerSettings) -> Path:
+    """What the key files are encrypted with."""
+    return settings.passphrase_file or settings.data_dir / "passphrase"

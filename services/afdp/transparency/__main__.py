@@ -1,6 +1,7 @@
 """The transparency process.
 
-`python -m afdp.transparency` serves; `… migrate` brings the database to this release; `… fsck` recomputes the log.
+`python -m afdp.transparency` serves; `… migrate` brings the database to this release; `… fsck` recomputes the log;
+`… check` looks at what it would stand on.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from afdp import postgres
 from afdp.errors import NotaryError
 from afdp.messages.signer import SignerServiceClient
 from afdp.postgres import open_database, packaged
+from afdp.postgres.check import postgres_of
 from afdp.process import run
 from afdp.rpc import GrpcCaller, open_channel, serve
+from afdp.selfcheck import grpc_port_of, peers_of, self_check
 from afdp.telemetry import start_telemetry
 from afdp.telemetry.logs import configure_logging
 from afdp.transparency import fsck as checking
@@ -112,5 +115,13 @@ def _progress() -> Iterator[checking.Progress | None]:
         yield lambda done, size: bar.update(task, completed=done, total=size)
 
 
+CHECK = self_check(
+    TransparencySettings,
+    postgres_of(SCHEMA),
+    peers_of("signer"),
+    grpc_port_of("afdp.transparency.v1.TransparencyService"),
+)
+
+
 if __name__ == "__main__":
-    run(TransparencySettings, main, {"migrate": migrate, "fsck": fsck})
+    run(TransparencySettings, main, {"migrate": migrate, "fsck": fsck, "check": CHECK})

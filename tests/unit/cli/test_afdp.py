@@ -23,7 +23,7 @@ def test_help_names_every_command_without_loading_any() -> None:
     result = CliRunner().invoke(cli, ["--help"])
 
     assert result.exit_code == 0
-    for command in ("sign", "verify", "timestamp", "trust", "keys", "log", "dev", "config"):
+    for command in ("sign", "verify", "timestamp", "trust", "keys", "log", "dev", "doctor", "config"):
         assert f"  {command} " in result.stdout
 
 

@@ -35,7 +35,7 @@ from afdp.metadata.values import (
 from afdp.postgres import Database, open_database, packaged
 from afdp.postgres import migrate_database as migrate_schema
 
-_SCHEMA, _SERVICE = "afdp_metadata", "metadata"
+SCHEMA, _SERVICE = "afdp_metadata", "metadata"
 _PACKAGE = "afdp.metadata.postgres"
 
 
@@ -133,7 +133,7 @@ async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]
     """
     retention = timedelta(days=settings.idempotency_retention_days)
     async with (
-        open_database(settings, _SCHEMA, _SERVICE, packaged(_PACKAGE)) as database,
+        open_database(settings, SCHEMA, _SERVICE, packaged(_PACKAGE)) as database,
         asyncio.TaskGroup() as tasks,
     ):
         beside = [
@@ -150,7 +150,7 @@ async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]
 async def migrate_database(settings: MetadataSettings) -> int:
     """The command `migrate`: brings the schema to this release, and says what it did. Gives the exit status."""
     try:
-        done = await migrate_schema(settings, _SCHEMA, _SERVICE, packaged(_PACKAGE))
+        done = await migrate_schema(settings, SCHEMA, _SERVICE, packaged(_PACKAGE))
     except NotaryError as error:
         print(error, file=sys.stderr)
         return 1

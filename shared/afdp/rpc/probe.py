@@ -1,0 +1,34 @@
+"""Asking whether a service lives at an address, by grpc.health.v1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+AWAY = "away"
+FOREIGN = "foreign"
+"""Something answers, and it is not this service."""
+
+_TIMEOUT = 3.0  # seconds
+
+
+async def probe(address: str, service: str) -> str:
+    """What is at `host:port`: `serving`, `not serving`, or one of the constants of this module.
+
+    Args:
+        service: `package.Service`.
+    """
+    try:
+        async with grpc.aio.insecure_channel(address) as channel:
+            health: Any = HealthStub(channel)  # its stubs are of the generated code
+            answer = await health.Check(HealthCheckRequest(service=service), timeout=_TIMEOUT)
+    except grpc.aio.AioRpcError as error:
+        code = error.code()
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return AWAY
+        return FOREIGN
+    return "serving" if answer.status == HealthCheckResponse.SERVING else "not serving"
