@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -85,10 +85,13 @@ class Signer:
 
 
 @asynccontextmanager
-async def running_signer(folder: Path, **settings: str) -> AsyncIterator[Signer]:
+async def running_signer(
+    folder: Path, surroundings: Mapping[str, str] | None = None, **settings: str
+) -> AsyncIterator[Signer]:
     port = free_port()
     given = {f"AFDP_{name.upper()}": value for name, value in settings.items()}
-    environment = {"AFDP_PORT": str(port), "AFDP_METRICS_PORT": "0", "AFDP_DATA_DIR": str(folder / "data"), **given}
+    common = {"AFDP_PORT": str(port), "AFDP_METRICS_PORT": "0", "AFDP_DATA_DIR": str(folder / "data")}
+    environment = {**common, **given, **(surroundings or {})}
     process = await ServerProcess.spawn(
         "signer", [sys.executable, "-m", "afdp.signer"], log=folder / "signer.log", environment=environment
     )
@@ -177,6 +180,37 @@ async def test_a_signer_that_only_flags_goes_on_and_states_no_accuracy(data_fold
 
     assert stamp.accuracy is None
     assert (data_folder / "signer.log").read_text().count("the clock cannot be trusted") == 1
+
+
+def _faketime() -> Path:
+    [library] = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    return library
+
+
+@pytest.mark.parametrize("step", [120, -120])
+async def test_a_clock_that_is_set_while_the_signer_runs_is_noticed_and_does_not_stop_it(
+    data_folder: Path, tool: Callable[[str], Path], step: int
+) -> None:
+    tool("faketime")
+    told = data_folder / "clock"
+    told.write_text("+0")
+    faked = {
+        "LD_PRELOAD": str(_faketime()),
+        "FAKETIME_TIMESTAMP_FILE": str(told),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    async with running_signer(data_folder, faked) as signer:
+        first = await signer.stamped()
+        told.write_text(f"{step:+d}")
+        second = await signer.stamped()
+        known = await signer.authorities()
+        jumps = [json.loads(line) for line in (data_folder / "signer.log").read_text().splitlines()]
+
+    before, after = (verify_stamp(response, signature, known).time for signature, response in (first, second))
+    assert abs((after - before).total_seconds() - step) < 60
+    [jump] = [each["seconds"] for each in jumps if each["message"] == "the clock was set"]
+    assert abs(jump - step) < 1
 
 
 # --- checkpoints and external authorities -----------------------------------------------------------------------------
