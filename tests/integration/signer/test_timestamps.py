@@ -46,6 +46,7 @@ from afdp.signer.vault.opening import open_vault
 from afdp.verify.timestamps import verify_stamp
 from tests.local_clock import LocalTime
 from tests.local_keys import EVIDENCE, LOG, catalogue, file_catalogue
+from tests.local_token import LocalToken
 from tests.openssl_authority import OpensslAuthority, openssl_verifies
 from tests.tsa_server import tsa_server
 from tests.vault_servers import DevServer
@@ -381,7 +382,7 @@ async def test_an_organisations_own_authority_gives_the_certificate_that_the_key
     assert verify_stamp(response, signature, [authority])
 
 
-# --- the key in Vault -------------------------------------------------------------------------------------------------
+# --- the key elsewhere ------------------------------------------------------------------------------------------------
 
 
 async def test_the_authoritys_key_may_be_in_vault_and_rotate_there(vault: DevServer, tmp_path: Path) -> None:
@@ -408,3 +409,31 @@ async def test_the_authoritys_key_may_be_in_vault_and_rotate_there(vault: DevSer
     assert len(known) >= 2
     assert {verify_stamp(*each, known).authority for each in zip(before, data, strict=True)} == {known[-2]}
     assert {verify_stamp(*each, known).authority for each in zip(after, data, strict=True)} == {known[-1]}
+
+
+async def test_the_authoritys_key_may_be_in_a_token_and_rotate_there(
+    data_folder: Path, tool: Callable[[str], Path]
+) -> None:
+    token = LocalToken.make(data_folder / "token", tool("softhsm2-util"))
+    settings = {
+        "timestamp_keys": "pkcs11",
+        "pkcs11_module": str(token.module),
+        "pkcs11_token_label": token.label,
+        "pkcs11_pin_file": str(token.pin_file),
+    }
+    environment = {f"AFDP_{name.upper()}": value for name, value in settings.items()}
+    made = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "afdp.signer", "create-keys"),
+        env={"AFDP_DATA_DIR": str(data_folder / "data"), **environment, **token.environment},
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert await made.wait() == 0
+
+    async with running_signer(data_folder, token.environment, **settings) as signer:
+        first = await signer.stamped()
+        await signer.client.rotate_key(RotateKeyRequest(KeyPurpose.TIMESTAMP))
+        second = await signer.stamped()
+        known = await signer.authorities()
+
+    used = [known.index(verify_stamp(response, signature, known).authority) for signature, response in (first, second)]
+    assert used == [0, 1]
