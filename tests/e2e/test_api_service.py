@@ -55,7 +55,8 @@ async def test_what_is_planned_is_absent_from_the_document(rest: httpx.AsyncClie
     named = {operation["operationId"] for path in document["paths"].values() for operation in path.values()}
     methods = service_methods("afdp.notary.v1.NotaryService")
     assert named.isdisjoint(method.name for method in methods if method.planned)
-    built = {method.name for method in methods if not method.planned and method.name != "SignEvidenceStream"}
+    no_rest = {"SignEvidenceStream", "GetTrustFile"}  # the latter is served under /trust/
+    built = {method.name for method in methods if not method.planned} - no_rest
     assert built <= named
 
 

@@ -288,7 +288,8 @@ async def test_what_too_few_have_signed_is_not_published(place: Place) -> None:
 
     answer = await place.rest.post("/api/v1/trust-root:publish", json={"files": files})
 
-    assert problem(answer, 400, "INVALID_ARGUMENT") == {name: "has 1 of the 2 signatures that targets needs"}
+    why = f"{name} has 1 of the 2 signatures that targets needs"
+    assert problem(answer, 400, "INVALID_ARGUMENT") == {"files[0].content": why}
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ async def test_nothing_but_what_is_signed_offline_can_be_published(place: Place,
 
     answer = await place.rest.post("/api/v1/trust-root:publish", json=body)
 
-    assert "files" in problem(answer, 400, "INVALID_ARGUMENT")
+    assert list(problem(answer, 400, "INVALID_ARGUMENT")) == ["files[0].name"]
 
 
 async def test_an_older_publication_is_refused_and_the_same_again_is_good(place: Place) -> None:

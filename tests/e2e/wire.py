@@ -124,6 +124,8 @@ def request(name: str) -> dict[str, Any]:
         "RevokeKey": lambda: {"key_id": "nobody:1", "compromised_since": TIME, "reason": "r"},
         "ListAffectedReceipts": lambda: {"key_id": "nobody:1", "since": TIME, "page_size": 1, "page_token": "AAAA"},
         "GetTrustRoot": dict,
+        "GetTrustFile": lambda: {"name": "1.root.json"},
+        "PublishTrust": lambda: {"files": [{"name": "1.root.json", "content": "{}"}]},
         "CreateTimestamp": lambda: {"timestamp_request": "AAAA"},
         "GetStatus": dict,
         "HealthCheck": lambda: {"writes": True},

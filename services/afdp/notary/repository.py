@@ -115,9 +115,9 @@ def offline_after(old: Repository | None, fresh: Mapping[str, bytes]) -> Offline
         InvalidArgument: a file is wrong, or not signed as it must be; it is named.
         FailedPrecondition: it does not follow from what is published.
     """
-    for name in fresh:
+    for index, name in enumerate(fresh):
         if not _PUBLISHED.fullmatch(name):
-            raise InvalidArgument.field("files", f"has {name!r:.100}, which the offline roles do not sign")
+            raise InvalidArgument.field(f"files[{index}].name", "must be a name of what the offline roles sign")
     kept = dict(old.offline.files) if old is not None else {}
     if any(name.endswith(".targets.json") for name in fresh):
         kept = {name: data for name, data in kept.items() if not name.endswith(".targets.json")}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import Counter, Gauge
 
-from afdp.errors import Aborted, DataLoss, FailedPrecondition, InvalidArgument, NotaryError, NotFound
+from afdp.errors import Aborted, DataLoss, FailedPrecondition, FieldViolation, InvalidArgument, NotaryError, NotFound
 from afdp.formats.repository import ROOT, TARGETS, TIMESTAMP, is_served_name
 from afdp.formats.trust import TrustRoot, trust_files
 from afdp.messages.metadata import (
@@ -188,7 +188,10 @@ class TrustOffice:
         from afdp.notary.repository import offline_after
 
         old = await self._reread()
-        offline = await asyncio.to_thread(offline_after, old, files)
+        try:
+            offline = await asyncio.to_thread(offline_after, old, files)
+        except InvalidArgument as error:
+            raise _of_request(error, list(files)) from error
         if old is not None and offline.files == old.offline.files:
             return old
         return await self._put(old, offline)
@@ -300,6 +303,18 @@ def _part(repository: Repository, live: TrustRoot, fault: str) -> Part:
 def _check_files(files: Mapping[str, bytes]) -> None:
     if not 1 <= len(files) <= MAX_FILES:
         raise InvalidArgument.field("files", f"must be 1 to {MAX_FILES} files")
-    for name, data in files.items():
+    for index, data in enumerate(files.values()):
         if len(data) > MAX_FILE_BYTES:
-            raise InvalidArgument.field("files", f"has {name!r:.100} of more than {MAX_FILE_BYTES} bytes")
+            raise InvalidArgument.field(f"files[{index}].content", f"must be at most {MAX_FILE_BYTES} bytes")
+
+
+def _of_request(error: InvalidArgument, names: Sequence[str]) -> InvalidArgument:
+    """What is wrong with the files, as faults of the request that brought them."""
+    return InvalidArgument("what was signed is not valid", fields=[_fault(each, names) for each in error.fields])
+
+
+def _fault(fault: FieldViolation, names: Sequence[str]) -> FieldViolation:
+    if fault.field.startswith("files"):
+        return fault
+    field = f"files[{names.index(fault.field)}].content" if fault.field in names else "files"
+    return FieldViolation(field, f"{fault.field} {fault.message}")
