@@ -22,6 +22,7 @@ from afdp.messages.transparency import (
 from afdp.notary.keys import KeyDirectory
 from afdp.verify.anchors import check_anchor
 from afdp.verify.result import NotVerifiedError
+from afdp.verify.timestamps import UnknownAuthorityError
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,10 @@ class Anchors:
         try:
             vkey = (await self._keys.log()).vkey
             check_anchor(anchor, record.draft.leaf_hash, record.log.log_index, vkey, trust.independent_authorities)
+        except UnknownAuthorityError:
+            # Its first stamp is younger than what is known of authorities: verifiers get to know it soon.
+            logger.info("an anchor is of an authority that is not known yet")
+            return []
         except NotVerifiedError as error:
             _failures.inc()
             logger.error("an anchor does not hold", extra={"fields": {"reason": error.reason}})

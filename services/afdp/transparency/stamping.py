@@ -51,7 +51,8 @@ class StampingAuthority(Protocol):
         """The stamp of an authority outside of the notary over a checkpoint's note body; it was verified.
 
         Raises:
-            FailedPrecondition: there is no such authority.
+            FailedPrecondition: there is no such authority; or, with `last_size` in its metadata, the log has grown so
+                far meanwhile that the signer does not remember this checkpoint.
             Unavailable: none answers.
         """
 
@@ -81,12 +82,12 @@ class CheckpointStamper:
         """One attempt, if it is time for one; seconds until the next."""
         try:
             wait = await self._stamp_if_due()
-        except FailedPrecondition as error:
-            if not self._off:
-                logger.info("checkpoints are not stamped", extra={"fields": {"reason": error.message}})
-            self._off = True
-            return self._interval
         except NotaryError as error:
+            if isinstance(error, FailedPrecondition) and "last_size" not in error.metadata:
+                if not self._off:
+                    logger.info("checkpoints are not stamped", extra={"fields": {"reason": error.message}})
+                self._off = True
+                return self._interval
             _failures.inc()
             logger.warning(
                 "a checkpoint was not stamped", extra={"fields": {"code": error.code, "reason": error.message}}

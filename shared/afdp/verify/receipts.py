@@ -35,7 +35,7 @@ from afdp.verify.anchors import check_anchor
 from afdp.verify.log import check_body, check_checkpoint, check_inclusion, cosignatures
 from afdp.verify.policy import DEFAULT_POLICY, Policy
 from afdp.verify.result import Check, NotVerifiedError, Result, Status
-from afdp.verify.timestamps import Stamp, UnknownAuthorityError, verify_stamp
+from afdp.verify.timestamps import Stamp, UncountedError, UnknownAuthorityError, verify_stamp
 from afdp.verify.validity import Testimony, require_valid
 
 NEWER_KEYS = "get the notary's newest keys with `afdp trust export`; a key that is not there either is not the notary's"
@@ -118,6 +118,7 @@ class _Verification:
     key: EvidenceKey | None = None
     signed: bool = False
     stamps: tuple[Stamp, ...] = ()
+    time_known: bool = False  # or known to be absent
     by_name: dict[str, Subject] = field(default_factory=dict)
     by_hash: dict[str, Subject] = field(default_factory=dict)
 
@@ -154,12 +155,31 @@ class _Verification:
         receipt, bundle = self.receipt, self.receipt.bundle
         if not bundle.timestamps:
             raise self._no_timestamp()
-        signature, authorities = bundle.envelope.signatures[0].sig, self.trust.timestamp_authorities
-        stamps = tuple(verify_stamp(each, signature, authorities) for each in bundle.timestamps)
-        if receipt.integrated_time != int(stamps[0].time.timestamp()):
+        found = [self._stamp(each) for each in bundle.timestamps]
+        if receipt.integrated_time != int(found[0].time.timestamp()):
             raise NotVerifiedError("the receipt's integrated_time is not the second of its timestamp")
-        self.stamps = stamps
-        return "; ".join(map(_stamped, stamps))
+        self.stamps = tuple(each for each in found if isinstance(each, Stamp))
+        uncounted = [each for each in found if isinstance(each, UncountedError)]
+        if not self.stamps:
+            raise self._uncounted(uncounted[0])
+        self.time_known = True
+        return "; ".join(map(_stamped, self.stamps))
+
+    def _stamp(self, response: bytes) -> Stamp | UncountedError:
+        signature = self.receipt.bundle.envelope.signatures[0].sig
+        try:
+            return verify_stamp(response, signature, self.trust.timestamp_authorities)
+        except UncountedError as uncounted:
+            return uncounted
+
+    def _uncounted(self, uncounted: UncountedError) -> Exception:
+        """What a timestamp leads to whose authority was revoked: somebody else's word may stand in its place."""
+        words = self._testimonies()
+        if not words or self.policy.require_timestamp:
+            return uncounted
+        self.time_known = True
+        first = min(words, key=lambda each: each.latest)
+        return _NotRunError(f"{uncounted.reason}; {first.by} saw it at {format_timestamp(first.latest)} at the latest")
 
     def _no_timestamp(self) -> Exception:
         if self.policy.require_timestamp:
@@ -169,12 +189,13 @@ class _Verification:
         notarized_at = self.statement.notarized_at
         if self.receipt.integrated_time != int(notarized_at.timestamp()):
             return NotVerifiedError("the receipt's integrated_time is not the statement's notarized_at")
+        self.time_known = True
         return _NotRunError(f"no trusted timestamp; the notary says {format_timestamp(notarized_at)}")
 
     def key_holds(self) -> str:
         key = self._known_key()
-        if self.receipt.bundle.timestamps and not self.stamps:
-            raise _NotRunError("not checked: the timestamp does not hold")
+        if not self.time_known:
+            raise _NotRunError("not checked: the time does not hold")
         revocation = require_valid(key, self.stamps[0] if self.stamps else None, self._testimonies, self.now)
         tenant = self._tenant(key)
         return f"valid since {key.valid_from.date().isoformat()}, {revocation}, tenant {tenant}"

@@ -182,6 +182,20 @@ async def test_without_an_external_authority_nothing_is_stamped_and_it_is_said_o
     assert [record.message for record in caplog.records].count("checkpoints are not stamped") == 1
 
 
+async def test_a_checkpoint_that_the_signer_does_not_remember_is_tried_again_with_a_newer_one(
+    replica, authority: Authority, kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("afdp.transparency.stamping.RETRY", 0.02)
+    authority.error = FailedPrecondition("none of those that were signed here lately", metadata={"last_size": "2"})
+    async with replica() as one:
+        await one.log.append([b"a"])
+        async with stamping(stamper(one, authority, interval=600)):
+            await authority.answered.wait()
+            await one.log.append([b"b"])
+            authority.error = None
+            await kept([2])
+
+
 async def test_a_stamped_checkpoint_that_was_changed_at_rest_is_withheld(
     replica, authority: Authority, kept, sql: asyncpg.Connection
 ) -> None:

@@ -266,6 +266,47 @@ def test_a_witness_of_a_checkpoint_that_the_entry_is_not_in_does_not_count(
     assert result.status("log") is Status.FAILED
 
 
+# --- the notary's own authority, revoked
+
+
+def with_own_authority_revoked(notary: LocalNotary, since: datetime) -> TrustRoot:
+    own = replace(notary.authority.trusted, valid_until=since)
+    return replace(notary.trust, timestamp_authorities=(own, THEIRS.trusted))
+
+
+def test_a_timestamp_from_before_its_authority_was_revoked_counts(notary: LocalNotary, receipt: Receipt) -> None:
+    assert verify_receipt(receipt, with_own_authority_revoked(notary, STAMPED_AT + SECOND)).verified
+
+
+def test_a_timestamp_from_after_its_authority_was_revoked_is_refused_unless_somebody_else_has_seen_it(
+    notary: LocalNotary, receipt: Receipt
+) -> None:
+    trust = with_own_authority_revoked(notary, STAMPED_AT)
+    alone = verify_receipt(receipt, trust)
+    seen = verify_receipt(anchored(notary, receipt, STAMPED_AT + DAY), trust)
+
+    assert not alone.verified
+    assert (alone.status("time"), alone.status("key")) == (Status.FAILED, Status.ABSENT)
+    assert seen.verified
+    [time] = [check for check in seen.checks if check.name == "time"]
+    assert time.status is Status.ABSENT
+    assert time.detail == (
+        "the timestamp is of 2026-11-24T04:09:28.253Z, when the authority's stamps do not count; Clock saw it at "
+        "2026-11-25T04:09:29.253Z at the latest"
+    )
+    asked = verify_receipt(anchored(notary, receipt, STAMPED_AT + DAY), trust, Policy(require_timestamp=True))
+    assert asked.status("time") is Status.FAILED
+
+
+def test_what_somebody_else_has_seen_must_have_been_in_time_for_the_key(notary: LocalNotary, receipt: Receipt) -> None:
+    trust = replace(
+        with_own_authority_revoked(notary, STAMPED_AT), keys=notary.trusting(valid_until=STAMPED_AT + 2 * DAY).keys
+    )
+
+    assert verify_receipt(anchored(notary, receipt, STAMPED_AT + DAY), trust).verified
+    assert not verify_receipt(anchored(notary, receipt, STAMPED_AT + 3 * DAY), trust).verified
+
+
 # --- anchors by themselves
 
 
