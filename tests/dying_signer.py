@@ -25,7 +25,7 @@ _STEPS = ("open", "write", "fsync", "link", "replace", "unlink", "mkdir")
 
 def main(folder: Path, change: str) -> None:
     """Forks until a child lives."""
-    kek = FileKek.open_file(folder / "data-keys" / "kek.json", folder / "passphrase", make=False)
+    kek = FileKek(folder / "data-keys" / "kek.json", folder / "passphrase")
     for step in count(1):
         copy = folder.with_name(f"{folder.name}-{change}-{step}")
         shutil.copytree(folder, copy)

@@ -37,6 +37,7 @@ KEYS: Mapping[str, str] = {
     "afdp-timestamp-key": "ecdsa-p256",
     "afdp-trust-key": "ed25519",
 }
+SUBJECT_NAMES = "afdp-subject-names"  # what the names of subjects' keys are made with
 SIGNER, KEY_ADMIN, OPERATOR = "afdp-signer", "afdp-key-admin", "afdp-operator"
 METHODS = ("approle", "kubernetes", "cert", "token")
 
@@ -91,7 +92,7 @@ def provision(client: Any, logins: Logins) -> None:
     """Mount, keys, policies and logins: whatever is missing or out of date."""
     if f"{MOUNT}/" not in client.sys.list_mounted_secrets_engines()["data"]:
         client.sys.enable_secrets_engine("transit", path=MOUNT)
-    for name, kind in KEYS.items():
+    for name, kind in (*KEYS.items(), (SUBJECT_NAMES, "aes256-gcm96")):
         try:
             client.secrets.transit.read_key(name, mount_point=MOUNT)
         except hvac.exceptions.InvalidPath:

@@ -5,8 +5,9 @@ path "afdp-transit/keys/+/rotate" { capabilities = ["update"] }
 path "afdp-transit/keys/afdp-log-key/rotate" { capabilities = ["deny"] }
 path "afdp-transit/keys/+" { capabilities = ["read"] }
 
-# A subject's key is destroyed: first `config` with deletion_allowed, then it is deleted.
-path "afdp-transit/keys/afdp-data-*" { capabilities = ["read", "update", "delete"] }
+# A subject's key is destroyed: `config` with deletion_allowed, then it is deleted, then one that can only sign is made in
+# its place, so that nothing is encrypted for the subject any more.
+path "afdp-transit/keys/afdp-data-*" { capabilities = ["create", "read", "update", "delete"] }
 
 # Its own token
 path "auth/token/lookup-self" { capabilities = ["read"] }

@@ -15,10 +15,13 @@ path "afdp-transit/keys/afdp-timestamp-key" { capabilities = ["read"] }
 path "afdp-transit/keys/afdp-trust-key" { capabilities = ["read"] }
 path "afdp-transit/keys/afdp-tenant-*" { capabilities = ["read"] }
 
-# Data keys, wrapped under one key per subject, which `create` makes when it is first used
+# Data keys, wrapped under one key per subject, which `create` makes when it is first used. Its name is a hash of the
+# subject, keyed with `afdp-subject-names`; reading it tells whether the subject's key was destroyed.
 path "afdp-transit/encrypt/afdp-data-*" { capabilities = ["create", "update"] }
 path "afdp-transit/decrypt/afdp-data-*" { capabilities = ["update"] }
 path "afdp-transit/rewrap/afdp-data-*" { capabilities = ["update"] }
+path "afdp-transit/keys/afdp-data-*" { capabilities = ["read"] }
+path "afdp-transit/hmac/afdp-subject-names/sha2-256" { capabilities = ["update"] }
 
 # Its own token
 path "auth/token/lookup-self" { capabilities = ["read"] }

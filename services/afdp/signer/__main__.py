@@ -45,7 +45,7 @@ async def main(settings: SignerSettings) -> None:
         time = await stack.enter_async_context(open_timekeeping(settings, keys))
         signer = Signer(keys, guard, settings.log_origins, time.authority)
         trust = TrustSigner(keys, TrustMemory(folder / "trust"))
-        data_keys = await stack.enter_async_context(open_data_keys(settings))
+        data_keys = await stack.enter_async_context(open_data_keys(settings, vault, token))
         keyrings = {each.kind: each for each in keys.keyrings}
         oldest = {Purpose(name): age for name, age in settings.key_rotation.items()}
         status = StatusReport({"keys": KeyStatus(keys, oldest), **keyrings, **time.reporting, "data keys": data_keys})
@@ -59,8 +59,11 @@ async def create_keys(settings: SignerSettings) -> None:
 
     Keys in files are made at the first start, keys in Vault by `deploy/vault`; those in a token only by this.
     """
-    for version in await create_token_keys(settings):
+    versions, sealing = await create_token_keys(settings)
+    for version in versions:
         print(version.key_id, version.algorithm, sha256(version.spki).hexdigest())
+    if sealing:
+        print(sealing, "HMAC_SHA_256")
 
 
 async def request_certificate(settings: SignerSettings) -> None:

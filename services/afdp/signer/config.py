@@ -59,8 +59,8 @@ class SignerSettings(TimeSettings, VaultSettings, Pkcs11Settings):
         "files", description="What holds the time-stamping key: better not what holds the evidence key."
     )
     trust_keys: KeyHolder = Field("files", description="What holds the key for trust metadata.")
-    data_keys: Literal["files"] = Field(
-        "files", description="What holds subjects' keys, which data at rest is encrypted under."
+    data_keys: KeyHolder | None = Field(
+        None, description="What holds subjects' keys, which data keys are wrapped under; by default as `keys`."
     )
     evidence_algorithm: Literal["P-256", "P-384"] = Field("P-256", description="Algorithm of the evidence key.")
     tenant_keys: tuple[TenantKey, ...] = Field((), description="Evidence keys that tenants have of their own.")

@@ -208,7 +208,8 @@ class DataKeys:
             return InvalidArgument.field("wrapped", "is not a wrapped data key")
         if key.wrapped[0] != self._holder.form:
             return FailedPrecondition("the data key was wrapped by another holder than AFDP_DATA_KEYS now names")
-        return key.scope, Sealed(int.from_bytes(key.wrapped[1:_HEADER], "big"), key.wrapped[_HEADER:])
+        sealed = Sealed(int.from_bytes(key.wrapped[1:_HEADER], "big"), key.wrapped[_HEADER:])
+        return (key.scope, sealed) if sealed.version else does_not_open()  # Vault would take version 0 for 1
 
 
 def does_not_open() -> InvalidArgument:

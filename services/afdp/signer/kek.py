@@ -1,4 +1,4 @@
-"""The key that encrypts keys (KEK) of what stands on disk: in a file under the passphrase, or inside a token."""
+"""The key that encrypts keys (KEK) of what stands on disk: in a file under the passphrase, or `tokenkek.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from afdp.errors import DataLoss, FailedPrecondition
 from afdp.formats.encoding import b64, from_b64
-from afdp.signer.disk import private_folder, read_passphrase, read_private, write_durably
+from afdp.signer.disk import read_passphrase, read_private, write_durably
 
 NONCE_BYTES = 12
 _ITERATIONS = 600_000  # of PBKDF2; 0.1 s once per start
@@ -32,8 +32,23 @@ class Kek(Protocol):
     def home(self) -> str:
         """Where it is, for operators."""
 
+    def require(self) -> None:
+        """Returns where the key is there, or `make` will make it.
+
+        Raises:
+            FailedPrecondition: it is not.
+            Unavailable: what holds it cannot be reached.
+        """
+
+    def make(self) -> None:
+        """Makes the key where nothing was sealed with it yet.
+
+        Raises:
+            Unavailable: what holds it cannot be reached.
+        """
+
     def seal(self, plain: bytes, about: bytes) -> bytes:
-        """Nonce, ciphertext and tag; `about` is authenticated with it.
+        """The sealed bytes; `about` is authenticated with them.
 
         Raises:
             Unavailable: the key cannot be reached.
@@ -53,34 +68,48 @@ class FileKek:
 
     form = 1
 
-    def __init__(self, path: Path, key: bytes) -> None:
-        self._cipher = AESGCM(key)
+    def __init__(self, path: Path, passphrase_file: Path) -> None:
         self.home = str(path)
+        self._path = path
+        self._passphrase_file = passphrase_file
+        self._cipher: AESGCM | None = None
 
-    @classmethod
-    def open_file(cls, path: Path, passphrase_file: Path, *, make: bool) -> FileKek:
-        """Reads the KEK; with `make`, it is made where there is none.
+    def require(self) -> None:
+        """As `Kek.require`."""
+        if self._path.exists():
+            self._opened()
 
-        Raises:
-            FailedPrecondition: a file is missing or may be read by others, or the passphrase is another.
-        """
-        if not path.exists():
-            if not make:
-                raise FailedPrecondition(f"{path} is missing: restore it")
-            private_folder(path.parent)
-            write_durably(path, _encrypted(AESGCM.generate_key(256), read_passphrase(passphrase_file, make=True)))
-        return cls(path, _decrypted(path, read_passphrase(passphrase_file, make=False)))
+    def make(self) -> None:
+        """As `Kek.make`."""
+        if not self._path.exists():
+            passphrase = read_passphrase(self._passphrase_file, make=True)
+            write_durably(self._path, _encrypted(AESGCM.generate_key(256), passphrase))
 
     def seal(self, plain: bytes, about: bytes) -> bytes:
-        """As `Kek.seal`."""
-        return seal(self._cipher, plain, about)
+        """As `Kek.seal`.
+
+        Raises:
+            FailedPrecondition: the file is missing or may be read by others, or the passphrase is another.
+        """
+        return seal(self._opened(), plain, about)
 
     def open(self, sealed: bytes, about: bytes) -> bytes:
-        """As `Kek.open`."""
+        """As `Kek.open`.
+
+        Raises:
+            FailedPrecondition: as `seal`.
+        """
         try:
-            return unseal(self._cipher, sealed, about)
+            return unseal(self._opened(), sealed, about)
         except InvalidTag:
-            raise DataLoss("a sealed key does not open: restore it with the key that sealed it") from None
+            raise DataLoss("a sealed key does not open: restore it, or the key that sealed it") from None
+
+    def _opened(self) -> AESGCM:
+        if self._cipher is None:
+            if not self._path.exists():
+                raise FailedPrecondition(f"{self._path} is missing: restore it")
+            self._cipher = AESGCM(_decrypted(self._path, read_passphrase(self._passphrase_file, make=False)))
+        return self._cipher
 
 
 def seal(cipher: AESGCM, plain: bytes, about: bytes) -> bytes:

@@ -18,8 +18,10 @@ from afdp.signer.subjectfiles import open_subject_files
 from afdp.signer.vault.keyring import VaultKeyring
 from afdp.signer.vault.memory import KeyMemory
 from afdp.signer.vault.opening import Vault, open_vault
+from afdp.signer.vault.subjects import VaultSubjects
 
 if TYPE_CHECKING:
+    from afdp.signer.pkcs11.kek import TokenKek
     from afdp.signer.pkcs11.keyring import Pkcs11Keyring
     from afdp.signer.pkcs11.sessions import SessionPool
 
@@ -39,7 +41,7 @@ async def open_vault_if_used(settings: SignerSettings) -> AsyncIterator[Vault | 
     Raises:
         FailedPrecondition: a setting or a file is missing; it is named.
     """
-    if all(holder != "vault" for holder, _ in key_specs(settings)):
+    if "vault" not in _holders(settings):
         yield None
         return
     async with open_vault(settings) as vault:
@@ -53,7 +55,7 @@ async def open_token_if_used(settings: SignerSettings) -> AsyncIterator[SessionP
     Raises:
         FailedPrecondition: a setting, a file or the package for PKCS #11 is missing; it is named.
     """
-    if all(holder != "pkcs11" for holder, _ in key_specs(settings)):
+    if "pkcs11" not in _holders(settings):
         yield None
         return
     try:
@@ -64,8 +66,10 @@ async def open_token_if_used(settings: SignerSettings) -> AsyncIterator[SessionP
         yield token
 
 
-async def create_token_keys(settings: SignerSettings) -> list[KeyVersion]:
+async def create_token_keys(settings: SignerSettings) -> tuple[list[KeyVersion], str | None]:
     """Makes, in the token, the keys that the settings place there and that it does not have yet.
+
+    Gives the key versions, and the name of the secret that seals subjects' keys where it was made.
 
     Raises:
         FailedPrecondition: a setting is wrong, or the token cannot make such a key.
@@ -77,7 +81,9 @@ async def create_token_keys(settings: SignerSettings) -> list[KeyVersion]:
             raise FailedPrecondition("the settings place no key in a token: see AFDP_KEYS")
         keyring = _token_keyring(token, specs)
         made = [await keyring.create(spec.name) for spec in specs]
-    return [version for version in made if version is not None]
+        sealing = data_key_holder(settings) == "pkcs11" and await _token_kek(settings, token).create()
+    versions = [version for version in made if version is not None]
+    return versions, settings.pkcs11_data_key if sealing else None
 
 
 @asynccontextmanager
@@ -104,15 +110,30 @@ async def open_catalogue(
 
 
 @asynccontextmanager
-async def open_data_keys(settings: SignerSettings) -> AsyncIterator[DataKeys]:
-    """What makes and opens data keys.
+async def open_data_keys(
+    settings: SignerSettings, vault: Vault | None = None, token: SessionPool | None = None
+) -> AsyncIterator[DataKeys]:
+    """What makes and opens data keys, by what `open_vault_if_used` and `open_token_if_used` give.
 
     Raises:
         FailedPrecondition: the subjects' keys cannot be opened; the message says why.
     """
+    holder = data_key_holder(settings)
+    if holder == "vault":
+        yield DataKeys(VaultSubjects(_required_vault(vault)))
+        return
     folder = settings.data_dir / "data-keys"
-    with open_subject_files(folder, await asyncio.to_thread(_file_kek, settings, folder)) as holder:
-        yield DataKeys(holder)
+    file_kek = FileKek(folder / "kek.json", passphrase_file(settings))
+    kek = file_kek if holder == "files" else _token_kek(settings, _required_token(token))
+    with open_subject_files(folder, kek) as files:
+        if holder == "files":  # a token may be away until it is needed
+            await asyncio.to_thread(files.unlock)
+        yield DataKeys(files)
+
+
+def data_key_holder(settings: SignerSettings) -> KeyHolder:
+    """What holds subjects' keys."""
+    return settings.data_keys or settings.keys
 
 
 def key_specs(settings: SignerSettings) -> list[tuple[KeyHolder, KeySpec]]:
@@ -130,6 +151,10 @@ def key_specs(settings: SignerSettings) -> list[tuple[KeyHolder, KeySpec]]:
         (stamps, KeySpec(_name(settings, stamps, Purpose.TIMESTAMP), Purpose.TIMESTAMP, P256)),
         (trust, KeySpec(_name(settings, trust, Purpose.TRUST), Purpose.TRUST, ED25519)),
     ]
+
+
+def _holders(settings: SignerSettings) -> set[KeyHolder]:
+    return {data_key_holder(settings), *(holder for holder, _ in key_specs(settings))}
 
 
 def _name(settings: SignerSettings, holder: KeyHolder, purpose: Purpose) -> str:
@@ -150,11 +175,6 @@ def _name(settings: SignerSettings, holder: KeyHolder, purpose: Purpose) -> str:
     }[holder][purpose]
 
 
-def _file_kek(settings: SignerSettings, folder: Path) -> FileKek:
-    new = not (folder / "names").exists()  # what was sealed before needs the KEK of then
-    return FileKek.open_file(folder / "kek.json", passphrase_file(settings), make=new)
-
-
 @asynccontextmanager
 async def open_keyring(
     settings: SignerSettings,
@@ -171,13 +191,9 @@ async def open_keyring(
     if holder == "files":
         yield FileKeyring.open(settings.data_dir / "keys", passphrase_file(settings), specs)
     elif holder == "vault":
-        if vault is None:
-            raise FailedPrecondition("keys are in Vault, and no Vault was opened")
-        yield VaultKeyring(vault, KeyMemory(settings.data_dir / "vault-keys.json"), specs)
+        yield VaultKeyring(_required_vault(vault), KeyMemory(settings.data_dir / "vault-keys.json"), specs)
     else:
-        if token is None:
-            raise FailedPrecondition("keys are in a token, and no token was opened")
-        keyring = _token_keyring(token, specs)
+        keyring = _token_keyring(_required_token(token), specs)
         await keyring.require()
         yield keyring
 
@@ -186,6 +202,24 @@ def _token_keyring(token: SessionPool, specs: Sequence[KeySpec]) -> Pkcs11Keyrin
     from afdp.signer.pkcs11.keyring import Pkcs11Keyring  # see `open_token_if_used`
 
     return Pkcs11Keyring(token, specs)
+
+
+def _token_kek(settings: SignerSettings, token: SessionPool) -> TokenKek:
+    from afdp.signer.pkcs11.kek import TokenKek  # see `open_token_if_used`
+
+    return TokenKek(token, settings.pkcs11_data_key)
+
+
+def _required_vault(vault: Vault | None) -> Vault:
+    if vault is None:
+        raise FailedPrecondition("keys are in Vault, and no Vault was opened")
+    return vault
+
+
+def _required_token(token: SessionPool | None) -> SessionPool:
+    if token is None:
+        raise FailedPrecondition("keys are in a token, and no token was opened")
+    return token
 
 
 def passphrase_file(settings: SignerSettings) -> Path:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import orjson
 from cryptography.exceptions import InvalidTag
@@ -42,17 +42,20 @@ _DATA_KEY = b"afdp data key"
 
 T = TypeVar("T")
 R = TypeVar("R")
+P = ParamSpec("P")
 
 
 class SubjectFiles:
     """As `SubjectKeys`, in one folder."""
 
-    def __init__(self, folder: Path, kek: Kek, names: bytes) -> None:
+    def __init__(self, folder: Path, kek: Kek) -> None:
         self.form = kek.form
         self._kek = kek
+        self._folder = folder
         self._keys = folder / "keys"
         self._leaving = folder / "leaving"
-        self._names = names
+        self._names: bytes | None = None  # what names are made with, once it was needed: a token may be away before
+        self._naming = threading.Lock()
         self._lock = threading.Lock()  # held to change a file; reading needs none, as each is replaced as a whole
 
     async def seal(self, keys: Sequence[tuple[Scope, bytes]]) -> Sequence[Sealed | NotaryError]:
@@ -77,10 +80,25 @@ class SubjectFiles:
 
     async def status(self) -> Sequence[Part]:
         """As `SubjectKeys.status`."""
+        try:
+            await asyncio.to_thread(_told, self.unlock)
+        except NotaryError as error:
+            return [Part("data keys", False, f"subjects' keys do not open: {error}", f"see {self._kek.home}")]
         if not os.access(self._keys, os.W_OK):
             remedy = f"make {self._keys} writable for the signer's user"
             return [Part("data keys", False, f"{self._keys} cannot be written: no subject can get a key", remedy)]
         return [Part("data keys", True, f"subjects' keys in {self._keys}, sealed by {self._kek.home}")]
+
+    def unlock(self) -> None:
+        """Looks at the KEK before it is needed.
+
+        Raises:
+            FailedPrecondition: it is missing, or another than the one that sealed.
+            Unavailable: what holds it cannot be reached.
+        """
+        self._kek.require()
+        if (self._folder / "names").exists():
+            self._key_of_names()
 
     def finish(self) -> None:
         """Overwrites what a process that died has left.
@@ -97,6 +115,7 @@ class SubjectFiles:
         find: Callable[[Scope], _SubjectKey],
         answer: Callable[[Scope, _SubjectKey, T], R],
     ) -> list[R | NotaryError]:
+        _told(self._key_of_names)
         found: dict[Scope, _SubjectKey] = {}
         answers: list[R | NotaryError] = []
         for scope, item in keys:
@@ -129,8 +148,9 @@ class SubjectFiles:
         return _DATA_KEY + bytes([self.form]) + version.to_bytes(4, "big") + scope.to_bytes()
 
     def _rotate(self, scope: Scope) -> int:
+        path = self._path(scope)
         with self._lock:
-            key = self._read(self._path(scope))
+            key = self._read(path)
             self._write(key)
             return key.newest
 
@@ -202,8 +222,22 @@ class SubjectFiles:
         sync_folder(self._leaving)
 
     def _path(self, scope: Scope) -> Path:
-        name = hmac.digest(self._names, scope.to_bytes(), "sha256").hex()
+        name = hmac.digest(self._key_of_names(), scope.to_bytes(), "sha256").hex()
         return self._keys / name[:2] / name
+
+    def _key_of_names(self) -> bytes:
+        if self._names is None:
+            path = self._folder / "names"
+            with self._naming:
+                if not path.exists():
+                    self._kek.make()
+                    write_durably(path, self._kek.seal(os.urandom(32), _NAMES))
+            try:
+                self._names = self._kek.open(read_private(path), _NAMES)
+            except DataLoss:
+                message = f"{path} was sealed by another key than {self._kek.home}: restore it"
+                raise FailedPrecondition(message) from None
+        return self._names
 
 
 class _SubjectKey:
@@ -241,7 +275,7 @@ def open_subject_files(folder: Path, kek: Kek) -> Iterator[SubjectFiles]:
     """The keys in a folder, which is made if need be and nobody else's meanwhile.
 
     Raises:
-        FailedPrecondition: another signer uses the folder, a file is missing, or the KEK is another.
+        FailedPrecondition: another signer uses the folder, or a file is missing.
     """
     private_folder(folder)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -253,28 +287,18 @@ def open_subject_files(folder: Path, kek: Kek) -> Iterator[SubjectFiles]:
         for each in (folder / "keys", folder / "leaving"):
             private_folder(each)
         sync_folder(folder.parent)
-        files = SubjectFiles(folder, kek, _key_of_names(folder, kek))
+        if any((folder / "keys").iterdir()) and not (folder / "names").exists():
+            raise FailedPrecondition(f"{folder / 'names'} is missing: restore it")
+        files = SubjectFiles(folder, kek)
         files.finish()
         yield files
     finally:
         os.close(lock)
 
 
-def _key_of_names(folder: Path, kek: Kek) -> bytes:
-    path = folder / "names"
-    if not path.exists():
-        if any((folder / "keys").iterdir()):
-            raise FailedPrecondition(f"{path} is missing: restore it")
-        write_durably(path, kek.seal(os.urandom(32), _NAMES))
+def _told(function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
     try:
-        return kek.open(read_private(path), _NAMES)
-    except DataLoss:
-        raise FailedPrecondition(f"{path} was sealed by another key than {kek.home}: restore that") from None
-
-
-def _told(function: Callable[[Scope], R], scope: Scope) -> R:
-    try:
-        return function(scope)
+        return function(*arguments, **named)
     except OSError as error:
         raise Unavailable("the signer cannot read or write its subjects' keys", retry_after=5.0) from error
 

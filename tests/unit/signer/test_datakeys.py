@@ -36,7 +36,7 @@ class TestInFiles(DataKeyPromises):
 @contextmanager
 def reopened(folder: Path) -> Iterator[DataKeys]:
     """What a new process finds in the folder."""
-    kek = FileKek.open_file(folder / "data-keys" / "kek.json", folder / "passphrase", make=True)
+    kek = FileKek(folder / "data-keys" / "kek.json", folder / "passphrase")
     with open_subject_files(folder / "data-keys", kek) as files:
         yield DataKeys(files)
 
@@ -304,7 +304,7 @@ async def test_any_sequence_of_calls_leaves_open_what_was_not_destroyed(
     steps: list[tuple[str, Scope]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("signer")
-    kek = FileKek(folder / "kek", bytes(32))
+    kek = quick_kek(folder)
     kept: dict[Scope, list[DataKey]] = {scope: [] for scope in SCOPES}
     gone: dict[Scope, list[DataKey]] = {scope: [] for scope in SCOPES}
     barred: set[Scope] = set()
@@ -332,6 +332,13 @@ async def test_any_sequence_of_calls_leaves_open_what_was_not_destroyed(
                 assert await opened(data_keys, scope, key.wrapped) == key.plain
             for key in gone[scope]:
                 assert isinstance(await opened(data_keys, scope, key.wrapped), NotFound)
+
+
+def quick_kek(folder: Path) -> FileKek:
+    """A KEK that was opened already."""
+    kek = FileKek(folder / "kek.json", folder / "passphrase")
+    kek.make()
+    return kek
 
 
 async def assert_refused(data_keys: DataKeys, step: str, scope: Scope) -> None:

@@ -30,3 +30,6 @@ class Pkcs11Settings(ServiceSettings):
     pkcs11_trust_key: KeyName = Field(
         "afdp-hsm-trust-key", description="Label of the key for trust metadata in the token."
     )
+    pkcs11_data_key: KeyName = Field(
+        "afdp-hsm-data-key", description="Label of the secret in the token that seals subjects' keys."
+    )
