@@ -71,9 +71,36 @@ async def test_a_second_start_on_the_same_folder_finds_its_data(data_folder: Pat
     assert more["receipt"]["key_id"] == signed["receipt"]["key_id"]
 
 
+async def test_its_trust_root_is_signed_once_and_can_be_followed(data_folder: Path) -> None:
+    offset, roots = free_offset(), []
+    for _ in range(2):
+        async with afdp_dev(data_folder / "data", offset) as (_, url), httpx.AsyncClient(base_url=url) as rest:
+            async with asyncio.timeout(20):
+                while True:
+                    if (await rest.get("/trust/timestamp.json")).status_code == 200:
+                        break
+                    await asyncio.sleep(0.05)
+            roots.append((await rest.get("/trust/1.root.json")).content)
+            followed = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "afdp.cli", "--url", url, "trust", "update"),
+                *(
+                    "--trust",
+                    data_folder / "trust",
+                    "--root",
+                    data_folder / "data" / "trust" / "signed" / "1.root.json",
+                ),
+            )
+            assert await followed.wait() == 0
+
+    assert roots[0] == roots[1] == (data_folder / "trust" / "root.json").read_bytes()
+    for key in (data_folder / "data" / "trust" / "keys").iterdir():
+        assert key.stat().st_mode & 0o077 == 0
+
+
 async def test_every_child_is_a_process_of_its_own_and_ends_with_the_stack(data_folder: Path) -> None:
     async with afdp_dev(data_folder / "data", free_offset()) as (process, _):
         services = children(process.pid)
+    services.pop("afdp.cli", None)  # signs the trust root, and ends by itself
     assert set(services) == {f"afdp.{name}" for name in ("signer", "transparency", "metadata", "notary", "gateway")}
     for pid in services.values():
         with pytest.raises(ProcessLookupError):

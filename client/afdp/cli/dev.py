@@ -28,7 +28,8 @@ def dev(data_dir: Path, port_offset: int, vault: bool) -> None:
     """Run the five services, PostgreSQL and, with --vault, OpenBao on loopback.
 
     Prints `ready URL` once it can notarise. Ctrl-C stops everything. Authentication is off and nothing is encrypted on
-    the wire, which is why it listens on loopback only.
+    the wire, which is why it listens on loopback only. The trust root is signed with keys in DATA_DIR/trust, so that
+    `afdp trust update` works here too; production keeps such keys where no network reaches.
     """
     # Started here and not at the top: `afdp verify` must not pay for it.
     from afdp.embedded.stack import StackOptions
@@ -42,6 +43,7 @@ def dev(data_dir: Path, port_offset: int, vault: bool) -> None:
 
 
 async def _run(options: StackOptions) -> None:
+    from afdp.embedded.signed_trust import sign_trust_root
     from afdp.embedded.stack import running_stack
 
     # Explicit, because a background job of a shell inherits SIGINT as ignored.
@@ -51,6 +53,7 @@ async def _run(options: StackOptions) -> None:
     try:
         async with running_stack(options) as stack:
             click.echo(f"ready {stack.url}")
+            await sign_trust_root(stack)  # after `ready`: nobody has to wait for it
             await asyncio.Event().wait()
     except asyncio.CancelledError:
         return
