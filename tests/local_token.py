@@ -56,6 +56,19 @@ class LocalToken:
         """What a process needs to find the store."""
         return {"SOFTHSM2_CONF": str(self.folder / "softhsm2.conf")}
 
+    @property
+    def signer_settings(self) -> dict[str, str]:
+        """What tells the signer to keep every key in the token."""
+        return {
+            "AFDP_KEYS": "pkcs11",
+            "AFDP_TIMESTAMP_KEYS": "pkcs11",
+            "AFDP_TRUST_KEYS": "pkcs11",
+            "AFDP_PKCS11_MODULE": str(self.module),
+            "AFDP_PKCS11_TOKEN_LABEL": self.label,
+            "AFDP_PKCS11_PIN_FILE": str(self.pin_file),
+            **self.environment,
+        }
+
     def configure(self, mechanisms: str = "ALL") -> None:
         """Writes SoftHSM2's configuration; it is read when a module is initialised."""
         (self.folder / "softhsm2.conf").write_text(

@@ -34,19 +34,6 @@ KEYS = {
 }
 
 
-def settings(token: LocalToken) -> dict[str, str]:
-    """What tells the signer to keep every key in the token."""
-    return {
-        "AFDP_KEYS": "pkcs11",
-        "AFDP_TIMESTAMP_KEYS": "pkcs11",
-        "AFDP_TRUST_KEYS": "pkcs11",
-        "AFDP_PKCS11_MODULE": str(token.module),
-        "AFDP_PKCS11_TOKEN_LABEL": token.label,
-        "AFDP_PKCS11_PIN_FILE": str(token.pin_file),
-        **token.environment,
-    }
-
-
 def signer(environment: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The signer's process, to its end."""
     return subprocess.run(
@@ -70,9 +57,9 @@ def hsm(tool: Callable[[str], Path]) -> LocalToken:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def own_stack(hsm: LocalToken) -> AsyncIterator[Stack]:
     with open_folder() as folder:
-        made = signer(settings(hsm), folder, "create-keys")
+        made = signer(hsm.signer_settings, folder, "create-keys")
         assert made.returncode == 0, made.stderr
-        options = StackOptions(folder / "data", free_offset(), settings={"signer": settings(hsm)})
+        options = StackOptions(folder / "data", free_offset(), settings={"signer": hsm.signer_settings})
         async with running_stack(options) as running:
             yield running
 
@@ -84,17 +71,17 @@ async def own(own_stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def test_keys_are_made_by_a_command_and_made_once(token: LocalToken, tmp_path: Path) -> None:
-    first = signer(settings(token), tmp_path, "create-keys")
+    first = signer(token.signer_settings, tmp_path, "create-keys")
     assert first.returncode == 0, first.stderr
     made = dict(line.split()[:2] for line in first.stdout.splitlines())
     assert made == {**KEYS, "afdp-hsm-data-key": "HMAC_SHA_256"}
 
-    again = signer(settings(token), tmp_path, "create-keys")
+    again = signer(token.signer_settings, tmp_path, "create-keys")
     assert (again.returncode, again.stdout) == (0, "")
 
 
 def test_the_signer_does_not_start_on_a_token_without_its_keys(token: LocalToken, tmp_path: Path) -> None:
-    refused = signer({**settings(token), "AFDP_PORT": "0", "AFDP_METRICS_PORT": "0"}, tmp_path)
+    refused = signer({**token.signer_settings, "AFDP_PORT": "0", "AFDP_METRICS_PORT": "0"}, tmp_path)
 
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1] == (
@@ -111,7 +98,7 @@ def test_the_signer_does_not_start_on_a_token_without_its_keys(token: LocalToken
     ],
 )
 def test_a_setting_that_is_missing_is_named(token: LocalToken, tmp_path: Path, missing: str, said: str) -> None:
-    told = {name: value for name, value in settings(token).items() if name != missing}
+    told = {name: value for name, value in token.signer_settings.items() if name != missing}
 
     refused = signer(told, tmp_path, "create-keys")
 
@@ -122,7 +109,7 @@ def test_a_setting_that_is_missing_is_named(token: LocalToken, tmp_path: Path, m
 def test_the_pin_is_taken_from_the_environment_and_masked_where_settings_are_shown(
     token: LocalToken, tmp_path: Path
 ) -> None:
-    told = {**settings(token), "AFDP_PKCS11_PIN": token.pin}
+    told = {**token.signer_settings, "AFDP_PKCS11_PIN": token.pin}
     del told["AFDP_PKCS11_PIN_FILE"]
 
     assert signer(told, tmp_path, "create-keys").returncode == 0

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +22,7 @@ from tests.conftest import open_folder
 from tests.e2e.answers import get, sign
 from tests.e2e.conftest import free_offset
 from tests.foreign_verifiers import Verifiers
+from tests.local_token import LocalToken
 from tests.tampering import OTHER_TIME
 
 MODEL = b"the weights of a model"
@@ -60,15 +61,27 @@ async def made_with(folder: Path, files: Path, *, vault: bool = False, **signer:
     return Made(signed, files)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["files", "vault"])
-async def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Made]:
+async def create_keys(settings: Mapping[str, str]) -> None:
+    """As an operator makes the keys in a token."""
+    command = (sys.executable, "-m", "afdp.signer", "create-keys")
+    environment = {"PATH": os.environ["PATH"], "AFDP_DATA_DIR": "/nonexistent", **settings}
+    made = await asyncio.create_subprocess_exec(*command, env=environment, stdout=subprocess.DEVNULL)
+    assert await made.wait() == 0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["files", "vault", "token"])
+async def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tool: Callable[[str], Path]
+) -> AsyncIterator[Made]:
     """A receipt by each holder of keys, the time-stamping key included."""
     with open_folder() as folder:
         files = tmp_path_factory.mktemp("receipt")
-        if request.param == "vault":
-            yield await made_with(folder, files, vault=True)
+        if request.param == "token":
+            settings = LocalToken.make(folder / "softhsm", tool("softhsm2-util")).signer_settings
+            await create_keys(settings)
         else:
-            yield await made_with(folder, files)
+            settings = {}
+        yield await made_with(folder, files, vault=request.param == "vault", **settings)
 
 
 def test_everything_verifies_a_receipt_of_each_holder_of_keys(made: Made, tool: Callable[[str], Path]) -> None:
