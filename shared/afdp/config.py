@@ -20,6 +20,8 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from afdp.fips import Mode
+
 PREFIX = "AFDP_"
 # Names that belong to the command line and to tests, which a service's environment may hold too.
 _FOREIGN = frozenset({"AFDP_CONFIG", "AFDP_URL", "AFDP_TRUST", "AFDP_TOOLS"})
@@ -43,6 +45,7 @@ class ServiceSettings(BaseSettings):
     max_message_bytes: int = Field(20 * 1024 * 1024, ge=1024, description="Largest gRPC request, in and out.")
     request_timeout_seconds: Seconds = Field(30.0, description="Deadline of a call that brings none.")
     drain_seconds: Seconds = Field(10.0, description="How long calls under way may take to end after SIGTERM.")
+    fips: Mode = Field("off", description="required: start only with OpenSSL's FIPS provider; see docs/fips.md.")
 
     @classmethod
     def settings_customise_sources(

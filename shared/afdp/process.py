@@ -15,6 +15,7 @@ import uvloop
 
 from afdp.config import ServiceSettings, load_or_exit, shown
 from afdp.errors import NotaryError
+from afdp.fips import FipsError, require_fips
 
 S = TypeVar("S", bound=ServiceSettings)
 Main = Callable[[S], Coroutine[Any, Any, int | None]]
@@ -34,10 +35,13 @@ def run(schema: type[S], serve: Main[S], commands: Mapping[str, Main[S]] | None 
         print(f"usage: python -m afdp.SERVICE [{known}]", file=sys.stderr)
         raise SystemExit(2)
     settings = load_or_exit(schema)
+    service = schema.__name__.removesuffix("Settings").lower()
+    if settings.fips == "required" and name != "config":
+        _require_fips_or_exit(service)
     try:
         status = uvloop.run(_until_signalled(mains[name](settings)))
     except (NotaryError, OSError) as error:  # it cannot start: say why, in a line
-        print(f"{schema.__name__.removesuffix('Settings').lower()}: {error}", file=sys.stderr)
+        print(f"{service}: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(status or 0)
 
@@ -54,6 +58,14 @@ async def running(*parts: Awaitable[None]) -> AsyncIterator[None]:
 
 async def _forever(part: Awaitable[None]) -> None:
     await part
+
+
+def _require_fips_or_exit(service: str) -> None:
+    try:
+        require_fips()
+    except FipsError as error:
+        print(f"{service}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def quieten_gc() -> None:

@@ -55,7 +55,7 @@ async def main(settings: NotarySettings) -> None:
         notary = Notary(pipeline, ReceiptOffice(keys, Anchors(transparency, keys)), keys, metadata, signer)
         lifetime = timedelta(seconds=settings.trust_timestamp_seconds)
         trust = TrustOffice(keys, signer, metadata, lifetime, settings.trust_interval_seconds)
-        status = ServiceStatus(peers, signer, trust)
+        status = ServiceStatus(peers, signer, settings.fips, trust)
         servicer = NotaryServicer(notary, Validator(notary, trust), trust, peers, status, settings.stream_in_flight)
 
         parts = [pipeline.run(), recovery.run(), peers.run(), status.run(), trust.run()]

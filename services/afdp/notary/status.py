@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from afdp.errors import NotaryError, Unimplemented
+from afdp.fips import Mode, described
 from afdp.messages.signer import GetSignerStatusRequest, SignerPart, SignerServiceClient
 from afdp.notary.health import PeerHealth, PeerWatch
 from afdp.version import VERSION
@@ -44,9 +45,10 @@ class Reporting(Protocol):
 class ServiceStatus:
     """Asks the peers; remembers what the signer said, so that `/ready` costs nothing."""
 
-    def __init__(self, peers: PeerWatch, signer: SignerServiceClient, *own: Reporting) -> None:
+    def __init__(self, peers: PeerWatch, signer: SignerServiceClient, fips: Mode, *own: Reporting) -> None:
         """`own` are parts of the notary itself."""
         self._own = own
+        self._fips = Part("notary", "fips", True, described(fips))
         self._peers = peers
         self._signer = signer
         self._seen: list[SignerPart] = []
@@ -69,7 +71,7 @@ class ServiceStatus:
             _said("signer", self._signer_parts()),
             self._peers.peers(),
         )
-        return [lived, *(part for parts in own for part in parts), *map(_peer_part, peers), *signer]
+        return [lived, self._fips, *(part for parts in own for part in parts), *map(_peer_part, peers), *signer]
 
     async def _signer_parts(self) -> list[Part]:
         try:

@@ -25,7 +25,7 @@ from afdp.signer.revocations import Revocations
 from afdp.signer.rotation import KeyRotation
 from afdp.signer.service import Signer
 from afdp.signer.servicer import SignerServicer
-from afdp.signer.status import KeyStatus, StatusReport
+from afdp.signer.status import FipsStatus, KeyStatus, Reporting, StatusReport
 from afdp.signer.timekeeping import open_timekeeping
 from afdp.signer.trust import TrustSigner
 from afdp.signer.trust_memory import TrustMemory
@@ -48,7 +48,8 @@ async def main(settings: SignerSettings) -> None:
         data_keys = await stack.enter_async_context(open_data_keys(settings, vault, token))
         keyrings = {each.kind: each for each in keys.keyrings}
         oldest = {Purpose(name): age for name, age in settings.key_rotation.items()}
-        status = StatusReport({"keys": KeyStatus(keys, oldest), **keyrings, **time.reporting, "data keys": data_keys})
+        told: dict[str, Reporting] = {"keys": KeyStatus(keys, oldest), **keyrings, **time.reporting}
+        status = StatusReport({**told, "data keys": data_keys, "fips": FipsStatus(settings.fips)})
         servicer = SignerServicer(signer, time.timestamps, trust, data_keys, status)
         await stack.enter_async_context(running(KeyRotation(keys, oldest).run()))
         await serve(servicer, settings, telemetry, signer.check)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from afdp.errors import NotaryError
+from afdp.fips import Mode, described
 from afdp.signer.keys import KeyCatalogue, KeyVersion, Purpose
 from afdp.signer.part import Part
 
@@ -69,6 +70,17 @@ class KeyStatus:
         for version in await self._keys.versions():
             of_key.setdefault(version.key_id.rpartition(":")[0], []).append(version)
         return [_key_part(name, versions, self._oldest) for name, versions in of_key.items()]
+
+
+class FipsStatus:
+    """Which OpenSSL runs, and whether in FIPS mode; as it was at the start, for nothing changes it later."""
+
+    def __init__(self, mode: Mode) -> None:
+        self._part = Part("fips", True, described(mode), public=True)
+
+    async def status(self) -> Sequence[Part]:
+        """As `Reporting.status`."""
+        return [self._part]
 
 
 def _key_part(name: str, versions: Sequence[KeyVersion], policy: Mapping[Purpose, timedelta]) -> Part:

@@ -19,7 +19,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 HASH_SIZE = 32
-EMPTY_ROOT = sha256(b"").digest()
+EMPTY_ROOT = bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")  # SHA-256 of nothing
 """The root of a tree without leaves (RFC 9162, section 2.1.1)."""
 
 TILE_HEIGHT = 8

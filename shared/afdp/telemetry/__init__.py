@@ -31,14 +31,14 @@ class Telemetry:
     tracer: TracerProvider
 
 
-_build = Info("afdp_build", "Which service this is, and of which version.")
+_build = Info("afdp_build", "Which service this is, of which version, and whether FIPS mode is required.")
 
 
 @contextmanager
 def start_telemetry(service: str, settings: ServiceSettings) -> Iterator[Telemetry]:
     """Starts logging, tracing and the metrics port; on leaving, flushes what is still to be exported."""
     configure_logging(service, settings.log_level)
-    _build.info({"service": service, "version": VERSION})
+    _build.info({"service": service, "version": VERSION, "fips": settings.fips})
     resource = Resource.create({"service.name": f"afdp-{service}", "service.version": VERSION})
     # Shut down below, in the right order, not at interpreter exit.
     tracer = TracerProvider(
