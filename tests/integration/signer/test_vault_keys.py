@@ -113,12 +113,16 @@ async def test_statements_and_checkpoints_are_signed_by_their_own_keys(vault: De
     assert isinstance(statement, Stamped)
     assert statement.signature.key.key_id == "afdp-notary-key:1"
     assert checkpoint.signature.key.key_id == "afdp-log-key:1"
-    assert purposes == {
-        "afdp-notary-key:1": Purpose.EVIDENCE,
-        "afdp-log-key:1": Purpose.LOG,
-        "afdp-timestamp-key:1": Purpose.TIMESTAMP,
-        "afdp-trust-key:1": Purpose.TRUST,
-    }
+    assert (
+        purposes
+        | {  # other tests may have rotated a key
+            "afdp-notary-key:1": Purpose.EVIDENCE,
+            "afdp-log-key:1": Purpose.LOG,
+            "afdp-timestamp-key:1": Purpose.TIMESTAMP,
+            "afdp-trust-key:1": Purpose.TRUST,
+        }
+        == purposes
+    )
 
 
 # Versions
