@@ -113,7 +113,7 @@ def rotate(name: str, purpose: str | None, url: str, as_json: bool) -> None:
     say(f"  {fresh.key_id}  {fresh.purpose}  {_CURVES.get(fresh.algorithm, fresh.algorithm)}  {_span(fresh)}")
     say("ROTATED", fg="green", bold=True)
     if fresh.purpose == "trust":
-        click.echo("Next: have the offline roles delegate to it: afdp trust sign --online-key", err=True)
+        click.echo("Next: have the offline roles delegate to it: afdp trust sign DIR --online-key", err=True)
     else:
         click.echo("Verifiers learn of it from the trust root: afdp trust update, or export.", err=True)
 
@@ -174,7 +174,7 @@ def _next_steps(key: Key) -> Iterator[str]:
         yield "It signed nothing any more; a newer version does."
     yield (
         "Make it binding for verifiers, so that nobody can roll it back: sign it with the offline keys of the trust "
-        "repository: afdp trust sign"
+        "repository: afdp trust sign DIR"
     )
     if key.purpose == "evidence":
         since = f" --since {format_timestamp(compromised)}" if compromised else ""

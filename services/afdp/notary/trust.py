@@ -288,7 +288,7 @@ def _part(repository: Repository, live: TrustRoot, fault: str) -> Part:
     offline, now = repository.offline, datetime.now(UTC)
     role, ends = min(((ROOT, offline.root.expires), (TARGETS, offline.targets.expires)), key=lambda each: each[1])
     detail = f"signed offline, {role} until {ends:%Y-%m-%d}"
-    sign = "sign it with the offline keys: afdp trust sign"
+    sign = "sign it with the offline keys: afdp trust sign DIR"
     if ends <= now:
         return Part("notary", "trust root", False, f"{role} has expired on {ends:%Y-%m-%d}", sign)
     if fault:
