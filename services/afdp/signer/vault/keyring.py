@@ -79,8 +79,9 @@ class VaultKeyring:
         self._checks += 1
 
     async def status(self) -> Sequence[Part]:
-        """As `Keyring.status`: whether Vault is there, how long the token holds, and what it may do."""
-        return await report(self._vault, list(self._specs))
+        """As `Keyring.status`: whether Vault is there, how long the token holds, what it may do, and the keys."""
+        parts = await report(self._vault, list(self._specs))
+        return parts if len(parts) == 1 else [*parts, await self._keys_part()]
 
     async def _sign_batch(self, spec: KeySpec, inputs: Sequence[bytes]) -> list[dict[str, Any]]:
         batch = [{"input": base64.b64encode(data).decode()} for data in inputs]
@@ -117,12 +118,24 @@ class VaultKeyring:
 
     async def _read(self, spec: KeySpec) -> dict[int, KeyVersion]:
         """Every version: those that Vault shows, and those that it showed once and archived since."""
-        mount = self._vault.mount
-        shown, oldest = await self._vault.call(
-            lambda vault: _shown(spec, vault.secrets.transit.read_key(spec.name, mount_point=mount)["data"])
-        )
+        shown, oldest = await self._look(spec)
         found = self._versions[spec.name] = await self._memory.completed(spec, shown, oldest)
         return found
+
+    async def _look(self, spec: KeySpec) -> tuple[dict[int, KeyVersion], int]:
+        mount = self._vault.mount
+        return await self._vault.call(
+            lambda vault: _shown(spec, vault.secrets.transit.read_key(spec.name, mount_point=mount)["data"])
+        )
+
+    async def _keys_part(self) -> Part:
+        for spec in self._specs.values():
+            try:
+                await self._look(spec)
+            except NotaryError as error:
+                remedy = "run deploy/vault/setup.py, which makes the keys that are missing; restore one that is another"
+                return Part("vault keys", False, f"{spec.name}: {error}", remedy)
+        return Part("vault keys", True, f"all {len(self._specs)} are there, each of its type")
 
 
 def _shown(spec: KeySpec, data: dict[str, Any]) -> tuple[dict[int, KeyVersion], int]:
