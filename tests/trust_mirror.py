@@ -9,7 +9,6 @@ A `Thief` has the signer's trust key besides, and signs for the online roles wha
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from tuf.api.metadata import Metadata, Snapshot, Targets, Timestamp
 from afdp.formats.repository import ONLINE_KEYS, SNAPSHOT, TIMESTAMP, metadata_name, target_name
 from afdp.trust import online
 from afdp.trust.metadata import payload, sealed
-from afdp.trust.offline import read_offline
+from afdp.trust.offline import Offline, read_offline
 from afdp.trust.online import read_online, served_files
 
 SOON = timedelta(hours=1)
@@ -149,11 +148,14 @@ class Thief:
             metadata_name(TIMESTAMP, stamp.version): self.sealed(stamp),
         }
 
+    def begin(self, offline: Offline) -> dict[str, bytes]:
+        """A repository with nothing of the online role in it, but for what belongs together."""
+        expires = datetime.now(UTC).replace(microsecond=0) + SOON
+        keys = self.sealed(online.online_keys({}, 1, expires))
+        shot = self.sealed(online.snapshot(offline, keys, 1, 1, expires))
+        stamp = self.sealed(online.timestamp(shot, 1, 1, expires))
+        return {**offline.files, "1.online-keys.json": keys, "1.snapshot.json": shot, "timestamp.json": stamp}
+
     def sealed(self, signed: online.Signable) -> bytes:
         """Metadata with the stolen key's signature."""
         return sealed(signed, self.key.public_key().public_bytes_raw(), self.key.sign(payload(signed)))
-
-
-def without_role(files: Mapping[str, bytes], role: str) -> dict[str, bytes]:
-    """The repository without a role's metadata."""
-    return {name: data for name, data in files.items() if not re.fullmatch(rf"(\d+\.)?{role}\.json", name)}

@@ -279,6 +279,33 @@ async def test_a_draft_goes_from_holder_to_holder_until_it_has_its_signatures(pl
     shutil.move(away / second.name, second)
 
 
+async def test_what_was_signed_without_a_network_is_published_later(place: Place, trust: Path) -> None:
+    before = await place.timestamp()
+
+    signed = json.loads(await place.trust_sign("--offline", "--targets-days", 30, "--json"))
+    assert (signed["complete"], signed["published"]) == (True, False)
+    assert (await place.timestamp()).version == before.version
+    published = json.loads(await place.good("trust", "publish", place.ceremony, "--json"))
+
+    assert published["targets_version"] == signed["targets_version"]
+    told = json.loads(await place.good("trust", "update", "--trust", trust, "--json"))
+    assert told["targets_version"] == signed["targets_version"]
+
+
+async def test_a_folder_that_was_left_behind_catches_up(place: Place, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(place.ceremony, copy)
+    await place.trust_sign("--root-days", 300)
+    await place.trust_sign()
+
+    passphrase = ("--passphrase-file", place.folder / "passphrase")
+    signed = json.loads(await place.good("trust", "sign", copy, "--yes", *passphrase, "--json"))
+    again = json.loads(await place.trust_sign("--json"))
+
+    assert again["targets_version"] == signed["targets_version"] + 1
+    assert again["root_sha256"] == signed["root_sha256"]
+
+
 async def test_what_too_few_have_signed_is_not_published(place: Place) -> None:
     signed = place.ceremony / "signed"
     [name] = [path.name for path in signed.glob("*.targets.json")]
