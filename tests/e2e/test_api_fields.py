@@ -109,7 +109,7 @@ IN_QUERY = [
     if name in RULES and RULES[name].body == "" and f"{{{place.path}}}" not in RULES[name].template
 ]
 TEXTS = {
-    "page_size": ["-1", "1001", "1.5", "x", "", "9" * 30, "0x10"],
+    "page_size": ["-1", "1001", "10001", "1.5", "x", "", "9" * 30, "0x10"],
     "page_token": ["AAAA", "ü", "%00", "a" * 70_00],
     "evidence_package_hash": ["x", "5e" * 33, "5g" * 32, "%ff", "%00"],
     "artifact_hash": ["x", "5e" * 33, "5g" * 32, "%ff", "%00"],
@@ -118,6 +118,7 @@ TEXTS = {
     "start_time": ["yesterday", "7", "2026-13-01T00:00:00Z", "%00"],
     "end_time": ["yesterday", "7", "2026-13-01T00:00:00Z", "%00"],
     "since": ["yesterday", "7", "2026-13-01T00:00:00Z", "%00"],
+    "after": ["x", "%00", UUID.upper(), UUID],
     "status_filter": ["nonsense", "3", "", "completed%00"],
     "writes": ["yes", "2", "", "TRUE", "%00"],
 }
@@ -133,7 +134,9 @@ PATH_TEXTS = {
 async def test_a_bad_query_parameter_is_named(rest: httpx.AsyncClient, name: str, place: Place) -> None:
     path = RULES[name].template.replace("{key_id}", "afdp-file-key:1")
     parameter = place.path
-    bad = [f"{parameter}={text}" for text in TEXTS[parameter]]
+    # An export's pages may be larger than a list's.
+    allowed = {"1001"} if name == "ExportAffectedReceipts" else set()
+    bad = [f"{parameter}={text}" for text in TEXTS[parameter] if text not in allowed]
     good = "5e" * 32 if parameter.endswith("_hash") else "a.b"
     for query in [*bad, f"{parameter}={good}&{parameter}={good}"]:
         answer = await rest.get(f"{path}?{query}", timeout=TIMEOUT)

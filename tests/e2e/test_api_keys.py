@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -107,6 +108,23 @@ async def test_affected_receipts_are_those_of_the_version_newest_first(own: http
     assert [item["log_index"] for item in found] == [receipt["log_index"] for receipt in signed[::-1]]
     since = await get(own, path, since=found[1]["notarized_at"])
     assert since["receipts"] == found[:2]
+
+    # The export says the same, page after page.
+    lines: list[list[str]] = []
+    while True:
+        asked = {"page_size": 2, "after": lines[-1][0] if lines else ""}
+        answer = (await own.get(f"{path}:export", params=asked)).raise_for_status()
+        assert answer.headers["content-type"].startswith("text/csv")
+        fresh = list(csv.reader(answer.text.splitlines()))
+        lines += fresh
+        if len(fresh) < 2:
+            break
+    assert lines == [
+        [item["receipt_id"], item["notarized_at"], str(item["log_index"]), item["evidence_package_hash"]]
+        for item in found
+    ]
+    recent = await own.get(f"{path}:export", params={"since": found[1]["notarized_at"]})
+    assert len(recent.text.splitlines()) == 2
 
 
 @pytest.mark.parametrize(

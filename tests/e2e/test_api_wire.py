@@ -77,6 +77,8 @@ async def test_a_number_out_of_range_is_named(channel: grpc.aio.Channel, name: s
     for number in (-1, 99, 1001, 2**31 - 1, -(2**31)):
         if number == 99 and place.field.type == FieldDescriptor.TYPE_INT32:
             continue  # a good page size
+        if number == 1001 and name == "ExportAffectedReceipts":
+            continue  # here too
         sent = message(BUILT[name], request(name))
         setattr(place.within(sent), place.field.name, number)
 

@@ -124,6 +124,7 @@ def request(name: str) -> dict[str, Any]:
         "RevokeKey": lambda: {"key_id": "nobody:1", "compromised_since": TIME, "reason": "r"},
         "ListAffectedReceipts": lambda: {"key_id": "nobody:1", "since": TIME, "page_size": 1, "page_token": "AAAA"},
         "GetTrustRoot": dict,
+        "ExportAffectedReceipts": lambda: {"key_id": "nobody:1", "since": TIME, "page_size": 1, "after": UUID},
         "GetTrustFile": lambda: {"name": "1.root.json"},
         "PublishTrust": lambda: {"files": [{"name": "1.root.json", "content": "{}"}]},
         "CreateTimestamp": lambda: {"timestamp_request": "AAAA"},

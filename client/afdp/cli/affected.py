@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,14 +15,14 @@ from typing import IO
 import click
 import orjson
 
-from afdp.cli.connection import open_notary
+from afdp.cli.connection import Refused, open_notary
 from afdp.cli.files import Report, progress, whole_file
 from afdp.cli.options import json_option, moment, url_option
+from afdp.cli.output import printable
 from afdp.client import NotaryClient
-from afdp.client.values import AffectedReceipt
 from afdp.formats.timestamps import format_timestamp
 
-_PAGE = 1000  # the most that one answer holds
+_PAGE = 10_000  # the most that one answer holds
 _COLUMNS = ("receipt_id", "notarized_at", "log_index", "evidence_package_hash")
 
 
@@ -55,35 +55,39 @@ def affected(
         click.echo(f"{count:,} receipt{'' if count == 1 else 's'} signed with {key_id}{begin}{written}", err=True)
 
 
-def _pages(notary: NotaryClient, key_id: str, since: datetime | None) -> Iterator[tuple[AffectedReceipt, ...]]:
-    """Page after page, of which one at a time is held."""
-    token = ""
-    while True:
-        page = notary.affected_receipts(key_id, since=since, page_size=_PAGE, page_token=token)
-        yield page.items
-        token = page.next_page_token
-        if not token:
-            return
+def _pages(notary: NotaryClient, key_id: str, since: datetime | None) -> Iterator[list[bytes]]:
+    """The lines of page after page; while one is written the next is on its way, and no more than these are held."""
+
+    def fetch(after: str) -> list[bytes]:
+        return notary.export_affected(key_id, since=since, page_size=_PAGE, after=after).splitlines(keepends=True)
+
+    with ThreadPoolExecutor(1) as ahead:
+        lines = fetch("")
+        while len(lines) >= _PAGE:
+            following = ahead.submit(fetch, lines[-1].partition(b",")[0].decode())
+            yield lines
+            lines = following.result()
+        yield lines
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How receipts are written."""
+    """How lines of CSV are written."""
 
-    row: Callable[[AffectedReceipt], bytes]
+    rows: Callable[[Sequence[bytes]], bytes]
     head: bytes = b""
     between: bytes = b""
     tail: Callable[[int], bytes] = lambda count: b""
 
 
-def _write(out: IO[bytes], form: _Form, pages: Iterator[tuple[AffectedReceipt, ...]], report: Report) -> int:
+def _write(out: IO[bytes], form: _Form, pages: Iterator[list[bytes]], report: Report) -> int:
     """Writes all receipts; gives how many they were."""
     out.write(form.head)
     count = 0
-    for page in pages:
-        rows = form.between.join(map(form.row, page))
+    for lines in pages:
+        rows = form.rows(lines)
         out.write(form.between + rows if count and rows else rows)
-        count += len(page)
+        count += len(lines)
         report(count, None)
     out.write(form.tail(count))
     out.flush()
@@ -93,37 +97,37 @@ def _write(out: IO[bytes], form: _Form, pages: Iterator[tuple[AffectedReceipt, .
 # --- forms ------------------------------------------------------------------------------------------------------------
 
 
-def _cells(receipt: AffectedReceipt) -> tuple[str, str, str, str]:
-    time = format_timestamp(receipt.notarized_at) if receipt.notarized_at else ""
-    return receipt.receipt_id, time, str(receipt.log_index), receipt.evidence_package_hash
+def _cells(lines: Sequence[bytes]) -> Iterator[list[str]]:
+    for cells in csv.reader(line.decode("utf-8", "replace") for line in lines):
+        if len(cells) != len(_COLUMNS) or not (cells[2].isdecimal() or not cells[2]):
+            raise Refused("the notary gave a line that is not one of its export")
+        yield cells
 
 
-def _csv_row(cells: tuple[str, ...]) -> bytes:
-    line = io.StringIO()
-    csv.writer(line).writerow(cells)  # RFC 4180
-    return line.getvalue().encode()
+def _objects(lines: Sequence[bytes]) -> Iterator[bytes]:
+    for identifier, time, index, digest in _cells(lines):
+        values = (identifier, time, int(index) if index else None, digest)
+        yield orjson.dumps(dict(zip(_COLUMNS, values, strict=True)))
 
 
-def _object(receipt: AffectedReceipt) -> dict[str, object]:
-    identifier, time, _, digest = _cells(receipt)
-    return dict(zip(_COLUMNS, (identifier, time or None, receipt.log_index, digest), strict=True))
-
-
-def _text_row(receipt: AffectedReceipt) -> bytes:
-    identifier, time, index, digest = _cells(receipt)
-    return f"  {identifier}  {time:<27}  entry {index:>9}  sha256 {digest}\n".encode()
+def _text(lines: Sequence[bytes]) -> bytes:
+    rows = (
+        f"  {identifier}  {time:<27}  {f'entry {index:>9}' if index else 'not logged yet '}  sha256 {digest}"
+        for identifier, time, index, digest in _cells(lines)
+    )
+    return "".join(f"{printable(row)}\n" for row in rows).encode()
 
 
 def _json(key_id: str, since: datetime | None) -> _Form:
     said = orjson.dumps({"key_id": key_id, "since": format_timestamp(since) if since else None})
     return _Form(
         head=said[:-1] + b',"receipts":[\n',
-        row=lambda receipt: orjson.dumps(_object(receipt)),
+        rows=lambda lines: b",\n".join(_objects(lines)),
         between=b",\n",
         tail=lambda count: b'\n],"count":%d}\n' % count,
     )
 
 
-_CSV = _Form(head=_csv_row(_COLUMNS), row=lambda receipt: _csv_row(_cells(receipt)))
-_NDJSON = _Form(row=lambda receipt: orjson.dumps(_object(receipt)) + b"\n")
-_TEXT = _Form(row=_text_row)
+_CSV = _Form(head=",".join(_COLUMNS).encode() + b"\r\n", rows=b"".join)
+_NDJSON = _Form(rows=lambda lines: b"".join(each + b"\n" for each in _objects(lines)))
+_TEXT = _Form(rows=_text)

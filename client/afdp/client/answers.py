@@ -138,12 +138,14 @@ def pending_trust_files(answer: Members) -> dict[str, str]:
     return {file.string("name"): file.string("content", empty=True) for file in pending} or trust_files(answer)
 
 
+def csv(answer: Members) -> bytes:
+    """`ExportAffectedReceiptsResponse`."""
+    return _bytes(answer, "csv")
+
+
 def timestamp(answer: Members) -> bytes:
     """`CreateTimestampResponse`."""
-    response = answer.take("timestamp_response")
-    if not isinstance(response, bytes):
-        answer.refuse("timestamp_response", "must be bytes")
-    return response
+    return _bytes(answer, "timestamp_response")
 
 
 def status(answer: Members) -> tuple[StatusPart, ...]:
@@ -172,6 +174,13 @@ def health(answer: Members, *, writes: bool = False) -> Health:
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _bytes(answer: Members, name: str) -> bytes:
+    value = answer.take(name) if answer.has(name) else b""
+    if not isinstance(value, bytes):
+        answer.refuse(name, "must be bytes")
+    return value
 
 
 def _receipt(answer: Members) -> Receipt:

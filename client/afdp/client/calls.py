@@ -256,6 +256,26 @@ def affected_receipts(
     return Call("ListAffectedReceipts", "GET", "/api/v1/keys/{key_id}/receipts", fields, answers.affected_page)
 
 
+_CSV = Raw("", "", "csv", "text/csv")
+
+
+def export_affected(key_id: str, *, since: datetime | None = None, page_size: int = 0, after: str = "") -> Call[bytes]:
+    """Receipts that a key version signed, newest first, at or after `since`, as CSV: for when there are millions.
+
+    Args:
+        key_id: `name:version`.
+        since: only those notarised at or after it.
+        page_size: 1 to 10,000 lines; fewer in the answer: there are no more. 0 means 10,000.
+        after: the last receipt ID of the page before.
+
+    Returns:
+        Lines of receipt_id, notarized_at, log_index (empty: not in the log yet) and evidence_package_hash.
+    """
+    fields = _given(key_id=key_id, since=_time(since), page_size=page_size, after=after)
+    path = "/api/v1/keys/{key_id}/receipts:export"
+    return Call("ExportAffectedReceipts", "GET", path, fields, answers.csv, raw=_CSV)
+
+
 def trust_root() -> Call[dict[str, str]]:
     """The files of the trust root: text by relative path. `afdp.formats.trust.read_trust_files` reads them."""
     return Call("GetTrustRoot", "GET", "/api/v1/trust-root", {}, answers.trust_files)

@@ -100,7 +100,9 @@ def _request(client: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx
     fields: dict[str, Any] = dict(call.fields)
     path = _VARIABLE.sub(lambda name: quote(str(fields.pop(name[1], "")), safe=""), call.path)
     if call.verb == "GET":
-        return client.build_request("GET", path, params={name: _text(value) for name, value in fields.items()})
+        accept = {"accept": f"{call.raw.answer_media_type}, application/json"} if call.raw else None
+        parameters = {name: _text(value) for name, value in fields.items()}
+        return client.build_request("GET", path, params=parameters, headers=accept)
     if call.raw is not None:
         headers = {"content-type": call.raw.media_type, "accept": f"{call.raw.answer_media_type}, application/json"}
         return client.build_request(call.verb, path, content=fields[call.raw.field], headers=headers)
@@ -116,7 +118,7 @@ def _outcome(call: Call[T], reply: httpx.Response) -> T | NotaryError:
     if reply.status_code != 200:
         return _problem(reply)
     if call.raw is not None:
-        if reply.headers.get("content-type") != call.raw.answer_media_type:
+        if reply.headers.get("content-type", "").partition(";")[0] != call.raw.answer_media_type:
             return UnexpectedAnswer(f"{reply.url} gave an answer that is not {call.raw.answer_media_type}")
         return read_answer(call, {call.raw.answer_field: reply.content}, str(reply.url))
     try:

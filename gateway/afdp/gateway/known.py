@@ -56,6 +56,9 @@ CONSTRAINTS: Mapping[str, Mapping[str, Any]] = {
     "RevokeKeyRequest.reason": {"minLength": 1, "maxLength": 1024, "examples": ["the build host was compromised"]},
     "ListAffectedReceiptsRequest.key_id": {"examples": ["afdp-notary-key:1"]},
     "ListAffectedReceiptsRequest.page_size": _PAGE_SIZE,
+    "ExportAffectedReceiptsRequest.key_id": {"examples": ["afdp-notary-key:1"]},
+    "ExportAffectedReceiptsRequest.page_size": {"minimum": 0, "maximum": 10_000, "examples": [10_000]},
+    "ExportAffectedReceiptsRequest.after": {"pattern": f"^({_UUID})?$"},
 }
 """JSON Schema keywords, by `Message.field`."""
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
 from afdp.errors import NotaryError
 from afdp.items import to_item
 from afdp.messages import metadata as messages
 from afdp.messages.metadata import RecordState
-from afdp.metadata.values import LogPosition, Outcome, Prepared, Record, SearchTerms, Summary, TrustFile, Workflow
+from afdp.metadata.values import (
+    LogPosition,
+    Outcome,
+    Prepared,
+    Record,
+    SearchTerms,
+    SignedRecord,
+    Summary,
+    TrustFile,
+    Workflow,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def to_prepare_result(outcome: Outcome) -> messages.PrepareResult:
@@ -63,6 +79,16 @@ def to_summary(summary: Summary) -> messages.RecordSummary:
         state=RecordState.PENDING if summary.log_index is None else RecordState.LOGGED,
         log_index=summary.log_index or 0,
         workflow_type=summary.workflow_type,
+    )
+
+
+def to_columns(records: Sequence[SignedRecord]) -> messages.ListSignedRecordsResponse:
+    """Many records of a key version, in columns."""
+    return messages.ListSignedRecordsResponse(
+        receipt_ids=b"".join([record.receipt_id.bytes for record in records]),
+        evidence_hashes=b"".join([record.evidence_hash for record in records]),
+        notarized_at=[(record.notarized_at - _EPOCH) // _MICROSECOND for record in records],
+        log_indexes=[-1 if record.log_index is None else record.log_index for record in records],
     )
 
 

@@ -26,6 +26,7 @@ from afdp.metadata.values import (
 
 MAX_ITEMS = 1024  # drafts, completions, pending records
 MAX_PAGE_SIZE = 1000
+MAX_SIGNED = 10_000  # records in columns
 MAX_NAME_BYTES = 512
 MAX_EVIDENCE_BYTES = 512 * 1024
 MAX_STATEMENT_BYTES = 1024 * 1024
@@ -149,6 +150,20 @@ def read_search(request: messages.SearchRecordsRequest) -> tuple[Search, int, st
     page_size = fields.number("page_size", request.page_size, 1, MAX_PAGE_SIZE)
     fields.require()
     return query, page_size, request.page_token
+
+
+def read_list_signed(request: messages.ListSignedRecordsRequest) -> tuple[Search, int, UUID | None]:
+    """The query, how many, and after which record."""
+    fields = _Fields()
+    query = Search(
+        tenant=fields.text("tenant", request.tenant),
+        key_id=fields.text("key_id", request.key_id),
+        start_time=fields.optional_moment("start_time", request.start_time),
+    )
+    page_size = fields.number("page_size", request.page_size, 1, MAX_SIGNED)
+    after = fields.optional_uuid7("after", request.after)
+    fields.require()
+    return query, page_size, after
 
 
 def read_create_batch(request: messages.CreateBatchRequest) -> Batch:

@@ -29,6 +29,7 @@ from afdp.metadata.values import (
     Publication,
     Record,
     Search,
+    SignedRecord,
     Summary,
     TrustFiles,
     Workflow,
@@ -75,6 +76,12 @@ class Store(Protocol):
 
     async def search(self, query: Search, after: Position | None, limit: int) -> list[Summary]:
         """Records that match, newest first, from right after a position."""
+
+    async def signed(self, query: Search, after: Position | None, limit: int) -> list[SignedRecord]:
+        """As `search`, with no more told than which records they are."""
+
+    async def notarized_at(self, tenant: str, receipt_id: UUID) -> datetime | None:
+        """When a record of a tenant was notarised; None where there is no such record."""
 
     async def create_batch(self, batch: Batch) -> tuple[UUID, bool]:
         """The batch of this idempotency key and whether another request made it before.
@@ -187,6 +194,20 @@ class Metadata:
             return SearchPage(shown, "")
         position = Position(shown[-1].notarized_at, shown[-1].receipt_id)
         return SearchPage(shown, pages.encode(PageToken(position), query))
+
+    async def signed(self, query: Search, page_size: int, after: UUID | None) -> list[SignedRecord]:
+        """The records that a key version signed, newest first, from right after one of them.
+
+        Raises:
+            InvalidArgument: there is no record to go on after.
+        """
+        position = None
+        if after is not None:
+            time = await self._store.notarized_at(query.tenant, after)
+            if time is None:
+                raise InvalidArgument.field("after", "is not the ID of a receipt")
+            position = Position(time, after)
+        return await self._store.signed(query, position, page_size)
 
     async def create_batch(self, batch: Batch) -> tuple[UUID, bool]:
         """Begin a batch, or find the one of its idempotency key; True: another request made it before.

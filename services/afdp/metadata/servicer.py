@@ -21,6 +21,8 @@ from afdp.messages.metadata import (
     GetWorkflowResponse,
     ListPendingRequest,
     ListPendingResponse,
+    ListSignedRecordsRequest,
+    ListSignedRecordsResponse,
     ListWorkflowsRequest,
     ListWorkflowsResponse,
     MetadataServiceBase,
@@ -67,6 +69,9 @@ class MetadataServicer(MetadataServiceBase):
         return SearchRecordsResponse(
             records=[answers.to_summary(summary) for summary in page.records], next_page_token=page.next_page_token
         )
+
+    async def list_signed_records(self, request: ListSignedRecordsRequest) -> ListSignedRecordsResponse:
+        return answers.to_columns(await self._metadata.signed(*requests.read_list_signed(request)))
 
     async def create_batch(self, request: CreateBatchRequest) -> CreateBatchResponse:
         batch_id, existing = await self._metadata.create_batch(requests.read_create_batch(request))

@@ -129,6 +129,16 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedRecord:
+    """What is told of a record that a key version signed; `log_index` is None while it is PENDING."""
+
+    receipt_id: UUID
+    evidence_hash: bytes
+    notarized_at: datetime
+    log_index: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """Where in a list, newest first, a page ended: the next one begins right after it."""
 

@@ -19,6 +19,7 @@ from afdp.formats.evidence import MAX_NAME_BYTES
 from afdp.messages import metadata as store
 from afdp.messages import signer as keyring
 from afdp.messages.notary import NotarizationReceipt, ReceiptState
+from afdp.notary.export import csv_of
 from afdp.notary.ids import BATCH_SIGNING, parse_hash, parse_workflow_id, require_uuid
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.model import CheckedEvidence, Order, Outcome, Principal, RefusedEvidence
@@ -29,6 +30,7 @@ MAX_BATCH = 1000
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 MAX_QUERY_BYTES = 8192  # of a time-stamp query: a digest, a nonce and room for extensions
 MAX_PAGE = 1000
+MAX_EXPORT = 10_000
 DEFAULT_PAGE = 50
 MAX_KEY = 255  # characters of an idempotency key; those of a batch leave room for `/i`
 
@@ -212,6 +214,25 @@ class Notary:
         if not await self._keys.knows(_required_key_id(request.key_id)):
             raise NotFound("there is no such key version")
         return await self.search(principal, request)
+
+    async def export_affected(
+        self, principal: Principal, key_id: str, since: datetime | None, page_size: int, after: str
+    ) -> bytes:
+        """Receipts of one key version as CSV (RFC 4180), newest first, from right after one of them.
+
+        Raises:
+            NotFound: there is no such version.
+            InvalidArgument: the page size is out of range, or there is no receipt to go on after.
+        """
+        if not 0 <= page_size <= MAX_EXPORT:
+            raise InvalidArgument.field("page_size", f"must be 0 to {MAX_EXPORT}")
+        if after:
+            require_uuid("after", after)
+        if not await self._keys.knows(_required_key_id(key_id)):
+            raise NotFound("there is no such key version")
+        request = store.ListSignedRecordsRequest(principal.tenant, key_id, since, page_size or MAX_EXPORT, after)
+        found = await self._metadata.list_signed_records(request, timeout=_READ_TIMEOUT)
+        return await asyncio.to_thread(csv_of, found)  # some milliseconds, in which batches go on
 
     async def office_receipt(self, record: store.Record) -> NotarizationReceipt:
         """The receipt of a record."""

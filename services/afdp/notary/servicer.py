@@ -161,6 +161,12 @@ class NotaryServicer(pb.NotaryServiceBase):
         found = await self._notary.affected(_ANYBODY, wanted)
         return pb.ListAffectedReceiptsResponse([_affected(each) for each in found.records], found.next_page_token)
 
+    async def export_affected_receipts(
+        self, request: pb.ExportAffectedReceiptsRequest
+    ) -> pb.ExportAffectedReceiptsResponse:
+        asked = request.key_id, request.since, request.page_size, request.after
+        return pb.ExportAffectedReceiptsResponse(await self._notary.export_affected(_ANYBODY, *asked))
+
     async def get_trust_root(self, request: pb.GetTrustRootRequest) -> pb.GetTrustRootResponse:
         files, pending = await self._trust.files()
         return pb.GetTrustRootResponse(_trust_files(files), _trust_files(pending))

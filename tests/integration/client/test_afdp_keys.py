@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from afdp.cli.__main__ import cli
 from afdp.errors import InvalidArgument, NotFound, Unavailable
+from afdp.formats.timestamps import format_timestamp
 from afdp.messages import notary as pb
 from tests.integration.client.conftest import Running, ScriptedNotary
 from tests.integration.client.test_client import NOON, key_message
@@ -223,19 +224,19 @@ async def test_on_a_terminal_it_asks_first(
 # --- affected ---------------------------------------------------------------------------------------------------------
 
 
-def receipts(count: int) -> list[pb.AffectedReceipt]:
-    return [pb.AffectedReceipt(f"receipt-{at}", f"{at:064x}", NOON - timedelta(minutes=at), at) for at in range(count)]
+def line(at: int) -> bytes:
+    time = format_timestamp(NOON - timedelta(minutes=at))
+    return f"receipt-{at},{time},{at or ''},{at:064x}\r\n".encode()
+
+
+def page(*numbers: int) -> pb.ExportAffectedReceiptsResponse:
+    return pb.ExportAffectedReceiptsResponse(b"".join(map(line, numbers)))
 
 
 @pytest.fixture
-def three_pages(notary: ScriptedNotary) -> None:
-    found = receipts(5)
-    notary.lay_out(
-        "ListAffectedReceipts",
-        pb.ListAffectedReceiptsResponse(found[:2], "second"),
-        pb.ListAffectedReceiptsResponse(found[2:4], "third"),
-        pb.ListAffectedReceiptsResponse(found[4:], ""),
-    )
+def three_pages(notary: ScriptedNotary, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("afdp.cli.affected._PAGE", 2)
+    notary.lay_out("ExportAffectedReceipts", page(0, 1), page(2, 3), page(4))
 
 
 @pytest.mark.usefixtures("three_pages")
@@ -245,8 +246,9 @@ async def test_every_page_is_listed_in_order_and_counted(afdp: Afdp, notary: Scr
     assert result.exit_code == 0
     assert [line.split()[0] for line in result.stdout.splitlines()] == [f"receipt-{at}" for at in range(5)]
     assert "5 receipts signed with k:1 since 2026-11-20T09:00:00Z" in result.stderr
-    assert [request.page_token for request in notary.requests] == ["", "second", "third"]
-    assert {request.page_size for request in notary.requests} == {1000}
+    assert [request.after for request in notary.requests] == ["", "receipt-1", "receipt-3"]
+    assert {request.page_size for request in notary.requests} == {2}
+    assert "not logged yet" in result.stdout.splitlines()[0]
     assert notary.requests[2].since == datetime(2026, 11, 20, 9, tzinfo=UTC)
 
 
@@ -273,7 +275,7 @@ async def test_ndjson_goes_to_standard_output_one_receipt_a_line(afdp: Afdp) -> 
     result = await afdp("keys", "affected", "--key", "k:1", "--ndjson", "-")
 
     found = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [each["log_index"] for each in found] == [0, 1, 2, 3, 4]
+    assert [each["log_index"] for each in found] == [None, 1, 2, 3, 4]
     assert found[0]["notarized_at"] == "2026-11-24T12:00:00.250Z"
 
 
@@ -286,21 +288,36 @@ async def test_json_is_one_document_with_the_count(afdp: Afdp) -> None:
 
 
 async def test_a_version_that_signed_nothing_gives_an_empty_list(afdp: Afdp, notary: ScriptedNotary) -> None:
-    notary.lay_out("ListAffectedReceipts", pb.ListAffectedReceiptsResponse([], ""))
+    notary.lay_out("ExportAffectedReceipts", page())
 
     assert json.loads((await afdp("keys", "affected", "--key", "k:1", "--json")).stdout)["receipts"] == []
     assert "0 receipts signed with k:1" in (await afdp("keys", "affected", "--key", "k:1")).stderr
 
 
-async def test_an_export_that_breaks_off_leaves_the_file_as_it_was(
-    afdp: Afdp, notary: ScriptedNotary, tmp_path: Path
+async def test_a_last_page_that_is_full_is_followed_by_an_empty_one(
+    afdp: Afdp, notary: ScriptedNotary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("afdp.cli.affected._PAGE", 2)
+    notary.lay_out("ExportAffectedReceipts", page(0, 1), page())
+
+    found = json.loads((await afdp("keys", "affected", "--key", "k:1", "--json")).stdout)
+
+    assert [each["receipt_id"] for each in found["receipts"]] == ["receipt-0", "receipt-1"]
+    assert found["count"] == 2
+
+
+async def test_an_answer_that_is_no_export_is_refused(afdp: Afdp, notary: ScriptedNotary) -> None:
+    notary.lay_out("ExportAffectedReceipts", pb.ExportAffectedReceiptsResponse(b"<html>\r\n"))
+
+    assert (await afdp("keys", "affected", "--key", "k:1")).exit_code == 1
+
+
+async def test_an_export_that_breaks_off_leaves_the_file_as_it_was(
+    afdp: Afdp, notary: ScriptedNotary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("afdp.cli.affected._PAGE", 2)
     (tmp_path / "affected.csv").write_text("of last week")
-    notary.lay_out(
-        "ListAffectedReceipts",
-        pb.ListAffectedReceiptsResponse(receipts(2), "second"),
-        Unavailable("metadata is away", retry_after=60),
-    )
+    notary.lay_out("ExportAffectedReceipts", page(0, 1), Unavailable("metadata is away", retry_after=60))
 
     result = await afdp("keys", "affected", "--key", "k:1", "--csv", "affected.csv")
 
@@ -310,7 +327,7 @@ async def test_an_export_that_breaks_off_leaves_the_file_as_it_was(
 
 
 async def test_a_version_that_there_is_not_is_no_empty_list(afdp: Afdp, notary: ScriptedNotary, tmp_path: Path) -> None:
-    notary.lay_out("ListAffectedReceipts", NotFound("there is no such key version"))
+    notary.lay_out("ExportAffectedReceipts", NotFound("there is no such key version"))
 
     result = await afdp("keys", "affected", "--key", "k:11", "--csv", "affected.csv")
 

@@ -335,6 +335,19 @@ async def test_affected_receipts_are_listed(ask: Asker, notary: ScriptedNotary) 
     assert notary.requests[0].since == NOON
 
 
+async def test_affected_receipts_are_exported_as_csv(ask: Asker, notary: ScriptedNotary) -> None:
+    notary.lay_out("ExportAffectedReceipts", pb.ExportAffectedReceiptsResponse(b"r-1,2026-11-24T12:00:00Z,7,ab\r\n"))
+
+    assert await ask("export_affected", "k:1", since=NOON, page_size=2, after="r-0") == (
+        b"r-1,2026-11-24T12:00:00Z,7,ab\r\n"
+    )
+    request = notary.requests[0]
+    assert (request.key_id, request.since, request.page_size, request.after) == ("k:1", NOON, 2, "r-0")
+
+    notary.lay_out("ExportAffectedReceipts", pb.ExportAffectedReceiptsResponse(b""))
+    assert await ask("export_affected", "k:1") == b""
+
+
 async def test_the_trust_root_comes_as_files(ask: Asker, notary: ScriptedNotary) -> None:
     notary.lay_out("GetTrustRoot", pb.GetTrustRootResponse([pb.TrustFile("log.vkey", "a+b+c\n")]))
 

@@ -162,3 +162,34 @@ async def test_a_record_is_found_by_its_tenant_only(metadata: Metadata, make_dra
     assert (await metadata.get_record(tenant, draft.receipt_id)).draft.statement == draft.statement
     with pytest.raises(NotFound):
         await metadata.get_record("another", draft.receipt_id)
+
+
+async def test_what_a_key_version_signed_is_told_in_order_from_right_after_any_of_it(
+    metadata: Metadata, store: PostgresStore, make_draft: Make, tenant: str, log_drafts: Any
+) -> None:
+    drafts = [make_draft(key_id="k:1", notarized_at=DAY + timedelta(seconds=at // 2)) for at in range(7)]
+    await log_drafts(store, drafts[:6])
+    await store.prepare([drafts[6], make_draft(key_id="k:2", notarized_at=DAY)])
+    newest_first = sorted(drafts, key=lambda each: (each.notarized_at, each.receipt_id), reverse=True)
+    query = Search(tenant, key_id="k:1")
+
+    found = await metadata.signed(query, 10, None)
+    assert [each.receipt_id for each in found] == [each.receipt_id for each in newest_first]
+    assert [each.evidence_hash for each in found] == [each.evidence_hash for each in newest_first]
+    assert [each.log_index is None for each in found] == [each is drafts[6] for each in newest_first]
+    for at in range(7):
+        rest = await metadata.signed(query, 2, found[at].receipt_id)
+        assert rest == found[at + 1 : at + 3]
+    since = Search(tenant, key_id="k:1", start_time=DAY + timedelta(seconds=2))
+    assert await metadata.signed(since, 10, None) == found[:3]
+
+
+async def test_an_export_goes_on_only_after_a_record_of_the_same_tenant(
+    metadata: Metadata, store: PostgresStore, make_draft: Make, tenant: str
+) -> None:
+    draft = make_draft(key_id="k:1", notarized_at=DAY)
+    await store.prepare([draft])
+
+    with pytest.raises(InvalidArgument) as refused:
+        await metadata.signed(Search("somebody else", key_id="k:1"), 10, draft.receipt_id)
+    assert [fault.field for fault in refused.value.fields] == ["after"]

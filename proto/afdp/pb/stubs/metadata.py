@@ -22,6 +22,8 @@ from afdp.pb.afdp.metadata.v1 import (
     GetWorkflowResponse,
     ListPendingRequest,
     ListPendingResponse,
+    ListSignedRecordsRequest,
+    ListSignedRecordsResponse,
     ListWorkflowsRequest,
     ListWorkflowsResponse,
     PrepareRequest,
@@ -56,6 +58,9 @@ class MetadataServiceBase:
         raise NotImplementedError
 
     async def search_records(self, request: SearchRecordsRequest) -> SearchRecordsResponse:
+        raise NotImplementedError
+
+    async def list_signed_records(self, request: ListSignedRecordsRequest) -> ListSignedRecordsResponse:
         raise NotImplementedError
 
     async def create_batch(self, request: CreateBatchRequest) -> CreateBatchResponse:
@@ -123,6 +128,14 @@ class MetadataServiceClient:
     ) -> SearchRecordsResponse:
         answer: SearchRecordsResponse = await self._caller.unary_unary(
             "/afdp.metadata.v1.MetadataService/SearchRecords", request, timeout
+        )
+        return answer
+
+    async def list_signed_records(
+        self, request: ListSignedRecordsRequest, *, timeout: float | None = None
+    ) -> ListSignedRecordsResponse:
+        answer: ListSignedRecordsResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ListSignedRecords", request, timeout
         )
         return answer
 

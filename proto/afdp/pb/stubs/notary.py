@@ -12,6 +12,8 @@ from afdp.pb.afdp.notary.v1 import (
     CreateTimestampResponse,
     DecideApprovalRequest,
     DecideApprovalResponse,
+    ExportAffectedReceiptsRequest,
+    ExportAffectedReceiptsResponse,
     GetEvidenceRequest,
     GetEvidenceResponse,
     GetNotarizationReceiptRequest,
@@ -122,6 +124,9 @@ class NotaryServiceBase:
         raise NotImplementedError
 
     async def list_affected_receipts(self, request: ListAffectedReceiptsRequest) -> ListAffectedReceiptsResponse:
+        raise NotImplementedError
+
+    async def export_affected_receipts(self, request: ExportAffectedReceiptsRequest) -> ExportAffectedReceiptsResponse:
         raise NotImplementedError
 
     async def list_audit_events(self, request: ListAuditEventsRequest) -> ListAuditEventsResponse:
@@ -286,6 +291,14 @@ class NotaryServiceClient:
     ) -> ListAffectedReceiptsResponse:
         answer: ListAffectedReceiptsResponse = await self._caller.unary_unary(
             "/afdp.notary.v1.NotaryService/ListAffectedReceipts", request, timeout
+        )
+        return answer
+
+    async def export_affected_receipts(
+        self, request: ExportAffectedReceiptsRequest, *, timeout: float | None = None
+    ) -> ExportAffectedReceiptsResponse:
+        answer: ExportAffectedReceiptsResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/ExportAffectedReceipts", request, timeout
         )
         return answer
 

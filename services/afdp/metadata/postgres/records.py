@@ -107,6 +107,13 @@ def to_record(row: asyncpg.Record) -> Record:
     return Record(draft, position, row["logged_at"])
 
 
+async def notarized_at(connection: Connection, tenant: str, receipt_id: UUID) -> datetime | None:
+    """When a record of a tenant was notarised."""
+    query = "SELECT notarized_at FROM record WHERE tenant = $1 AND receipt_id = $2"
+    time: datetime | None = await connection.fetchval(query, tenant, receipt_id)
+    return time
+
+
 def to_terms(row: asyncpg.Record) -> SearchTerms:
     """What search finds a record by, from a row of `record`."""
     hashes: bytes = row["artifact_hashes"]

@@ -8,11 +8,11 @@ from afdp.messages.metadata import WorkflowType
 from afdp.metadata.postgres.conditions import Conditions, Parameters, fetch_planned
 from afdp.metadata.postgres.lookup import lookup_key
 from afdp.metadata.postgres.records import to_terms
-from afdp.metadata.values import Position, Search, Summary
+from afdp.metadata.values import Position, Search, SignedRecord, Summary
 from afdp.postgres import Connection
 
 _MATCHING = """
-    SELECT * FROM record r WHERE {conditions}
+    SELECT {columns} FROM record r WHERE {conditions}
     ORDER BY notarized_at DESC, receipt_id DESC
     LIMIT {limit}
 """
@@ -50,6 +50,16 @@ async def search(connection: Connection, query: Search, after: Position | None, 
     return [_to_summary(row) for row in await fetch_planned(connection, page, parameters)]
 
 
+async def signed(connection: Connection, query: Search, after: Position | None, limit: int) -> list[SignedRecord]:
+    """Records of a key version, newest first, from right after a position; the fewest columns that tell them."""
+    parameters = Parameters()
+    page = _PAGE.format(found=_matching(parameters, query, after, limit, "receipt_id, evidence_hash, notarized_at"))
+    rows = await fetch_planned(connection, page, parameters)
+    return [
+        SignedRecord(row["receipt_id"], row["evidence_hash"], row["notarized_at"], row["log_index"]) for row in rows
+    ]
+
+
 def _of_artifact(
     parameters: Parameters, query: Search, artifact_hash: bytes, after: Position | None, limit: int
 ) -> str:
@@ -63,7 +73,7 @@ def _of_artifact(
     return _OF_ARTIFACT.format(artifact=artifact, conditions=conditions, limit=parameters.place(limit))
 
 
-def _matching(parameters: Parameters, query: Search, after: Position | None, limit: int) -> str:
+def _matching(parameters: Parameters, query: Search, after: Position | None, limit: int, columns: str = "*") -> str:
     conditions = Conditions(parameters)
     conditions.add("tenant = {}", query.tenant)
     if query.evidence_hash is not None:
@@ -76,7 +86,7 @@ def _matching(parameters: Parameters, query: Search, after: Position | None, lim
     conditions.add("key_id = {}", query.key_id)
     conditions.add_span("notarized_at", query.start_time, query.end_time)
     conditions.add_position("notarized_at", "receipt_id", after)
-    return _MATCHING.format(conditions=conditions, limit=parameters.place(limit))
+    return _MATCHING.format(columns=columns, conditions=conditions, limit=parameters.place(limit))
 
 
 def _to_summary(row: asyncpg.Record) -> Summary:

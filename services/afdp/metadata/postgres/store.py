@@ -15,7 +15,7 @@ from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import batches, housekeeping, records, trust_files, workflow_list
 from afdp.metadata.postgres.complete import complete
 from afdp.metadata.postgres.prepare import prepare
-from afdp.metadata.postgres.search import search
+from afdp.metadata.postgres.search import search, signed
 from afdp.metadata.values import (
     Batch,
     Checkpoint,
@@ -27,6 +27,7 @@ from afdp.metadata.values import (
     Publication,
     Record,
     Search,
+    SignedRecord,
     Summary,
     TrustFiles,
     Workflow,
@@ -90,6 +91,14 @@ class PostgresStore:
     async def search(self, query: Search, after: Position | None, limit: int) -> list[Summary]:
         """Records that match, newest first."""
         return await self._database.run(lambda connection: search(connection, query, after, limit))
+
+    async def signed(self, query: Search, after: Position | None, limit: int) -> list[SignedRecord]:
+        """As `search`, with no more told than which records they are."""
+        return await self._database.run(lambda connection: signed(connection, query, after, limit))
+
+    async def notarized_at(self, tenant: str, receipt_id: UUID) -> datetime | None:
+        """When a record of a tenant was notarised."""
+        return await self._database.run(lambda connection: records.notarized_at(connection, tenant, receipt_id))
 
     async def create_batch(self, batch: Batch) -> tuple[UUID, bool]:
         """The batch of this idempotency key, and whether another request made it before."""

@@ -26,6 +26,8 @@ __all__ = (
     "Idempotency",
     "ListPendingRequest",
     "ListPendingResponse",
+    "ListSignedRecordsRequest",
+    "ListSignedRecordsResponse",
     "ListWorkflowsRequest",
     "ListWorkflowsResponse",
     "LogPosition",
@@ -735,6 +737,73 @@ class ListPendingResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "ListPendingResponse", ListPendingResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ListSignedRecordsRequest(betterproto2.Message):
+    """
+    Which records.
+    """
+
+    tenant: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The reader's tenant.
+    """
+
+    key_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    `name:version` of the key.
+    """
+
+    start_time: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Notarised at or after this; absent: any.
+    """
+
+    page_size: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+    """
+    1 to 10,000.
+    """
+
+    after: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Right after this record, a UUIDv7 in text form; empty for the first page.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ListSignedRecordsRequest", ListSignedRecordsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListSignedRecordsResponse(betterproto2.Message):
+    """
+    What was found: the n-th of each column belongs to the n-th record. Fewer than asked for: there are no more.
+    """
+
+    receipt_ids: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    16 bytes each: the UUIDs.
+    """
+
+    evidence_hashes: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    32 bytes each: SHA-256 of the canonical evidence.
+    """
+
+    notarized_at: "list[int]" = betterproto2.field(3, betterproto2.TYPE_INT64, repeated=True)
+    """
+    When they were notarised, in microseconds since 1970.
+    """
+
+    log_indexes: "list[int]" = betterproto2.field(4, betterproto2.TYPE_SINT64, repeated=True)
+    """
+    Their zero-based places in the log; -1 while PENDING.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ListSignedRecordsResponse", ListSignedRecordsResponse)
 
 
 @dataclass(eq=False, repr=False)

@@ -20,6 +20,8 @@ __all__ = (
     "DependencyStatus",
     "EvidencePackage",
     "EvidenceSummary",
+    "ExportAffectedReceiptsRequest",
+    "ExportAffectedReceiptsResponse",
     "GetEvidenceRequest",
     "GetEvidenceResponse",
     "GetNotarizationReceiptRequest",
@@ -702,6 +704,57 @@ class EvidenceSummary(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.notary.v1", "EvidenceSummary", EvidenceSummary)
+
+
+@dataclass(eq=False, repr=False)
+class ExportAffectedReceiptsRequest(betterproto2.Message):
+    """
+    Which receipts.
+    """
+
+    key_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    `name:version`.
+    """
+
+    since: "datetime.datetime | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Only those notarised at or after this; absent: all.
+    """
+
+    page_size: "int" = betterproto2.field(3, betterproto2.TYPE_INT32)
+    """
+    1 to 10,000; 0 means 10,000.
+    """
+
+    after: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    The last receipt of the page before, by its ID; empty for the first page.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "ExportAffectedReceiptsRequest", ExportAffectedReceiptsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ExportAffectedReceiptsResponse(betterproto2.Message):
+    """
+    Receipts that the version signed.
+    """
+
+    csv: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    Newest first, a line each (RFC 4180), without a line of names: receipt_id, notarized_at, log_index,
+    evidence_package_hash. `log_index` is empty while a receipt is not in the log. Fewer lines than asked for: there are
+    no more.
+    """
+
+
+default_message_pool.register_message(
+    "afdp.notary.v1", "ExportAffectedReceiptsResponse", ExportAffectedReceiptsResponse
+)
 
 
 @dataclass(eq=False, repr=False)
