@@ -23,7 +23,11 @@ from afdp.embedded.postgres import Postgres, running_postgres
 from tests.local_token import LocalToken
 
 IN_CI = os.environ.get("CI") == "true"
-_PACKAGES = {"softhsm2-util": "softhsm2"}  # what Debian names the package of a tool that we do not build
+_PACKAGES = {
+    "softhsm2-util": "softhsm2",
+    "ssh-agent": "openssh-client",
+    "ssh-add": "openssh-client",
+}  # what Debian names the package of a tool that we do not build
 
 
 def tools_folder() -> Path:

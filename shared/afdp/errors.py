@@ -7,7 +7,8 @@ what was wrong, where, and what to do; it is shown to callers, so it never holds
     NotaryError                    gRPC code             HTTP
     ├── InvalidArgument            INVALID_ARGUMENT       400   names each field
     │   ├── PayloadTooLarge        INVALID_ARGUMENT       413
-    │   └── UnsupportedMediaType   INVALID_ARGUMENT       415
+    │   ├── UnsupportedMediaType   INVALID_ARGUMENT       415
+    │   └── HeadersTooLarge        INVALID_ARGUMENT       431
     ├── Unauthenticated            UNAUTHENTICATED        401
     ├── PermissionDenied           PERMISSION_DENIED      403
     ├── NotFound                   NOT_FOUND              404
@@ -94,6 +95,12 @@ class UnsupportedMediaType(InvalidArgument):
     """The body is of a kind that is not spoken here."""
 
     http_status = 415
+
+
+class HeadersTooLarge(InvalidArgument):
+    """The request's head is over the limit."""
+
+    http_status = 431
 
 
 class Unauthenticated(NotaryError):

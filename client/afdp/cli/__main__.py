@@ -72,6 +72,13 @@ log = group(
     "Transparency logs.",
     fsck=("afdp.cli.log:fsck", "Recompute a whole log from its entries and name the first bad byte."),
 )
+witness = group(
+    "witness",
+    "A witness of transparency logs, which anyone can run for any log.",
+    init=("afdp.cli.witness:init", "Make a witness: a key, an empty memory, a configuration."),
+    run=("afdp.cli.witness:run", "Cosign what the logs send, until Ctrl-C."),
+    vkey=("afdp.cli.witness:vkey", "Print a witness's key."),
+)
 config = group(
     "config",
     "Settings.",
@@ -85,6 +92,7 @@ COMMANDS = {
     "trust": (f"{__name__}:trust", "The keys that a verifier believes: export, update, init, sign, publish."),
     "keys": (f"{__name__}:keys", "The keys that sign: list, rotate, revoke, affected."),
     "log": (f"{__name__}:log", "Transparency logs: fsck."),
+    "witness": (f"{__name__}:witness", "A witness of transparency logs: init, run, vkey."),
     "dev": ("afdp.cli.dev:dev", "Run the whole stack on this machine."),
     "doctor": ("afdp.cli.doctor:doctor", "Check a stack, running or not, and say what to do."),
     "config": (f"{__name__}:config", "Settings: show."),

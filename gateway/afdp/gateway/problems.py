@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from afdp.errors import DeadlineExceeded, InvalidArgument, NotaryError, Unauthenticated, Unimplemented
+from afdp.errors import DeadlineExceeded, NotaryError, Unauthenticated, Unimplemented
 
 TYPE_PREFIX = "https://afdp.dev/problems/"
 MEDIA_TYPE = "application/problem+json"
@@ -25,12 +25,6 @@ class RequestTimeout(DeadlineExceeded):
     """The caller took too long to send its request; nothing was done."""
 
     http_status = 408
-
-
-class HeadersTooLarge(InvalidArgument):
-    """The request's head is over the limit."""
-
-    http_status = 431
 
 
 def problem(error: NotaryError, request_id: str, **members: object) -> dict[str, Any]:

@@ -8,17 +8,17 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
 
 import orjson
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from afdp.errors import InvalidArgument, NotaryError, Unavailable
+from afdp.bounded_http import bounded_protocol
+from afdp.errors import NotaryError
 from afdp.gateway.config import GatewaySettings
 from afdp.gateway.exchange import request_id_from
-from afdp.gateway.problems import MEDIA_TYPE, HeadersTooLarge, problem
+from afdp.gateway.problems import MEDIA_TYPE, problem
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 class _Server(uvicorn.Server):
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
-        bounds = (settings.header_timeout_seconds, settings.max_header_bytes, settings.max_connections)
+        bounds = (settings.header_timeout_seconds, settings.max_header_bytes, settings.max_connections, _refusal)
         config = uvicorn.Config(
             app,
             host=settings.host,
@@ -82,96 +82,6 @@ class _Server(uvicorn.Server):
         # uvicorn would take the signals from the loop and raise them again at the end, and so cut short what closes
         # after it: whoever starts the server sees to them.
         yield
-
-
-def bounded_protocol(head_seconds: float, head_bytes: int, max_connections: int) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol for clients that are slow, or many, or say too much before they say what they want.
-
-    Args:
-        head_seconds: from a connection's begin, or the first byte of a further request, to the end of the head; also
-            how long the rest of a request may take that was answered before it was complete.
-        head_bytes: request line and headers.
-        max_connections: open at once; requests on further ones are refused.
-    """
-
-    class BoundedProtocol(HttpToolsProtocol):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._timer: asyncio.TimerHandle | None = None
-            self._in_head = True
-            self._head = 0  # bytes of the head that is being read
-            self._refused = False
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-            super().connection_made(transport)
-            self._start_timer()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_timer()
-            super().connection_lost(exc)
-
-        def data_received(self, data: bytes) -> None:
-            if self._in_head:
-                self._head += len(data)
-                self._start_timer()
-            super().data_received(data)
-            if self._in_head and self._head > head_bytes:
-                self._refuse(_head_too_large(head_bytes))
-
-        def on_headers_complete(self) -> None:
-            self._stop_timer()
-            self._in_head, self._head = False, 0
-            if len(self.connections) > max_connections:
-                self._refuse(Unavailable("too many connections are open; try again", retry_after=1.0))
-            elif len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > head_bytes:
-                self._refuse(_head_too_large(head_bytes))
-            else:
-                super().on_headers_complete()
-
-        def on_body(self, body: bytes) -> None:
-            if not self._refused:
-                super().on_body(body)
-
-        def on_message_complete(self) -> None:
-            self._in_head = True
-            self._stop_timer()
-            if not self._refused:
-                super().on_message_complete()
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            if not self._in_head:
-                self._start_timer()
-
-        def send_400_response(self, msg: str) -> None:
-            self._refuse(InvalidArgument("this is not an HTTP/1.1 request"))
-
-        def _start_timer(self) -> None:
-            if self._timer is None:
-                self._timer = self.loop.call_later(head_seconds, self._too_slow)
-
-        def _stop_timer(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-        def _too_slow(self) -> None:
-            self._timer = None
-            if not self.transport.is_closing():
-                self.transport.close()
-
-        def _refuse(self, error: NotaryError) -> None:
-            """Answers without the application and closes: what else is on the connection cannot be told apart."""
-            self._refused = True
-            if not self.transport.is_closing():
-                self.transport.write(_refusal(error))
-                self.transport.close()
-
-    return BoundedProtocol
-
-
-def _head_too_large(limit: int) -> HeadersTooLarge:
-    return HeadersTooLarge(f"the request's line and headers are over {limit} bytes")
 
 
 def _refusal(error: NotaryError) -> bytes:

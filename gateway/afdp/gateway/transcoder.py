@@ -12,13 +12,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from afdp.errors import InvalidArgument, NotaryError, PayloadTooLarge, Unauthenticated, Unimplemented
+from afdp.errors import HeadersTooLarge, InvalidArgument, NotaryError, PayloadTooLarge, Unauthenticated, Unimplemented
 from afdp.gateway.body import JSON, BodyReader, content_type_fault
 from afdp.gateway.decode import Encoders
 from afdp.gateway.descriptors import Api, HttpRule, Method
 from afdp.gateway.encode import RawEncoder, Readers, ResponseEncoder
 from afdp.gateway.exchange import exchange_of
-from afdp.gateway.problems import HeadersTooLarge, MethodNotAllowed
+from afdp.gateway.problems import MethodNotAllowed
 from afdp.gateway.request import RequestDecoder
 from afdp.gateway.routes import Route, RouteTable
 from afdp.gateway.upstream import Metadata, Upstream

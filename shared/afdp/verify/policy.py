@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from afdp.errors import InvalidArgument
-from afdp.formats.canonical import strict_json
+from afdp.formats.document import read_document
 from afdp.formats.members import Members
 from afdp.formats.note import NoteError, SignatureType, VerifierKey
 
@@ -46,7 +45,7 @@ def read_policy(data: bytes) -> Policy:
     Raises:
         InvalidArgument: names the member that is unknown or wrong.
     """
-    members = Members(_document(data))
+    members = Members(read_document(data))
     witnesses = members.strings("witnesses") if members.has("witnesses") else ()
     policy = Policy(
         require_log=_optional_boolean(members, "require_log", True),
@@ -76,22 +75,3 @@ def _witness(text: str, path: str) -> VerifierKey:
     if key.kind is SignatureType.ED25519:
         raise InvalidArgument.field(path, "is a log's key; a witness's key has a cosignature type")
     return key
-
-
-def _document(data: bytes) -> object:
-    if data.lstrip().startswith(b"{"):
-        return strict_json(data)
-    import yaml  # only a policy file needs it
-
-    class UniqueKeys(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            if twice := {str(key) for key in keys if keys.count(key) > 1}:
-                raise InvalidArgument.field(min(twice), "the key stands twice")
-            return super().construct_mapping(node, deep)
-
-    try:
-        document: object = yaml.load(data, UniqueKeys)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise InvalidArgument.field("body", f"not YAML: {' '.join(str(error).split())}") from error
-    return {} if document is None else document

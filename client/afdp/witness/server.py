@@ -1,0 +1,126 @@
+"""The witness as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from afdp.bounded_http import bounded_protocol
+from afdp.errors import FailedPrecondition, NotaryError, Unavailable
+from afdp.witness.config import CONFIG, KEY, STATE, WitnessConfig, read_config
+from afdp.witness.http import application, refusal
+from afdp.witness.key import Ed25519Cosigner, read_key, read_passphrase
+from afdp.witness.service import Witness
+from afdp.witness.state import open_state
+
+_HEAD_SECONDS, _REQUEST_SECONDS, _KEEP_ALIVE_SECONDS, _DRAIN_SECONDS = 5.0, 10.0, 75, 5
+_HEAD_BYTES, _CONNECTIONS = 16 * 1024, 512
+
+
+def open_config(folder: Path) -> WitnessConfig:
+    """The folder's `witness.yaml`.
+
+    Raises:
+        InvalidArgument: names the member that is wrong.
+        FailedPrecondition: it cannot be read.
+    """
+    path = folder / CONFIG
+    try:
+        return read_config(path.read_bytes())
+    except OSError as error:
+        raise FailedPrecondition(f"{path} cannot be read: {error.strerror}") from None
+
+
+def open_cosigner(folder: Path, config: WitnessConfig) -> Ed25519Cosigner:
+    """The folder's key, ready to sign.
+
+    Raises:
+        FailedPrecondition: it or its passphrase cannot be used.
+    """
+    passphrase = read_passphrase(config.passphrase_file) if config.passphrase_file else None
+    return Ed25519Cosigner(config.name, read_key(folder / KEY, passphrase))
+
+
+@asynccontextmanager
+async def running_witness(
+    folder: Path, listen: tuple[str, int] | None = None, clock: Callable[[], float] = time.time
+) -> AsyncIterator[str]:
+    """The folder's witness for the length of a block; gives its URL.
+
+    Raises:
+        FailedPrecondition: key, memory or address cannot be used.
+    """
+    config = open_config(folder)
+    cosigner = open_cosigner(folder, config)
+    host, port = listen or (config.host, config.port)
+    with open_state(folder / STATE) as state:
+        witness = Witness(config.logs, state, cosigner, clock)
+        app = application(witness, cosigner.vkey, state.check, _REQUEST_SECONDS)
+        async with _serving(app, host, port) as bound:
+            yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+
+
+async def run_witness(folder: Path, started: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or SIGINT; `started` is told the URL."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running_witness(folder) as url:
+        started(url)
+        await stop.wait()
+
+
+@asynccontextmanager
+async def _serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=_CONNECTIONS)
+    except OSError as error:
+        raise Unavailable(f"{host}:{port} cannot be listened on: {error.strerror}") from None
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http=bounded_protocol(_HEAD_SECONDS, _HEAD_BYTES, _CONNECTIONS, _refused),
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Whoever starts the server sees to the signals: uvicorn would raise them again at its end.
+        yield
+
+
+def _refused(error: NotaryError) -> bytes:
+    """A whole answer to a request that does not reach the application."""
+    response = refusal(error)
+    head = "".join(f"{name.decode()}: {value.decode()}\r\n" for name, value in response.raw_headers)
+    return STATUS_LINE[error.http_status] + f"{head}connection: close\r\n\r\n".encode() + bytes(response.body)
