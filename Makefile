@@ -38,7 +38,7 @@ test: setup tools ## Run the tests; what a missing toolchain makes impossible is
 lint: setup ## Check style, types, import rules, protos, and that generated code is current
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/lint.sh
 
-bench: setup ## Measure, and write bench/results.json
+bench: setup ## Measure, and write bench/results.json (ARGS="--only signer" for a part)
 	@$(BIN)/python -m bench $(ARGS)
 
 proto: setup ## Generate proto/afdp/pb from the .proto files

@@ -1,110 +1,75 @@
 """Measures the running service and writes bench/results.json.
 
-The stack runs with OpenBao and a PostgreSQL that syncs to disk. After a warm-up, the real call and the empty call of
-the same way alternate three times in one run, so that their ratio holds where the machine's speed drifts. Every answer
-is a receipt, and every receipt is verified offline afterwards.
+After a warm-up, what is measured and what it is set in proportion to alternate in one run, three times, so that their
+ratio holds where the machine's speed drifts. `--only` measures a part, and keeps what stands of the rest.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import platform
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import httpx
 import orjson
 
-from afdp.embedded.stack import SERVICES, Stack, StackOptions, running_stack
-from afdp.formats.trust import TrustRoot, read_trust_files
-from bench.figures import Figure, Run, median_figure
-from bench.grpc_load import run_grpc
-from bench.rest_load import run_rest
+from bench.affected import measure_affected
+from bench.figures import Figure
+from bench.machine import machine
+from bench.signer import measure_signer
+from bench.stack import WAYS, measure_stack
 
 RESULTS = Path(__file__).parent / "results.json"
+PARTS = (*WAYS, "signer", "affected")
 
 
-def main(seconds: float, rounds: int, concurrency: int) -> None:
-    """Runs the table and prints it."""
+def main(arguments: argparse.Namespace) -> None:
+    """Measures the parts, one after the other, and prints their rows."""
     with tempfile.TemporaryDirectory(prefix="afdp-bench-") as folder:
         Path(folder).chmod(0o711)
-        figures, memory = asyncio.run(_measure(Path(folder) / "data", seconds, rounds, concurrency))
-    report = {
-        "machine": _machine(),
-        "figures": [figure.to_object() for figure in figures],
-        "memory_mib": memory,
-    }
-    RESULTS.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        figures, more = asyncio.run(_measure(Path(folder), arguments))
+    _write(figures, more, whole=set(arguments.only) == set(PARTS))
     for figure in figures:
         print(figure)
-    print("resident MiB:", ", ".join(f"{name} {size:.0f}" for name, size in memory.items()))
+    for name, told in more.items():
+        print(f"{name}: {told}")
     print(f"written to {RESULTS}")
 
 
-async def _measure(
-    folder: Path, seconds: float, rounds: int, concurrency: int
-) -> tuple[list[Figure], dict[str, float]]:
-    async with running_stack(StackOptions(folder, port_offset=1000, vault=True)) as stack:
-        trust = await _trust(stack.url)
-        figures = [
-            *await _alternate("rest", stack, trust, seconds, rounds, concurrency),
-            *await _alternate("grpc", stack, trust, seconds, rounds, concurrency),
-        ]
-        return figures, {name: _resident_mib(stack.server(name).pid) for name in SERVICES}
+async def _measure(folder: Path, arguments: argparse.Namespace) -> tuple[list[Figure], dict[str, Any]]:
+    """The rows, and what is told beside them."""
+    figures: list[Figure] = []
+    more: dict[str, Any] = {}
+    seconds, rounds = arguments.seconds, arguments.rounds
+    if ways := [part for part in WAYS if part in arguments.only]:
+        figures, memory = await measure_stack(folder / "stack", ways, seconds, rounds, arguments.concurrency)
+        more["memory_mib"] = memory
+    if "signer" in arguments.only:
+        figures += await measure_signer(folder, seconds / 4, rounds)
+    if "affected" in arguments.only:
+        listed, more["affected"] = await measure_affected(folder / "affected", arguments.records)
+        figures += listed
+    return figures, more
 
 
-async def _alternate(
-    way: str, stack: Stack, trust: TrustRoot, seconds: float, rounds: int, concurrency: int
-) -> list[Figure]:
-    run = {"rest": run_rest, "grpc": run_grpc}[way]
-    target = stack.url if way == "rest" else f"127.0.0.1:{stack.port('notary')}"
-    await run(target, "sign", min(3.0, seconds), concurrency, trust)
-    signed: list[Run] = []
-    empty: list[Run] = []
-    for _ in range(rounds):
-        empty.append(await run(target, "empty", seconds / 2, concurrency, trust))
-        signed.append(await run(target, "sign", seconds, concurrency, trust))
-    ratios = [one.rate / other.rate for one, other in zip(signed, empty, strict=True)]
-    return [
-        median_figure(f"{way}_sign_{concurrency}", signed, ratios),
-        median_figure(f"{way}_empty_{concurrency}", empty, []),
-    ]
-
-
-async def _trust(url: str) -> TrustRoot:
-    async with httpx.AsyncClient(trust_env=False) as client:
-        files = (await client.get(f"{url}/api/v1/trust-root")).raise_for_status().json()["files"]
-    return read_trust_files({file["name"]: file["content"].encode() for file in files})
-
-
-def _resident_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
-    return round(kib / 1024, 1)
-
-
-def _machine() -> dict[str, object]:
-    cpu = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return {
-        "cpu": cpu[0] if cpu else platform.machine(),
-        "cores": len(cpu),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "afdp": version("afdp-notary"),
-        "load_generator": "on the same cores",
-    }
+def _write(figures: list[Figure], more: dict[str, Any], *, whole: bool) -> None:
+    """Replaces the rows that were measured; all of them where the others are of another machine."""
+    report: dict[str, Any] = {"machine": machine(), "figures": []}
+    if not whole and RESULTS.exists():
+        before = orjson.loads(RESULTS.read_bytes())
+        if before["machine"] == report["machine"]:
+            report = before
+    rows = {row["name"]: row for row in report["figures"]} | {figure.name: figure.to_object() for figure in figures}
+    report = {**report, "figures": list(rows.values()), **more}
+    RESULTS.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of one run")
-    parser.add_argument("--rounds", type=int, default=3, help="how often real and empty runs alternate")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of one run; of the signer's, a quarter")
+    parser.add_argument("--rounds", type=int, default=3, help="how often the two of a ratio alternate")
     parser.add_argument("--concurrency", type=int, default=64, help="connections, or calls in flight")
-    arguments = parser.parse_args()
-    main(arguments.seconds, arguments.rounds, arguments.concurrency)
+    parser.add_argument("--records", type=int, default=1_000_000, help="of the version that is compromised")
+    main(parser.parse_args())

@@ -9,7 +9,7 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Run:
-    """One run: calls a second, and latencies in milliseconds."""
+    """One run: calls, or what they are counted in, a second, and latencies of a call in milliseconds."""
 
     rate: float
     p50_ms: float
@@ -19,7 +19,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Figure:
-    """The median of several runs; `ratio_to_empty` is the median of the pairs' ratios."""
+    """The median of several runs; `ratio` is the median of the ratios to the figure `ratio_to`, pair by pair."""
 
     name: str
     value: float
@@ -27,37 +27,42 @@ class Figure:
     p50_ms: float
     p95_ms: float
     p99_ms: float
-    ratio_to_empty: float | None
+    ratio: float | None
+    ratio_to: str | None
 
     def to_object(self) -> dict[str, object]:
         return asdict(self)
 
     def __str__(self) -> str:
-        ratio = f", {self.ratio_to_empty:.2f} of the empty call" if self.ratio_to_empty is not None else ""
+        ratio = f", {self.ratio:.2f} of {self.ratio_to}" if self.ratio is not None else ""
         return (
-            f"{self.name}: {self.value:.0f} {self.unit}, "
-            f"P50 {self.p50_ms:.1f} P95 {self.p95_ms:.1f} P99 {self.p99_ms:.1f} ms{ratio}"
+            f"{self.name}: {self.value:,.0f} {self.unit}, "
+            f"P50 {self.p50_ms:.2f} P95 {self.p95_ms:.2f} P99 {self.p99_ms:.2f} ms{ratio}"
         )
 
 
-def run_of(latencies: Sequence[float], seconds: float) -> Run:
-    """The figures of a run, from each call's latency in seconds."""
+def run_of(latencies: Sequence[float], seconds: float, each: int = 1) -> Run:
+    """The figures of a run, from each call's latency in seconds; a call counts for `each`."""
     ordered = sorted(latencies)
 
     def percentile(share: float) -> float:
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000
 
-    return Run(len(ordered) / seconds, percentile(0.50), percentile(0.95), percentile(0.99))
+    return Run(each * len(ordered) / seconds, percentile(0.50), percentile(0.95), percentile(0.99))
 
 
-def median_figure(name: str, runs: Sequence[Run], ratios: Sequence[float]) -> Figure:
-    """The medians, each figure by itself."""
+def median_figure(
+    name: str, runs: Sequence[Run], beside: tuple[str, Sequence[Run]] | None = None, unit: str = "calls/s"
+) -> Figure:
+    """The medians, each figure by itself; `beside` is what each run is set in proportion to, by name."""
+    ratios = [run.rate / other.rate for run, other in zip(runs, beside[1], strict=True)] if beside else []
     return Figure(
         name=name,
         value=round(median(run.rate for run in runs), 1),
-        unit="calls/s",
-        p50_ms=round(median(run.p50_ms for run in runs), 2),
-        p95_ms=round(median(run.p95_ms for run in runs), 2),
-        p99_ms=round(median(run.p99_ms for run in runs), 2),
-        ratio_to_empty=round(median(ratios), 3) if ratios else None,
+        unit=unit,
+        p50_ms=round(median(run.p50_ms for run in runs), 3),
+        p95_ms=round(median(run.p95_ms for run in runs), 3),
+        p99_ms=round(median(run.p99_ms for run in runs), 3),
+        ratio=round(median(ratios), 3) if ratios else None,
+        ratio_to=beside[0] if beside else None,
     )

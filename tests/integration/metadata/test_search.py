@@ -8,12 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from afdp.errors import InvalidArgument, NotFound
 from afdp.metadata.postgres import PostgresStore
+from afdp.metadata.postgres.search import search_statement, signed_statement
 from afdp.metadata.service import Metadata
-from afdp.metadata.values import Draft, Search
+from afdp.metadata.values import Draft, Position, Search
+from tests.many_records import fill_records
 
 Make = Callable[..., Draft]
 DAY = datetime(2026, 11, 24, tzinfo=UTC)
@@ -193,3 +196,23 @@ async def test_an_export_goes_on_only_after_a_record_of_the_same_tenant(
     with pytest.raises(InvalidArgument) as refused:
         await metadata.signed(Search("somebody else", key_id="k:1"), 10, draft.receipt_id)
     assert [fault.field for fault in refused.value.fields] == ["after"]
+
+
+@pytest.mark.parametrize("statement", [search_statement, signed_statement])
+async def test_each_page_of_what_a_key_version_signed_is_read_by_its_index(
+    own_store: PostgresStore, database: str, make_draft: Make, tenant: str, statement: Any
+) -> None:
+    draft = make_draft(key_id="k:1", notarized_at=DAY)
+    await own_store.prepare([draft])
+    connection = await asyncpg.connect(database)
+    try:
+        await fill_records(connection, "k:1", "k:2", 5_000)
+        for after in (None, Position(DAY - timedelta(seconds=2_000), draft.receipt_id)):
+            query = Search(tenant, key_id="k:1", start_time=DAY - timedelta(days=1))
+            sql, parameters = statement(query, after, 1_000)
+            rows = await connection.fetch(f"EXPLAIN {sql}", *parameters.values)
+            plan = "\n".join(row["QUERY PLAN"] for row in rows)
+            assert "using record_by_key" in plan
+            assert "Seq Scan on record" not in plan
+    finally:
+        await connection.close()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
 from hashlib import sha256, sha384
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,9 @@ from afdp.formats.merkle import leaf_hash
 from afdp.formats.note import Checkpoint
 from afdp.signer.config import SignerSettings
 from afdp.signer.guard import CheckpointGuard
-from afdp.signer.keys import ED25519, P256, P384, KeyCatalogue, KeySpec, KeyVersion, Purpose, Signature
+from afdp.signer.keys import ED25519, P256, P384, KeySpec, KeyVersion, Purpose, Signature
 from afdp.signer.opening import open_catalogue, open_vault_if_used
 from afdp.signer.revocations import Revocations
-from afdp.signer.rotation import EVERY, KeyRotation
 from afdp.signer.service import Signer, Stamped, Statement
 from afdp.signer.vault.keyring import VaultKeyring
 from afdp.signer.vault.memory import KeyMemory
@@ -309,36 +306,3 @@ async def test_a_mount_that_the_policy_does_not_name_is_forbidden(opened: Open, 
     async with opened(tenant_key, vault_mount="elsewhere") as keyring:
         with pytest.raises(Unavailable, match="does not let the signer do this"):
             await keyring.check()
-
-
-async def test_of_two_signers_with_one_schedule_one_rotates_and_no_signature_fails(
-    opened: Open, tenant_key: KeySpec, tmp_path: Path
-) -> None:
-    oldest = {Purpose.EVIDENCE: timedelta(seconds=3)}
-
-    async def rotating(keyring: VaultKeyring, folder: Path, pause: float) -> None:
-        async def wait(seconds: float) -> None:
-            await asyncio.sleep(0.1 if seconds == EVERY else pause)
-
-        keys = KeyCatalogue({tenant_key: keyring}, Revocations(folder / "revocations.json"))
-        await KeyRotation(keys, oldest, wait=wait).run()
-
-    async with opened(tenant_key) as first, opened(tenant_key) as second, asyncio.timeout(20):
-        looking = [
-            asyncio.create_task(rotating(keyring, tmp_path, pause)) for keyring, pause in ((first, 0.0), (second, 0.5))
-        ]
-        used: dict[str, int] = {}
-        loop = asyncio.get_running_loop()
-        until = float("inf")
-        while loop.time() < until:
-            for answer in await first.sign(tenant_key.name, [DIGEST] * 8):
-                assert isinstance(answer, Signature)
-                used[answer.key.key_id] = used.get(answer.key.key_id, 0) + 1
-            if len(used) == 2 and until == float("inf"):
-                until = loop.time() + 1.2  # longer than the other one waits, shorter than the new version may become
-        for task in looking:
-            task.cancel()
-        versions = [version.key_id for version in await second.versions(tenant_key.name)]
-
-    assert versions == [f"{tenant_key.name}:1", f"{tenant_key.name}:2"]
-    assert set(used) == set(versions)

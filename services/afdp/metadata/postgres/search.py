@@ -40,24 +40,35 @@ _PAGE = """
 
 async def search(connection: Connection, query: Search, after: Position | None, limit: int) -> list[Summary]:
     """Records that match, newest first, from right after a position."""
+    page, parameters = search_statement(query, after, limit)
+    return [_to_summary(row) for row in await fetch_planned(connection, page, parameters)]
+
+
+def search_statement(query: Search, after: Position | None, limit: int) -> tuple[str, Parameters]:
+    """The SQL of `search` and its parameters."""
     parameters = Parameters()
     others = (query.evidence_hash, query.event_type, query.actor_id, query.key_id)
     if query.artifact_hash is not None and not any(others):
         found = _of_artifact(parameters, query, query.artifact_hash, after, limit)
     else:
         found = _matching(parameters, query, after, limit)
-    page = _PAGE.format(found=found)
-    return [_to_summary(row) for row in await fetch_planned(connection, page, parameters)]
+    return _PAGE.format(found=found), parameters
 
 
 async def signed(connection: Connection, query: Search, after: Position | None, limit: int) -> list[SignedRecord]:
     """Records of a key version, newest first, from right after a position; the fewest columns that tell them."""
-    parameters = Parameters()
-    page = _PAGE.format(found=_matching(parameters, query, after, limit, "receipt_id, evidence_hash, notarized_at"))
+    page, parameters = signed_statement(query, after, limit)
     rows = await fetch_planned(connection, page, parameters)
     return [
         SignedRecord(row["receipt_id"], row["evidence_hash"], row["notarized_at"], row["log_index"]) for row in rows
     ]
+
+
+def signed_statement(query: Search, after: Position | None, limit: int) -> tuple[str, Parameters]:
+    """The SQL of `signed` and its parameters."""
+    parameters = Parameters()
+    found = _matching(parameters, query, after, limit, "receipt_id, evidence_hash, notarized_at")
+    return _PAGE.format(found=found), parameters
 
 
 def _of_artifact(
