@@ -10,8 +10,19 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from sigstore_models.bundle.v1 import Bundle as SigstoreBundle
 
+from afdp.formats.note import (
+    Checkpoint,
+    Note,
+    NoteSignature,
+    SignatureType,
+    VerifierKey,
+    format_cosignature,
+    ml_dsa_cosignature_message,
+    verify,
+)
 from tests.foreign_verifiers import Verifiers
 from tests.local_authority import LocalAuthority
 from tests.local_notary import MODEL, LocalNotary
@@ -70,6 +81,35 @@ def test_all_verify_the_only_entry_of_a_log(tool: Callable[[str], Path], tmp_pat
     assert verifiers.cosign_with_timestamps()
     assert verifiers.sigstore_js()
     assert verifiers.afdp()
+
+
+def test_all_leave_alone_a_further_line_of_the_log_by_ml_dsa_and_a_further_file_of_the_trust_root(
+    verifiers: Verifiers, receipt: dict[str, Any]
+) -> None:
+    # Where a second signature will go one day: docs/adr/0018.
+    changed = copied(receipt)
+    checkpoint = changed["bundle"]["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]["checkpoint"]
+    checkpoint["envelope"] = str(
+        Note.parse(checkpoint["envelope"]).with_signatures([ml_dsa_line(checkpoint["envelope"])])
+    )
+    verifiers.write(changed)
+    (verifiers.folder / "trust" / "keys-mldsa.json").write_text('{"keys": []}')
+
+    assert verifiers.cosign_with_timestamps()
+    assert verifiers.sigstore_js()
+    assert verifiers.afdp()
+
+
+def ml_dsa_line(envelope: str) -> NoteSignature:
+    """The log's own line by a key for ML-DSA-44, with a time of 0: it says nothing of time (tlog-cosignature)."""
+    checkpoint = Checkpoint.parse(Note.parse(envelope).text)
+    private = MLDSA44PrivateKey.generate()
+    kind, public = SignatureType.COSIGNATURE_ML_DSA_44, private.public_key().public_bytes_raw()
+    signature = private.sign(ml_dsa_cosignature_message(checkpoint.origin, 0, checkpoint))
+    key = VerifierKey(checkpoint.origin, public, kind)
+    line = NoteSignature.by(key, format_cosignature(0, signature))
+    assert verify(Note(Note.parse(envelope).text, (line,)), [key])
+    return line
 
 
 @pytest.mark.parametrize("tampering", REFUSED_BY_ALL, ids=lambda each: each.name)

@@ -13,7 +13,7 @@ from enum import IntEnum
 from functools import lru_cache
 from hashlib import sha256
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
@@ -262,6 +262,8 @@ def _verified(key: VerifierKey, text: str, signature: bytes) -> int | None:
         else:
             message = ml_dsa_cosignature_message(key.name, time, Checkpoint.parse(text))
             MLDSA44PublicKey.from_public_bytes(key.public_key).verify(bare, message)
+    except UnsupportedAlgorithm as error:  # ML-DSA needs OpenSSL 3.5
+        raise NoteError(f"the signature of {key.name}+{key.key_id.hex()} is by an algorithm not known here") from error
     except (InvalidSignature, ValueError) as error:
         raise NoteError(f"the signature of {key.name}+{key.key_id.hex()} is wrong") from error
     return time
