@@ -130,9 +130,9 @@ class VaultAccess:
         _ttl.remove(self.identity)
 
     async def _enter(self, old: _Entry | None, *, renewing: bool = False) -> _Entry:
-        """Logs in, unless somebody else has since `old`."""
+        """Logs in, unless somebody else has since `old`. A token that was only renewed is not another."""
         async with self._entering:
-            if self._entry is not None and self._entry is not old:
+            if self._entry is not None and (old is None or self._entry.lease.token != old.lease.token):
                 return self._entry
             shown = await asyncio.to_thread(self.login.credentials)
             unchanged = old is not None and shown == old.shown and not renewing
