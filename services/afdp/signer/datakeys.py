@@ -10,6 +10,7 @@ Knows no gRPC, no Vault and no file.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from typing import Protocol, TypeVar
 
 from afdp.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotaryError, NotFound
 from afdp.signer.part import Part
+
+logger = logging.getLogger(__name__)
 
 MAX_KEYS = 256
 MAX_NAME_BYTES = 512
@@ -179,7 +182,9 @@ class DataKeys:
             FailedPrecondition: what holds the keys may not rotate.
         """
         _require(scope)
-        return await self._holder.rotate(scope)
+        version = await self._holder.rotate(scope)
+        logger.info("a subject's key has a new version", extra={"fields": {"tenant": scope.tenant, "version": version}})
+        return version
 
     async def destroy(self, scope: Scope) -> datetime:
         """Destroys a scope's key for good; gives when. Asked again, it changes nothing and gives the same time.
@@ -192,7 +197,9 @@ class DataKeys:
             Unavailable: it is not done, or not wholly: ask again.
         """
         _require(scope)
-        return await self._holder.destroy(scope)
+        destroyed_at = await self._holder.destroy(scope)
+        logger.info("a subject's key is destroyed", extra={"fields": {"tenant": scope.tenant, "at": destroyed_at}})
+        return destroyed_at
 
     async def status(self) -> Sequence[Part]:
         """As `SubjectKeys.status`."""

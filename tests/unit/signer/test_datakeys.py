@@ -94,6 +94,7 @@ async def test_nothing_on_disk_tells_a_subject_or_a_key(tmp_path: Path, caplog: 
     for secret in (key.plain, ALICE.subject.encode(), ALICE.tenant.encode()):
         assert files_with(tmp_path, secret) == []
         assert named_after(tmp_path, secret) == []
+    assert "a subject's key is destroyed" in caplog.text
     assert ALICE.subject not in caplog.text
 
 
