@@ -69,6 +69,7 @@ def _receipt(answer: bytes) -> dict[str, Any]:
     receipt["state"] = states[message.state].name.removeprefix("RECEIPT_STATE_").lower()
     receipt["bundle"] = orjson.loads(message.bundle)
     receipt["more_bundles"] = []
+    receipt["anchors"] = [orjson.loads(each) for each in message.anchors]
     return receipt
 
 
