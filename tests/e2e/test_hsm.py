@@ -12,10 +12,14 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import httpx
 import pytest
 import pytest_asyncio
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from afdp.embedded.process import LOOPBACK, ServerProcess, free_port
 from afdp.embedded.stack import Stack, StackOptions, running_stack
 from afdp.formats.receipt import Receipt
 from afdp.formats.statement import EVIDENCE_PREDICATE_TYPE
@@ -87,6 +91,36 @@ def test_the_signer_does_not_start_on_a_token_without_its_keys(token: LocalToken
     assert refused.stderr.splitlines()[-1] == (
         "signer: the token has no key afdp-hsm-key: `python -m afdp.signer create-keys` makes it"
     )
+
+
+async def test_a_signer_that_starts_while_its_token_is_away_serves_when_it_comes(
+    token: LocalToken, tmp_path: Path
+) -> None:
+    assert signer(token.signer_settings, tmp_path, "create-keys").returncode == 0
+    token.store.rename(token.folder / "drawer")
+    port = free_port()
+    process = await ServerProcess.spawn(
+        "signer",
+        [sys.executable, "-m", "afdp.signer"],
+        log=tmp_path / "signer.log",
+        environment={
+            "PATH": os.environ["PATH"],
+            "AFDP_DATA_DIR": str(tmp_path / "signer"),
+            "AFDP_PORT": str(port),
+            "AFDP_METRICS_PORT": "0",
+            **token.signer_settings,
+        },
+        folder=tmp_path,
+    )
+    try:
+        async with asyncio.timeout(30), grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
+            await channel.channel_ready()
+            said: Any = HealthStub(channel).Watch(HealthCheckRequest())
+            assert (await said.read()).status == HealthCheckResponse.NOT_SERVING
+            (token.folder / "drawer").rename(token.store)
+            assert (await said.read()).status == HealthCheckResponse.SERVING
+    finally:
+        await process.stop()
 
 
 @pytest.mark.parametrize(
