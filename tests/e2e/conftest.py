@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc.aio
@@ -11,8 +13,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from afdp.embedded.process import free_port
-from afdp.embedded.stack import PORTS, Stack, StackOptions, running_stack
+from afdp.embedded.stack import PORTS, Stack, StackOptions, require_free_ports, running_stack
+from afdp.errors import FailedPrecondition
 from afdp.formats.trust import TrustRoot, read_trust_files
 from afdp.messages.notary import NotaryServiceClient
 from afdp.rpc import GrpcCaller, open_channel
@@ -21,8 +23,16 @@ from tests.e2e.answers import get
 
 
 def free_offset() -> int:
-    """An offset whose ports are probably free; the stack says so if they are not."""
-    return 1_000 + free_port() % 9_000 - PORTS["gateway"] % 10
+    """An offset whose ports are free, and not of those that the system gives to whoever opens a connection."""
+    for _ in range(100):
+        offset = secrets.choice(_OFFSETS)
+        with suppress(FailedPrecondition):
+            require_free_ports(offset)
+            return offset
+    raise FailedPrecondition("no offset has free ports")
+
+
+_OFFSETS = range(61_000 - min(PORTS["notary"], PORTS["signer"]), 65_536 - PORTS["metadata"])
 
 
 NO_KEY_RECORDS = {"AFDP_NOTARISE_KEYS": "false"}
