@@ -10,10 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from afdp.formats.merkle import consistency_proof, plan_consistency
 from afdp.formats.note import Note, NoteSignature, SignatureType, VerifierKey, cosignature_message, format_cosignature
 from afdp.formats.witness import AddCheckpoint
-from afdp.witness.config import CONFIG, KEY, STATE, write_config
-from afdp.witness.key import make_key
-from afdp.witness.server import open_config, open_cosigner
-from afdp.witness.state import create_state
+from afdp.witness.folder import make_folder
 from tests.local_log import LocalLog
 
 
@@ -21,11 +18,7 @@ def make_witness(
     folder: Path, vkeys: Iterable[VerifierKey], name: str = "witness.example", port: int = 0
 ) -> VerifierKey:
     """A new witness in a folder; gives its key."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    make_key(folder / KEY, None)
-    create_state(folder / STATE)
-    (folder / CONFIG).write_text(write_config(name, f"127.0.0.1:{port}", None, list(vkeys)))
-    return open_cosigner(folder, open_config(folder)).vkey
+    return make_folder(folder, name, f"127.0.0.1:{port}", list(vkeys), None)
 
 
 def consistency(log: LocalLog, old: int) -> tuple[bytes, ...]:

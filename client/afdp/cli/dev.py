@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 )
 @click.option("--port-offset", type=click.IntRange(0, 10_000), default=0, help="Added to every port.")
 @click.option("--vault", is_flag=True, help="Keep the keys in OpenBao, started beside the services.")
-def dev(data_dir: Path, port_offset: int, vault: bool) -> None:
+@click.option("--witness", is_flag=True, help="Run a witness beside the services, which cosigns the log's checkpoints.")
+def dev(data_dir: Path, port_offset: int, vault: bool, witness: bool) -> None:
     """Run the five services, PostgreSQL and, with --vault, OpenBao on loopback.
 
     Prints `ready URL` once it can notarise. Ctrl-C stops everything. Authentication is off and nothing is encrypted on
     the wire, which is why it listens on loopback only. The trust root is signed with keys in DATA_DIR/trust, so that
-    `afdp trust update` works here too; production keeps such keys where no network reaches.
+    `afdp trust update` works here too; production keeps such keys where no network reaches. A witness proves something
+    only where somebody else runs it: that of --witness shows how it works.
     """
     # Started here and not at the top: `afdp verify` must not pay for it.
     from afdp.embedded.stack import StackOptions
@@ -37,7 +39,7 @@ def dev(data_dir: Path, port_offset: int, vault: bool) -> None:
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        asyncio.run(_run(StackOptions(data_dir, port_offset, vault)))
+        asyncio.run(_run(StackOptions(data_dir, port_offset, vault, witness=witness)))
     except NotaryError as error:
         raise click.ClickException(str(error)) from None
 

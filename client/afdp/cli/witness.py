@@ -31,22 +31,12 @@ def init(folder: Path, name: str, logs: tuple[str, ...], listen: str | None, pas
     DIR gets `witness.yaml`, where logs are added later, `witness.key` and `witness.sqlite`, the memory of what was
     cosigned. A witness that loses its memory must get another key.
     """
-    from afdp.embedded.process import write_private
-    from afdp.witness.config import CONFIG, DEFAULT_LISTEN, KEY, STATE, log_key, read_config, write_config
-    from afdp.witness.key import make_key, read_passphrase
-    from afdp.witness.server import open_cosigner
-    from afdp.witness.state import create_state
+    from afdp.witness.config import DEFAULT_LISTEN, log_key
+    from afdp.witness.folder import make_folder
 
     try:
         keys = [log_key(text, f"--log {text}") for text in logs]
-        text = write_config(name, listen or DEFAULT_LISTEN, passphrase_file, keys)
-        config = read_config(text.encode())
-        passphrase = read_passphrase(passphrase_file) if passphrase_file else None
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        make_key(folder / KEY, passphrase)
-        create_state(folder / STATE)
-        write_private(folder / CONFIG, text)
-        say(str(open_cosigner(folder, config).vkey))
+        say(str(make_folder(folder, name, listen or DEFAULT_LISTEN, keys, passphrase_file)))
     except NotaryError as error:
         raise Unreadable(reasons(error)) from None
     except OSError as error:
@@ -74,9 +64,9 @@ def run(folder: Path) -> None:
 @_folder
 def vkey(folder: Path) -> None:
     """Print the key of the witness in DIR, for the logs' and the verifiers' policies."""
-    from afdp.witness.server import open_config, open_cosigner
+    from afdp.witness.folder import open_vkey
 
     try:
-        say(str(open_cosigner(folder, open_config(folder)).vkey))
+        say(str(open_vkey(folder)))
     except NotaryError as error:
         raise Unreadable(reasons(error)) from None

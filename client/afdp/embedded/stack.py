@@ -10,6 +10,7 @@ and a second start on it finds everything again. A child that dies is restarted,
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
@@ -31,7 +32,9 @@ logger = logging.getLogger(__name__)
 SERVICES = ("signer", "metadata", "transparency", "notary", "gateway")
 PORTS = {"gateway": 3030, "notary": 50051, "signer": 50052, "transparency": 50053, "metadata": 50054}
 METRICS_PORTS = {"signer": 9091, "transparency": 9092, "metadata": 9093, "notary": 9094}
-LOG_PORT = 8053
+LOG_PORT, WITNESS_PORT = 8053, 8090
+
+WITNESS_NAME = "witness.localhost"
 
 _RESTART_AFTER = (0.1, 0.5, 1.0, 2.0, 5.0)  # seconds, by how often it died in a row
 _LIVED = 2.0  # seconds after which a death is not one of a row
@@ -45,6 +48,7 @@ class StackOptions:
     data_dir: Path
     port_offset: int = 0
     vault: bool = False
+    witness: bool = False
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # further environment, by service
 
 
@@ -142,6 +146,8 @@ class Stack:
         """
         self._prepare_folder()
         require_free_ports(self._options.port_offset)
+        if self._options.witness:
+            claim_port(WITNESS_PORT + self._options.port_offset, "the witness")
         stores = [self._start_postgres()]
         if self._options.vault:
             stores.append(self._start_openbao())
@@ -149,9 +155,13 @@ class Stack:
         for found in await asyncio.gather(*stores):
             for service, environment in found.items():
                 environments.setdefault(service, {}).update(environment)
+        if self._options.witness:
+            environments["transparency"] = {**environments["transparency"], **self._make_witness()}
         for service in SERVICES:
             await self._start_service(service, environments.get(service, {}))
         await self._until_ready()
+        if self._options.witness:  # it is told of the log's key, which is there now
+            await self._start_witness()
 
     async def stop(self) -> None:
         """Stops everything, the services before what they stand on."""
@@ -189,6 +199,40 @@ class Stack:
         if not isinstance(running, OpenBao):
             raise FailedPrecondition("OpenBao did not start")
         return {"signer": running.signer_settings}
+
+    @property
+    def witness_address(self) -> str:
+        """Where the witness listens, if there is one."""
+        return f"{LOOPBACK}:{WITNESS_PORT + self._options.port_offset}"
+
+    def _make_witness(self) -> dict[str, str]:
+        from afdp.witness.folder import make_folder, open_vkey
+
+        folder = self.data_dir / "witness"
+        if not folder.exists():
+            make_folder(folder, WITNESS_NAME, self.witness_address, [], None)
+        known = [{"url": f"http://{self.witness_address}", "vkey": str(open_vkey(folder))}]
+        return {"AFDP_WITNESSES": json.dumps(known)}
+
+    async def _start_witness(self) -> None:
+        from afdp.witness.folder import write_logs
+
+        folder = self.data_dir / "witness"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            vkey = (await client.get(f"{self.log_url}/vkey")).raise_for_status().text.strip()
+        write_logs(folder, WITNESS_NAME, self.witness_address, vkey)
+
+        async def start() -> ServerProcess:
+            return await ServerProcess.spawn(
+                "witness",
+                [sys.executable, "-m", "afdp.cli", "witness", "run", folder],
+                log=self.data_dir / "logs" / "witness.log",
+                environment=_inherited(),
+                folder=folder,
+            )
+
+        server = self._servers["witness"] = Supervised("witness", start)
+        await server.begin()
 
     async def _start_service(self, service: str, environment: Mapping[str, str]) -> None:
         settings = {**self.settings(service), **environment, **self._options.settings.get(service, {})}

@@ -16,39 +16,15 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from afdp.bounded_http import bounded_protocol
-from afdp.errors import FailedPrecondition, NotaryError, Unavailable
-from afdp.witness.config import CONFIG, KEY, STATE, WitnessConfig, read_config
+from afdp.errors import NotaryError, Unavailable
+from afdp.witness.config import STATE
+from afdp.witness.folder import open_config, open_cosigner
 from afdp.witness.http import application, refusal
-from afdp.witness.key import Ed25519Cosigner, read_key, read_passphrase
 from afdp.witness.service import Witness
 from afdp.witness.state import open_state
 
 _HEAD_SECONDS, _REQUEST_SECONDS, _KEEP_ALIVE_SECONDS, _DRAIN_SECONDS = 5.0, 10.0, 75, 5
 _HEAD_BYTES, _CONNECTIONS = 16 * 1024, 512
-
-
-def open_config(folder: Path) -> WitnessConfig:
-    """The folder's `witness.yaml`.
-
-    Raises:
-        InvalidArgument: names the member that is wrong.
-        FailedPrecondition: it cannot be read.
-    """
-    path = folder / CONFIG
-    try:
-        return read_config(path.read_bytes())
-    except OSError as error:
-        raise FailedPrecondition(f"{path} cannot be read: {error.strerror}") from None
-
-
-def open_cosigner(folder: Path, config: WitnessConfig) -> Ed25519Cosigner:
-    """The folder's key, ready to sign.
-
-    Raises:
-        FailedPrecondition: it or its passphrase cannot be used.
-    """
-    passphrase = read_passphrase(config.passphrase_file) if config.passphrase_file else None
-    return Ed25519Cosigner(config.name, read_key(folder / KEY, passphrase))
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from afdp.messages.signer import SignerServiceClient
 from afdp.messages.transparency import TransparencyServiceClient
 from afdp.notary.anchors import Anchors
 from afdp.notary.config import NotarySettings
+from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.health import PeerWatch
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.lifecycle import KeyLifecycle
@@ -52,7 +53,8 @@ async def main(settings: NotarySettings) -> None:
         limits = Limits(settings.batch_items, settings.batch_bytes)
         pipeline = Pipeline(queue, stages, limits, recovery.ask)
         peers = PeerWatch(channels)
-        notary = Notary(pipeline, ReceiptOffice(keys, Anchors(transparency, keys)), keys, metadata, signer)
+        office = ReceiptOffice(keys, Anchors(transparency, keys), Cosignatures(transparency, keys))
+        notary = Notary(pipeline, office, keys, metadata, signer, settings.witness_wait_seconds)
         lifetime = timedelta(seconds=settings.trust_timestamp_seconds)
         trust = TrustOffice(keys, signer, metadata, lifetime, settings.trust_interval_seconds)
         status = ServiceStatus(peers, signer, settings.fips, trust)

@@ -30,6 +30,12 @@ class NotarySettings(ServiceSettings):
     )
     stage_timeout_seconds: Seconds = Field(10.0, description="Longest wait for one stage of a batch.")
     stream_in_flight: int = Field(256, ge=1, description="Most requests of one stream that are worked on at once.")
+    witness_wait_seconds: float = Field(
+        10.0,
+        ge=0,
+        le=60,
+        description="Longest wait for witnesses where a caller asks for it; then the receipt goes out as it is.",
+    )
     recovery_interval_seconds: Seconds = Field(15.0, description="How often unfinished records are looked for.")
     notarise_keys: bool = Field(True, description="Whether each key version and each revocation is itself notarised.")
     key_interval_seconds: Seconds = Field(

@@ -29,11 +29,17 @@ _TIMEOUT = 3.0
 
 @dataclass(frozen=True, slots=True)
 class LogIdentity:
-    """The log, as receipts and verifiers name it."""
+    """The log, as receipts and verifiers name it, and the witnesses that cosign its checkpoints.
+
+    Attributes:
+        quorum: how many witnesses must have cosigned a checkpoint; 0 where there are none.
+    """
 
     trusted: Log
     vkey: VerifierKey
     base_url: str
+    witnesses: tuple[VerifierKey, ...] = ()
+    quorum: int = 0
 
 
 class KeyDirectory:
@@ -90,7 +96,8 @@ class KeyDirectory:
             keys = await self.versions()
             began = min(key.valid_from for key in keys if key.purpose == KeyPurpose.LOG and key.valid_from)
             trusted = Log.of(found.origin, found.spki, began)
-            self._log = LogIdentity(trusted, trusted.vkey, found.base_url)
+            witnesses = tuple(VerifierKey.parse(each) for each in found.witnesses)
+            self._log = LogIdentity(trusted, trusted.vkey, found.base_url, witnesses, found.witness_quorum)
         return self._log
 
     async def versions(self) -> list[PublicKey]:

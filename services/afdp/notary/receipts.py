@@ -5,6 +5,7 @@ The same record gives the same bytes whether it was notarised a moment or a year
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -21,6 +22,7 @@ from afdp.formats.trust import EvidenceKey
 from afdp.messages.metadata import Draft, LogPosition, Record, RecordState
 from afdp.messages.notary import NotarizationReceipt, ReceiptState
 from afdp.notary.anchors import Anchors
+from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.keys import KeyDirectory, LogIdentity
 from afdp.verify.log import check_checkpoint, check_inclusion, signed_checkpoint
 from afdp.verify.result import NotVerifiedError
@@ -35,15 +37,19 @@ _read_fresh = lru_cache(maxsize=4096)(read_stamp)
 class ReceiptOffice:
     """Turns records into receipts. No receipt leaves that it has not checked."""
 
-    def __init__(self, keys: KeyDirectory, anchors: Anchors) -> None:
+    def __init__(self, keys: KeyDirectory, anchors: Anchors, cosignatures: Cosignatures) -> None:
+        self._cosignatures = cosignatures
         self._keys = keys
         self._anchors = anchors
 
-    async def receipt(self, record: Record, *, fresh: bool = False) -> NotarizationReceipt:
+    async def receipt(
+        self, record: Record, *, fresh: bool = False, witnessed: float | None = None
+    ) -> NotarizationReceipt:
         """The receipt of a record.
 
         Args:
             fresh: whether the record was signed just now; else it was read from the store.
+            witnessed: how long to wait for cosignatures, in seconds; None: they are not asked for.
 
         Raises:
             DataLoss: leaf hash, inclusion proof, checkpoint or timestamp do not hold; the receipt stays here.
@@ -57,11 +63,16 @@ class ReceiptOffice:
         if record.state != RecordState.LOGGED or record.log is None:
             return _receipt(draft, key, log, stamped, ReceiptState.SIGNED, None, entry)
         located = _checked(draft, record.log, log, entry)
+        cosigned = await self._cosignatures.of(record, witnessed) if witnessed is not None else None
+        if cosigned is not None:
+            with suppress(DataLoss):  # it was counted, and what is on record holds
+                located = _checked(draft, cosigned, log, entry)
+                return _receipt(draft, key, log, stamped, ReceiptState.WITNESSED, located, entry)
         return _receipt(draft, key, log, stamped, ReceiptState.LOGGED, located, entry)
 
     async def later_receipt(self, record: Record) -> NotarizationReceipt:
-        """The receipt of a record of before, with what was added to it since: its anchors."""
-        receipt = await self.receipt(record)
+        """The receipt of a record of before, with what was added to it since: cosignatures and anchors."""
+        receipt = await self.receipt(record, witnessed=0.0)
         receipt.anchors = [each.to_json() for each in await self._anchors.of(record)]
         return receipt
 

@@ -83,7 +83,9 @@ class Notary:
         keys: KeyDirectory,
         metadata: store.MetadataServiceClient,
         signer: keyring.SignerServiceClient,
+        witness_wait: float,
     ) -> None:
+        self._witness_wait = witness_wait  # seconds
         self._pipeline = pipeline
         self._office = office
         self._keys = keys
@@ -101,8 +103,10 @@ class Notary:
             ResourceExhausted: the queue is full.
             Unavailable, DeadlineExceeded: a retry with the same idempotency key finds out what became of it.
         """
-        _check_order(order)
-        return await self._notarised(await self._pipeline.notarise(order, wait=wait))
+        if order.idempotency_key:
+            check_idempotency_key(order.idempotency_key)
+        await self._check_wait_for(order.wait_for)
+        return await self._notarised(await self._pipeline.notarise(order, wait=wait), order.wait_for)
 
     async def sign_batch(
         self,
@@ -113,7 +117,7 @@ class Notary:
     ) -> Batch:
         """Notarises many packages; each fails alone. Item `i` has the idempotency key `key/i`."""
         _check_batch(evidence, idempotency_key)
-        _check_wait_for(wait_for)
+        await self._check_wait_for(wait_for)
         fingerprint = sha256(b"".join(each.hash for each in evidence)).digest()
         request = store.CreateBatchRequest(
             batch_id=str(uuid_utils.uuid7()),
@@ -278,7 +282,13 @@ class Notary:
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    async def _notarised(self, outcome: Outcome) -> Notarised:
+    async def _check_wait_for(self, state: ReceiptState) -> None:
+        if state in (ReceiptState.SIGNED, ReceiptState.LOGGED):
+            return
+        if state != ReceiptState.WITNESSED or not (await self._keys.log()).quorum:
+            raise InvalidArgument.field("wait_for", "must be signed or logged: no witnesses are configured")
+
+    async def _notarised(self, outcome: Outcome, wait_for: ReceiptState) -> Notarised:
         record = outcome.record
         draft = record.draft if record.draft is not None else store.Draft()
         logged = record.state == store.RecordState.LOGGED
@@ -287,7 +297,8 @@ class Notary:
             id=draft.receipt_id,
             state=store.WorkflowState.COMPLETED if logged else store.WorkflowState.RUNNING,
         )
-        return Notarised(workflow, await self._office.receipt(record, fresh=outcome.fresh))
+        wait = self._witness_wait if wait_for == ReceiptState.WITNESSED else None
+        return Notarised(workflow, await self._office.receipt(record, fresh=outcome.fresh, witnessed=wait))
 
     async def _record(self, principal: Principal, receipt_id: str) -> store.Record:
         request = store.GetRecordRequest(principal.tenant, receipt_id)
@@ -302,17 +313,6 @@ class Notary:
         if found.record is None:
             raise NotFound("there is no such evidence")
         return found.record, found.count
-
-
-def _check_order(order: Order) -> None:
-    if order.idempotency_key:
-        check_idempotency_key(order.idempotency_key)
-    _check_wait_for(order.wait_for)
-
-
-def _check_wait_for(state: ReceiptState) -> None:
-    if state not in (ReceiptState.SIGNED, ReceiptState.LOGGED):
-        raise InvalidArgument.field("wait_for", "must be signed or logged: no witnesses are configured")
 
 
 def check_idempotency_key(key: str, most: int = MAX_KEY) -> None:

@@ -24,14 +24,17 @@ from afdp.selfcheck import grpc_port_of, peers_of, self_check
 from afdp.telemetry import start_telemetry
 from afdp.telemetry.logs import configure_logging
 from afdp.transparency import fsck as checking
+from afdp.transparency.cadence import beside
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.http import serving_reads
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
 from afdp.transparency.service import TransparencyLog
 from afdp.transparency.servicer import TransparencyServicer
 from afdp.transparency.signer import GrpcSigner, GrpcStampingAuthority
-from afdp.transparency.stamping import CheckpointStamper, stamping
+from afdp.transparency.stamping import CheckpointStamper
 from afdp.transparency.values import WrongLog
+from afdp.transparency.witnesses import open_witnesses
+from afdp.transparency.witnessing import Witnessing
 from afdp.transparency.writer import LogWriter, running
 
 _PACKAGE = "afdp.transparency"
@@ -49,10 +52,16 @@ async def main(settings: TransparencySettings) -> int:
             client = SignerServiceClient(GrpcCaller(channel))
             signer = GrpcSigner(client, settings.signer_timeout_seconds)
             store = PostgresStore(database)
-            writer = LogWriter(store, signer, settings.log_origin, settings.limits)
-            log = TransparencyLog(store, writer, settings.base_url)
+            witnesses = await stack.enter_async_context(open_witnesses(settings.witnesses))
+            witnessing = Witnessing(store, witnesses, settings.witnessing) if witnesses else None
+            continuity = witnessing.require_continuity if witnessing else None
+            writer = LogWriter(store, signer, settings.log_origin, settings.limits, continuity)
+            log = TransparencyLog(store, writer, settings.base_url, witnessing)
             await stack.enter_async_context(running(writer))
-            await stack.enter_async_context(stamping(_stamper(settings, log, store, client)))
+            if witnessing:
+                witnessing.attend(writer)
+            await stack.enter_async_context(beside(witnessing))
+            await stack.enter_async_context(beside(_stamper(settings, log, store, client)))
             await stack.enter_async_context(serving_reads(log, settings))
             await serve(TransparencyServicer(log), settings, telemetry, log.check)
     except WrongLog as error:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AnyHttpUrl, Field
+from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from afdp.config import Port, Seconds
-from afdp.formats.note import validate_origin
+from afdp.formats.note import SignatureType, VerifierKey, validate_origin
 from afdp.postgres import DatabaseSettings
 from afdp.transparency.queue import Limits
+from afdp.transparency.values import WitnessPolicy
 
 MIB = 1024 * 1024
 
@@ -17,6 +18,27 @@ MIB = 1024 * 1024
 def _origin(origin: str) -> str:
     validate_origin(origin)
     return origin
+
+
+class WitnessSettings(BaseModel):
+    """A witness: where it is asked, and its key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: AnyHttpUrl = Field(description="Its submission prefix; `/add-checkpoint` is added.")
+    vkey: str = Field(description="Its note verifier key.")
+
+    @field_validator("vkey")
+    @classmethod
+    def _cosigns(cls, vkey: str) -> str:
+        if VerifierKey.parse(vkey).kind is SignatureType.ED25519:
+            raise ValueError("is a log's key; a witness's key has a cosignature type")
+        return vkey
+
+    @property
+    def key(self) -> VerifierKey:
+        """Its key, read."""
+        return VerifierKey.parse(self.vkey)
 
 
 class TransparencySettings(DatabaseSettings):
@@ -48,6 +70,16 @@ class TransparencySettings(DatabaseSettings):
     )
     stamp_timeout_seconds: Seconds = Field(30.0, description="Longest wait for a stamp of an external authority.")
 
+    witnesses: tuple[WitnessSettings, ...] = Field(
+        (), description="Who cosigns checkpoints: a list of `url` and `vkey`; none: nobody."
+    )
+    witness_quorum: int = Field(1, ge=1, description="How many of them must have cosigned a checkpoint.")
+    witness_policy: Literal["fail_open", "fail_closed"] = Field(
+        "fail_open", description="Whether readers get a checkpoint that too few have cosigned."
+    )
+    witness_interval_seconds: float = Field(1.0, ge=1, description="Least time between two checkpoints to cosign.")
+    witness_timeout_seconds: Seconds = Field(5.0, description="Longest wait for one witness.")
+
     # One writer and a few readers: the log needs fewer connections than the records.
     database_pool_min: int = Field(2, ge=1, le=1000, description="Connections that are opened at the start.")
     database_pool_max: int = Field(16, ge=1, le=1000, description="Most connections at a time.")
@@ -56,6 +88,21 @@ class TransparencySettings(DatabaseSettings):
     def base_url(self) -> str:
         """The log's base URL without a slash at its end."""
         return str(self.log_base_url).rstrip("/")
+
+    @model_validator(mode="after")
+    def _has_a_quorum(self) -> Self:
+        keys = {each.vkey for each in self.witnesses}
+        if len(keys) < len(self.witnesses):
+            raise ValueError("AFDP_WITNESSES names the same key twice")
+        if self.witnesses and self.witness_quorum > len(keys):
+            raise ValueError(f"AFDP_WITNESS_QUORUM asks for more than the {len(keys)} witnesses named")
+        return self
+
+    @property
+    def witnessing(self) -> WitnessPolicy:
+        """What is asked of witnesses."""
+        closed = self.witness_policy == "fail_closed"
+        return WitnessPolicy(self.witness_quorum, closed, self.witness_interval_seconds, self.witness_timeout_seconds)
 
     @property
     def limits(self) -> Limits:

@@ -79,7 +79,7 @@ class PostgresStore:
     async def published(self) -> SignedCheckpoint | None:
         """The checkpoint that readers see."""
         row = await self._row("SELECT size, root, note FROM checkpoint WHERE log_id = $1")
-        return SignedCheckpoint(row["size"], row["root"], row["note"]) if row else None
+        return _signed(row)
 
     async def heads(self) -> Heads:
         """How far tree and checkpoint are."""
@@ -138,6 +138,23 @@ class PostgresStore:
         signed = SignedCheckpoint(row["size"], row["root"], row["note"])
         return StampedCheckpoint(signed, Stamp(row["timestamp"], row["authority"], row["stamped_at"]))
 
+    async def newest_cosigned(self) -> SignedCheckpoint | None:
+        """The largest cosigned checkpoint."""
+        return _signed(await self._row(_NEWEST_COSIGNED))
+
+    async def cosigned_over(self, leaf_index: int) -> SignedCheckpoint | None:
+        """The smallest cosigned checkpoint that covers the leaf."""
+        return _signed(await self._row(_COSIGNED_OVER, leaf_index))
+
+    async def keep_cosigned(self, checkpoint: SignedCheckpoint) -> None:
+        """Keeps a cosigned checkpoint; one of this size that is kept already stays."""
+        arguments = (self._log, checkpoint.size, checkpoint.root, checkpoint.note)
+        await self._database.run(lambda connection: connection.execute(_KEEP_COSIGNED, *arguments))
+
+    async def claim_turn(self, interval: float) -> bool:
+        """Whether witnesses may be asked now: nobody has asked them in the last `interval` seconds."""
+        return await self._row(_CLAIM_TURN, interval) is not None
+
     async def _row(self, query: str, *more: object) -> asyncpg.Record | None:
         return await self._database.run(lambda connection: connection.fetchrow(query, self._log, *more))
 
@@ -158,6 +175,10 @@ class PostgresStore:
             [each.index for each in nodes],
             [each.hash for each in nodes],
         )
+
+
+def _signed(row: asyncpg.Record | None) -> SignedCheckpoint | None:
+    return SignedCheckpoint(row["size"], row["root"], row["note"]) if row else None
 
 
 def _tree(row: asyncpg.Record | None) -> StoredTree:
@@ -228,6 +249,23 @@ FROM stamped_checkpoint WHERE log_id = $1 ORDER BY size DESC LIMIT 1
 _STAMPED_OVER = """
 SELECT size, root, note, timestamp, authority, stamped_at
 FROM stamped_checkpoint WHERE log_id = $1 AND size > $2 ORDER BY size LIMIT 1
+"""
+
+_KEEP_COSIGNED = """
+INSERT INTO cosigned_checkpoint (log_id, size, root, note) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
+"""
+
+_NEWEST_COSIGNED = "SELECT size, root, note FROM cosigned_checkpoint WHERE log_id = $1 ORDER BY size DESC LIMIT 1"
+
+_COSIGNED_OVER = """
+SELECT size, root, note FROM cosigned_checkpoint WHERE log_id = $1 AND size > $2 ORDER BY size LIMIT 1
+"""
+
+_CLAIM_TURN = """
+INSERT INTO witness_turn AS turn (log_id, begun_at) VALUES ($1, clock_timestamp())
+ON CONFLICT (log_id) DO UPDATE SET begun_at = excluded.begun_at
+WHERE turn.begun_at NOT BETWEEN excluded.begun_at - make_interval(secs => $2::float8) AND excluded.begun_at
+RETURNING log_id
 """
 
 _HEADS = """

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from afdp.errors import FieldViolation, InvalidArgument, NotaryError, NotFound, OutOfRange
+from afdp.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotaryError, NotFound, OutOfRange
 from afdp.formats.merkle import HASH_SIZE, HashRange, TileHashes, leaf_hash
-from afdp.formats.note import Checkpoint
+from afdp.formats.note import Checkpoint, Note, NoteError, VerifierKey
+from afdp.formats.note import verify as verify_note
 from afdp.formats.tiles import MAX_ENTRY_SIZE, WIDTH, TileRef, encode_bundle, encode_tile, exists
 from afdp.transparency.proofs import Prover, require_signed, root_of_full_tile, withheld
 from afdp.transparency.values import (
@@ -23,6 +24,7 @@ from afdp.transparency.values import (
     SignedCheckpoint,
     StampedCheckpoint,
     StoredTree,
+    WitnessPolicy,
 )
 
 MAX_ENTRIES = 4096
@@ -70,6 +72,12 @@ class Store(Protocol):
     async def stamped_over(self, leaf_index: int) -> StampedCheckpoint | None:
         """The smallest checkpoint that covers the leaf and has the stamp of an authority outside of the notary."""
 
+    async def newest_cosigned(self) -> SignedCheckpoint | None:
+        """The largest checkpoint that enough witnesses have cosigned."""
+
+    async def cosigned_over(self, leaf_index: int) -> SignedCheckpoint | None:
+        """The smallest such checkpoint that covers the leaf."""
+
     async def entries(self, start: int, end: int) -> Sequence[Leaf]:
         """The entries from index `start` up to, not including, `end`, as stored. Raises DataLoss if one is missing."""
 
@@ -109,10 +117,26 @@ class Appender(Protocol):
         """Raises what keeps appends from succeeding."""
 
 
+class Witnesses(Protocol):
+    """Who cosigns checkpoints, and how many must: `witnessing.py`."""
+
+    @property
+    def vkeys(self) -> Sequence[VerifierKey]:
+        """Their keys."""
+
+    @property
+    def policy(self) -> WitnessPolicy:
+        """How many it takes, and what readers get without."""
+
+    async def until_cosigned(self, size: int, seconds: float) -> None:
+        """Returns once a checkpoint of at least this size is cosigned, or when the time is over."""
+
+
 class TransparencyLog:
     """One append-only log."""
 
-    def __init__(self, store: Store, appender: Appender, base_url: str) -> None:
+    def __init__(self, store: Store, appender: Appender, base_url: str, witnesses: Witnesses | None = None) -> None:
+        self.witnesses = witnesses
         self.base_url = base_url
         self._store = store
         self._appender = appender
@@ -226,16 +250,50 @@ class TransparencyLog:
             raise _out_of_range("old_size", f"must not be more than the new size, {size}")
         return await self._prover.verified_consistency(old_size, size, await self._root(size)), size
 
-    async def checkpoint(self) -> SignedCheckpoint:
-        """The latest checkpoint.
+    async def cosigned(self, leaf_index: int, wait: float = 0.0) -> tuple[SignedCheckpoint, Inclusion]:
+        """The first checkpoint over a leaf that enough witnesses have cosigned, and the leaf in it.
+
+        Args:
+            leaf_index: zero-based.
+            wait: how long to wait for one, in seconds.
 
         Raises:
-            NotFound: the log is empty.
+            NotFound: none over it is cosigned yet.
+            OutOfRange: there is no such leaf.
+            FailedPrecondition: the log has no witnesses.
+            DataLoss: checkpoint or proof do not hold.
         """
-        checkpoint = await self._published()
-        if checkpoint is None:
+        if self.witnesses is None:
+            raise FailedPrecondition("this log has no witnesses")
+        if not 0 <= leaf_index < await self._published_size("leaf_index", 0):
+            raise _out_of_range("leaf_index", "must be less than the size of the published tree")
+        found = await self._store.cosigned_over(leaf_index)
+        if found is None and wait > 0:
+            await self.witnesses.until_cosigned(leaf_index + 1, wait)
+            found = await self._store.cosigned_over(leaf_index)
+        if found is None:
+            raise NotFound("no checkpoint over this leaf is cosigned yet")
+        self._require_cosigned(found, self.witnesses)
+        return found, await self._inclusion(leaf_index, found.size, found.root)
+
+    async def checkpoint(self) -> SignedCheckpoint:
+        """The latest checkpoint, with its cosignatures if it has enough; with a closed policy the latest that has.
+
+        Raises:
+            NotFound: the log is empty, or, with a closed policy, no checkpoint is cosigned yet.
+        """
+        published = await self._published()
+        if published is None:
             raise NotFound("the log is empty: it has no checkpoint yet")
-        return checkpoint
+        if self.witnesses is None:
+            return published
+        cosigned = await self._store.newest_cosigned()
+        if cosigned and (self.witnesses.policy.closed or cosigned.size >= published.size):
+            self._require_cosigned(cosigned, self.witnesses)
+            return cosigned
+        if self.witnesses.policy.closed:
+            raise NotFound("no checkpoint is cosigned by enough witnesses yet")
+        return published
 
     async def tile(self, ref: TileRef) -> bytes:
         """The bytes of a tile or entry bundle (C2SP tlog-tiles), whole or as wide as an earlier size had it.
@@ -263,6 +321,17 @@ class TransparencyLog:
         leaf = (await self._store.hashes([HashRange(0, leaf_index, leaf_index + 1)]))[0, leaf_index]
         found = await self._prover.inclusions({leaf: leaf_index}, size, root)
         return _or_raise(found[leaf])
+
+    def _require_cosigned(self, checkpoint: SignedCheckpoint, witnesses: Witnesses) -> None:
+        """Checks what was stored before it leaves; a witness that is not one of ours any more does not count."""
+        identity = self._appender.identity()
+        require_signed(checkpoint, identity)
+        try:
+            verified = verify_note(Note.parse(checkpoint.note), [identity.vkey, *witnesses.vkeys])
+        except NoteError as error:
+            raise withheld(f"the cosigned checkpoint of size {checkpoint.size}", error) from None
+        if len(verified) - 1 < witnesses.policy.quorum:
+            raise NotFound("the checkpoint was cosigned by other witnesses than those of now")
 
     async def _size_for(self, ref: TileRef) -> int:
         """A published size: one that is known, if it has the tile, else the latest."""

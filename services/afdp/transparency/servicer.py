@@ -5,11 +5,13 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from afdp.errors import NotaryError
+from afdp.errors import InvalidArgument, NotaryError
 from afdp.items import to_item
 from afdp.messages import transparency as pb
 from afdp.transparency.service import TransparencyLog
 from afdp.transparency.values import Inclusion, SignedCheckpoint
+
+_LONGEST_WAIT = 60_000  # milliseconds
 
 
 class TransparencyServicer(pb.TransparencyServiceBase):
@@ -48,10 +50,21 @@ class TransparencyServicer(pb.TransparencyServiceBase):
             time=found.stamp.time,
         )
 
+    async def get_cosigned_checkpoint(
+        self, request: pb.GetCosignedCheckpointRequest
+    ) -> pb.GetCosignedCheckpointResponse:
+        if request.wait_milliseconds > _LONGEST_WAIT:
+            raise InvalidArgument.field("wait_milliseconds", f"must be at most {_LONGEST_WAIT}")
+        found, inclusion = await self._log.cosigned(request.leaf_index, request.wait_milliseconds / 1000)
+        return pb.GetCosignedCheckpointResponse(checkpoint=_checkpoint(found), inclusion=_inclusion(inclusion))
+
     async def get_log(self, request: pb.GetLogRequest) -> pb.GetLogResponse:
         identity = self._log.identity()
         key = Ed25519PublicKey.from_public_bytes(identity.public_key)
+        witnesses = self._log.witnesses
         return pb.GetLogResponse(
+            witnesses=[str(each) for each in witnesses.vkeys] if witnesses else [],
+            witness_quorum=witnesses.policy.quorum if witnesses else 0,
             origin=identity.origin,
             base_url=self._log.base_url,
             vkey=str(identity.vkey),

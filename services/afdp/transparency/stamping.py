@@ -7,15 +7,13 @@ entry so far, so it costs a slow authority one call now and then, and no caller 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from prometheus_client import Counter, Gauge
 
 from afdp.errors import FailedPrecondition, NotaryError, NotFound
+from afdp.transparency.cadence import repeat
 from afdp.transparency.values import SignedCheckpoint, Stamp, StampedCheckpoint
 
 logger = logging.getLogger(__name__)
@@ -69,33 +67,29 @@ class CheckpointStamper:
         self._authority = authority
         self._origin = origin
         self._interval = interval
-        self._retry = RETRY
         self._off = False
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Stamps until it is cancelled."""
-        while True:
-            wait = await self._turn()
-            await asyncio.sleep(wait)
+        await repeat(self._turn, self._failed, RETRY, self._interval)
 
     async def _turn(self) -> float:
         """One attempt, if it is time for one; seconds until the next."""
         try:
             wait = await self._stamp_if_due()
-        except NotaryError as error:
-            if isinstance(error, FailedPrecondition) and "last_size" not in error.metadata:
-                if not self._off:
-                    logger.info("checkpoints are not stamped", extra={"fields": {"reason": error.message}})
-                self._off = True
-                return self._interval
-            _failures.inc()
-            logger.warning(
-                "a checkpoint was not stamped", extra={"fields": {"code": error.code, "reason": error.message}}
-            )
-            self._retry *= 2
-            return min(self._retry / 2, self._interval)
-        self._off, self._retry = False, RETRY
+        except FailedPrecondition as error:
+            if "last_size" in error.metadata:
+                raise
+            if not self._off:
+                logger.info("checkpoints are not stamped", extra={"fields": {"reason": error.message}})
+            self._off = True
+            return self._interval
+        self._off = False
         return wait
+
+    def _failed(self, error: NotaryError) -> None:
+        _failures.inc()
+        logger.warning("a checkpoint was not stamped", extra={"fields": {"code": error.code, "reason": error.message}})
 
     async def _stamp_if_due(self) -> float:
         newest = await self._store.newest_stamp()
@@ -112,13 +106,3 @@ class CheckpointStamper:
             _time.set(stamp.time.timestamp())
             logger.info("a checkpoint was stamped", extra={"fields": {"size": checkpoint.size, "by": stamp.authority}})
         return self._interval
-
-
-@asynccontextmanager
-async def stamping(stamper: CheckpointStamper | None) -> AsyncIterator[None]:
-    """The stamper at work for the length of a block; None is none."""
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(stamper.run()) if stamper else None
-        yield
-        if running:
-            running.cancel()

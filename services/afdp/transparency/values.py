@@ -137,6 +137,23 @@ class StampedCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class WitnessPolicy:
+    """How many cosignatures make a checkpoint a cosigned one, and what readers get without.
+
+    Attributes:
+        quorum: any so many of the witnesses.
+        closed: whether a checkpoint without them is kept from readers.
+        interval: seconds between two checkpoints that witnesses are asked for, at least.
+        timeout: seconds that a witness may take.
+    """
+
+    quorum: int
+    closed: bool
+    interval: float
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
 class Inclusion:
     """Where a leaf is, with the audit path to a checkpoint's root, from its sibling upwards."""
 

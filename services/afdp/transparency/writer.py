@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from prometheus_client import Gauge, Histogram
@@ -54,7 +54,15 @@ _stage_seconds = Histogram(
 class LogWriter:
     """Appends in groups: a group begins when the last one has ended, with all that waits then."""
 
-    def __init__(self, store: Store, signer: CheckpointSigner, origin: str, limits: Limits) -> None:
+    def __init__(
+        self,
+        store: Store,
+        signer: CheckpointSigner,
+        origin: str,
+        limits: Limits,
+        require_continuity_of: Callable[[LogIdentity], Awaitable[None]] | None = None,
+    ) -> None:
+        self._continuity = require_continuity_of  # a further check before the first append
         self._store = store
         self._signer = signer
         self._prover = Prover(store)
@@ -116,6 +124,10 @@ class LogWriter:
         if self._backlog.error:
             raise again(self._backlog.error)
 
+    def stop(self, error: BrokenLog) -> None:
+        """Appends nothing any more: somebody has found that the log is not what it was."""
+        self._stop_if_broken(error)
+
     # --- opening and running
 
     async def open(self) -> None:
@@ -157,6 +169,8 @@ class LogWriter:
         self._identity = await identify(self._store, self._signer, self._origin)
         await require_key(self._signer, self._identity)
         self._signed = await require_continuity(self._store, self._signer, self._identity)
+        if self._continuity:
+            await self._continuity(self._identity)
         heads = await self._store.heads()
         if heads.tree > heads.published:
             self._backlog.begin()

@@ -31,11 +31,14 @@ from afdp.signer.timestamps import Timestamps
 from afdp.signer.trust import TrustSigner
 from afdp.signer.trust_memory import TrustMemory
 from afdp.telemetry import Telemetry
+from afdp.transparency.cadence import beside
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
 from afdp.transparency.service import CheckpointSigner, Store, TransparencyLog
 from afdp.transparency.signer import GrpcSigner
 from afdp.transparency.values import Inclusion, LogIdentity, SignedCheckpoint
+from afdp.transparency.witnesses import open_witnesses
+from afdp.transparency.witnessing import Witnessing
 from afdp.transparency.writer import LogWriter, running
 from tests.local_keys import file_catalogue, file_data_keys
 
@@ -102,9 +105,15 @@ async def open_replica(
         channel = await stack.enter_async_context(open_channel(known.signer_address))
         own_store = store(PostgresStore(pool))
         own_signer = signer(GrpcSigner(SignerServiceClient(GrpcCaller(channel)), known.signer_timeout_seconds))
-        writer = LogWriter(own_store, own_signer, known.log_origin, known.limits)
+        witnesses = await stack.enter_async_context(open_witnesses(known.witnesses))
+        witnessing = Witnessing(own_store, witnesses, known.witnessing) if witnesses else None
+        continuity = witnessing.require_continuity if witnessing else None
+        writer = LogWriter(own_store, own_signer, known.log_origin, known.limits, continuity)
         await stack.enter_async_context(running(writer))
-        yield Replica(TransparencyLog(own_store, writer, known.base_url), writer, own_store)
+        if witnessing:
+            witnessing.attend(writer)
+        await stack.enter_async_context(beside(witnessing))
+        yield Replica(TransparencyLog(own_store, writer, known.base_url, witnessing), writer, own_store)
 
 
 def settings_for(database: str, signer_address: str, **settings: object) -> TransparencySettings:

@@ -13,8 +13,9 @@ import pytest
 from afdp.errors import DataLoss, FailedPrecondition, NotFound, OutOfRange, Unavailable
 from afdp.formats.merkle import verify_inclusion
 from afdp.formats.note import Note
+from afdp.transparency.cadence import beside
 from afdp.transparency.postgres import PostgresStore
-from afdp.transparency.stamping import CheckpointStamper, stamping
+from afdp.transparency.stamping import CheckpointStamper
 from afdp.transparency.values import SignedCheckpoint, Stamp
 from tests.openssl_authority import OpensslAuthority, openssl_verifies
 
@@ -93,7 +94,7 @@ async def test_every_leaf_has_the_first_stamped_checkpoint_over_it_with_a_proof(
 ) -> None:
     async with replica() as one:
         await one.log.append([b"a", b"b", b"c"])
-        async with stamping(stamper(one, authority)):
+        async with beside(stamper(one, authority)):
             await kept([3])
             await one.log.append([b"d"])
             await kept([3, 4])
@@ -118,7 +119,7 @@ async def test_a_log_that_has_not_grown_is_not_stamped_again(replica, authority:
     async with replica() as one:
         await one.log.append([b"a"])
         turns = Turns(one.store)
-        async with stamping(CheckpointStamper(one.log, turns, authority, ORIGIN, 0.01)):
+        async with beside(CheckpointStamper(one.log, turns, authority, ORIGIN, 0.01)):
             await turns.passed(10)
             await kept([1])
 
@@ -128,7 +129,7 @@ async def test_a_log_that_has_not_grown_is_not_stamped_again(replica, authority:
 async def test_an_empty_log_is_not_stamped(replica, authority: Authority, kept) -> None:
     async with replica() as one:
         turns = Turns(one.store)
-        async with stamping(CheckpointStamper(one.log, turns, authority, ORIGIN, 0.01)):
+        async with beside(CheckpointStamper(one.log, turns, authority, ORIGIN, 0.01)):
             await turns.passed(10)
             assert authority.asked == []
             await one.log.append([b"a"])
@@ -138,11 +139,11 @@ async def test_an_empty_log_is_not_stamped(replica, authority: Authority, kept) 
 async def test_replicas_share_the_cadence(replica, authority: Authority, kept) -> None:
     async with replica() as one, replica() as other:
         await one.log.append([b"a"])
-        async with stamping(stamper(one, authority, interval=600)):
+        async with beside(stamper(one, authority, interval=600)):
             await kept([1])
         await one.log.append([b"b"])
         turns = Turns(other.store)
-        async with stamping(CheckpointStamper(other.log, turns, authority, ORIGIN, 600)):
+        async with beside(CheckpointStamper(other.log, turns, authority, ORIGIN, 600)):
             await turns.passed(0)
             assert (await other.log.checkpoint()).size == 2
 
@@ -156,7 +157,7 @@ async def test_an_authority_that_is_away_is_asked_again_and_nobody_waits(
     authority.error = Unavailable("no authority answers", retry_after=1.0)
     async with replica() as one:
         await one.log.append([b"a"])
-        async with stamping(stamper(one, authority)):
+        async with beside(stamper(one, authority)):
             await authority.answered.wait()
             await one.log.append([b"b"])
             with pytest.raises(NotFound):
@@ -174,7 +175,7 @@ async def test_without_an_external_authority_nothing_is_stamped_and_it_is_said_o
     authority.error = FailedPrecondition("no external time-stamping authority is configured")
     async with replica() as one:
         await one.log.append([b"a"])
-        async with stamping(stamper(one, authority, interval=0.01)):
+        async with beside(stamper(one, authority, interval=0.01)):
             while len(authority.asked) < 5:
                 authority.answered.clear()
                 await authority.answered.wait()
@@ -189,7 +190,7 @@ async def test_a_checkpoint_that_the_signer_does_not_remember_is_tried_again_wit
     authority.error = FailedPrecondition("none of those that were signed here lately", metadata={"last_size": "2"})
     async with replica() as one:
         await one.log.append([b"a"])
-        async with stamping(stamper(one, authority, interval=600)):
+        async with beside(stamper(one, authority, interval=600)):
             await authority.answered.wait()
             await one.log.append([b"b"])
             authority.error = None
@@ -201,7 +202,7 @@ async def test_a_stamped_checkpoint_that_was_changed_at_rest_is_withheld(
 ) -> None:
     async with replica() as one:
         await one.log.append([b"a", b"b"])
-        async with stamping(stamper(one, authority)):
+        async with beside(stamper(one, authority)):
             await kept([2])
         await sql.execute("UPDATE stamped_checkpoint SET root = sha256(root)")
         with pytest.raises(DataLoss):

@@ -8,24 +8,30 @@ from hashlib import sha256
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from afdp.errors import DataLoss, NotFound, Unavailable, Unimplemented
 from afdp.formats.anchor import Anchor
-from afdp.formats.bundle import Bundle
+from afdp.formats.bundle import Bundle, LogEntry
 from afdp.formats.canonical import strict_json
+from afdp.formats.note import Note, SignatureType, VerifierKey
 from afdp.formats.receipt import Receipt
+from afdp.formats.trust import Revocation
 from afdp.messages import signer as keyring
 from afdp.messages import transparency as log
 from afdp.messages.metadata import Draft, LogPosition, Record, RecordState
 from afdp.messages.metadata import Principal as Submitter
 from afdp.messages.notary import NotarizationReceipt, ReceiptState
 from afdp.notary.anchors import Anchors
+from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.receipts import ReceiptOffice
+from afdp.verify.policy import Policy
 from afdp.verify.receipts import verify_receipt
 from afdp.verify.result import Status
 from tests.local_authority import OPENED, LocalAuthority
 from tests.local_notary import NOTARIZED_AT, STAMPED_AT, LocalNotary
+from tests.local_witness import cosigned
 
 THEIRS = LocalAuthority("https://tsa.example/tsr")
 OWN_URI = "https://notary.localhost/api/v1/timestamp"
@@ -40,6 +46,9 @@ class Peers:
         self.external = list(external)
         self.anchor: Anchor | Exception = NotFound("no checkpoint over this leaf is stamped yet")
         self.asked_for_anchors = 0
+        self.witnesses: list[VerifierKey] = []
+        self.cosigned: LogEntry | Exception = NotFound("no checkpoint over this leaf is cosigned yet")
+        self.asked_for_cosignatures = 0
         self.asked_for_authorities = 0
 
     async def get_public_keys(self, _: object, *, timeout: float) -> keyring.GetPublicKeysResponse:
@@ -69,7 +78,23 @@ class Peers:
 
     async def get_log(self, _: object, *, timeout: float) -> log.GetLogResponse:
         known = self.notary.log.log
-        return log.GetLogResponse(origin=known.origin, base_url="http://127.0.0.1:8053", spki=known.spki)
+        return log.GetLogResponse(
+            origin=known.origin,
+            base_url="http://127.0.0.1:8053",
+            spki=known.spki,
+            witnesses=[str(each) for each in self.witnesses],
+            witness_quorum=min(1, len(self.witnesses)),
+        )
+
+    async def get_cosigned_checkpoint(
+        self, request: log.GetCosignedCheckpointRequest, *, timeout: float
+    ) -> log.GetCosignedCheckpointResponse:
+        self.asked_for_cosignatures += 1
+        if isinstance(self.cosigned, Exception):
+            raise self.cosigned
+        place = log.Inclusion(self.cosigned.log_index, b"", b"".join(self.cosigned.hashes))
+        checkpoint = log.Checkpoint(note=self.cosigned.checkpoint, size=self.cosigned.tree_size)
+        return log.GetCosignedCheckpointResponse(checkpoint, place)
 
     async def get_stamped_checkpoint(
         self, request: log.GetStampedCheckpointRequest, *, timeout: float
@@ -94,7 +119,7 @@ def peers(notary: LocalNotary) -> Peers:
 
 def office_of(peers: Peers) -> tuple[ReceiptOffice, KeyDirectory]:
     keys = KeyDirectory(peers, peers)
-    return ReceiptOffice(keys, Anchors(peers, keys)), keys
+    return ReceiptOffice(keys, Anchors(peers, keys), Cosignatures(peers, keys)), keys
 
 
 def record_of(receipt: Receipt, notary: LocalNotary) -> Record:
@@ -119,7 +144,12 @@ def record_of(receipt: Receipt, notary: LocalNotary) -> Record:
 
 
 def read(message: NotarizationReceipt) -> Receipt:
-    state = {ReceiptState.SIGNED: "signed", ReceiptState.LOGGED: "logged"}[message.state]
+    states = {
+        ReceiptState.SIGNED: "signed",
+        ReceiptState.LOGGED: "logged",
+        ReceiptState.WITNESSED: "witnessed",
+    }
+    state = states[message.state]
     anchors = tuple(Anchor.from_object(strict_json(each)) for each in message.anchors)
     names = ("evidence_package_hash", "rekor_log_id", "rekor_server_url", "signature_b64", "public_key_b64")
     plain = {name: getattr(message, name) for name in (*names, "integrated_time", "log_index", "receipt_id", "key_id")}
@@ -254,6 +284,87 @@ async def test_a_signer_that_does_not_know_of_authorities_has_none(notary: Local
     assert (await keys.trust_root()).timestamp_authorities == ()
     made = notary.notarise(stamped_at=None)
     assert read(await office.receipt(record_of(made, notary))) == made
+
+
+# --- cosignatures
+
+WITNESS = Ed25519PrivateKey.generate()
+WITNESS_KEY = VerifierKey("w.example", WITNESS.public_key().public_bytes_raw(), SignatureType.COSIGNATURE_ED25519)
+COSIGNED_AT = STAMPED_AT + timedelta(seconds=1)
+
+
+def cosigned_later(notary: LocalNotary, receipt: Receipt, key: Ed25519PrivateKey = WITNESS) -> LogEntry:
+    """The receipt's entry in a larger tree, which the witness has cosigned."""
+    notary.log.append([sha256(b"later").digest()])
+    entry = notary.log.proven(receipt.log_index)
+    signature = cosigned(Note.parse(entry.checkpoint), "w.example", key, int(COSIGNED_AT.timestamp()))
+    signature = replace(signature, key_id=WITNESS_KEY.key_id)
+    return replace(entry, checkpoint=str(Note.parse(entry.checkpoint).with_signatures([signature])))
+
+
+async def test_a_receipt_that_is_read_later_is_witnessed_with_a_proof_in_the_cosigned_tree(
+    notary: LocalNotary, peers: Peers
+) -> None:
+    made = notary.notarise()
+    peers.witnesses, peers.cosigned = [WITNESS_KEY], cosigned_later(notary, made)
+    office, _ = office_of(peers)
+
+    receipt = read(await office.later_receipt(record_of(made, notary)))
+
+    entry = receipt.bundle.entry
+    assert receipt == replace(made, state="witnessed", bundle=receipt.bundle)
+    assert entry == replace(peers.cosigned, proof_index=made.log_index)
+    result = verify_receipt(receipt, notary.trust, policy=Policy(require_witnesses=1, witnesses=(WITNESS_KEY,)))
+    assert result.verified
+    assert result.status("witnesses") is Status.PASSED
+
+
+@pytest.mark.parametrize(("since", "verified"), [(timedelta(seconds=1), True), (timedelta(0), False)])
+async def test_what_a_witness_has_cosigned_before_a_key_was_compromised_still_counts(
+    notary: LocalNotary, peers: Peers, since: timedelta, verified: bool
+) -> None:
+    made = notary.notarise()
+    peers.witnesses, peers.cosigned = [WITNESS_KEY], cosigned_later(notary, made)
+    office, _ = office_of(peers)
+    receipt = read(await office.later_receipt(record_of(made, notary)))
+
+    stolen_at = COSIGNED_AT.replace(microsecond=0) + since
+    trust = notary.trusting(revoked=Revocation(stolen_at + timedelta(days=9), stolen_at, "stolen"))
+    policy = Policy(witnesses=(WITNESS_KEY,))
+    assert verify_receipt(receipt, trust, policy=policy).verified is verified
+    assert not verify_receipt(made, trust, policy=policy).verified
+
+
+async def test_the_answer_that_signs_asks_for_cosignatures_only_where_its_caller_waits(
+    notary: LocalNotary, peers: Peers
+) -> None:
+    made = notary.notarise()
+    peers.witnesses, peers.cosigned = [WITNESS_KEY], cosigned_later(notary, made)
+    office, _ = office_of(peers)
+
+    assert read(await office.receipt(record_of(made, notary), fresh=True)) == made
+    assert peers.asked_for_cosignatures == 0
+    waited = await office.receipt(record_of(made, notary), fresh=True, witnessed=10.0)
+    assert waited.state == ReceiptState.WITNESSED
+
+
+@pytest.mark.parametrize("fault", ["none yet", "the log is away", "another key", "another tree", "no proof"])
+async def test_where_cosignatures_are_missing_or_do_not_hold_the_receipt_is_what_it_was(
+    notary: LocalNotary, peers: Peers, fault: str
+) -> None:
+    made = notary.notarise()
+    good = cosigned_later(notary, made)
+    peers.witnesses = [WITNESS_KEY]
+    peers.cosigned = {
+        "none yet": NotFound("no checkpoint over this leaf is cosigned yet"),
+        "the log is away": Unavailable("it is away", retry_after=1.0),
+        "another key": cosigned_later(notary, made, Ed25519PrivateKey.generate()),
+        "another tree": replace(good, tree_size=good.tree_size + 1),
+        "no proof": replace(good, hashes=good.hashes[:-1]),
+    }[fault]
+    office, _ = office_of(peers)
+
+    assert read(await office.later_receipt(record_of(made, notary))) == made
 
 
 # --- anchors

@@ -17,7 +17,7 @@ from afdp.formats.merkle import EMPTY_ROOT
 from afdp.formats.note import Checkpoint, Note, NoteSignature, verify
 from afdp.formats.witness import AddCheckpoint
 from afdp.witness.config import STATE
-from afdp.witness.server import open_config, open_cosigner
+from afdp.witness.folder import open_config, open_cosigner
 from afdp.witness.service import Witness
 from afdp.witness.state import open_state
 from afdp.witness.values import Forked, Inconsistent, NotACheckpoint, OtherSize, UnknownLog, Unsigned

@@ -12,6 +12,8 @@ from afdp.pb.afdp.transparency.v1 import (
     GetCheckpointResponse,
     GetConsistencyProofRequest,
     GetConsistencyProofResponse,
+    GetCosignedCheckpointRequest,
+    GetCosignedCheckpointResponse,
     GetInclusionProofRequest,
     GetInclusionProofResponse,
     GetLogRequest,
@@ -44,6 +46,9 @@ class TransparencyServiceBase:
         raise NotImplementedError
 
     async def get_stamped_checkpoint(self, request: GetStampedCheckpointRequest) -> GetStampedCheckpointResponse:
+        raise NotImplementedError
+
+    async def get_cosigned_checkpoint(self, request: GetCosignedCheckpointRequest) -> GetCosignedCheckpointResponse:
         raise NotImplementedError
 
     async def get_log(self, request: GetLogRequest) -> GetLogResponse:
@@ -97,6 +102,14 @@ class TransparencyServiceClient:
     ) -> GetStampedCheckpointResponse:
         answer: GetStampedCheckpointResponse = await self._caller.unary_unary(
             "/afdp.transparency.v1.TransparencyService/GetStampedCheckpoint", request, timeout
+        )
+        return answer
+
+    async def get_cosigned_checkpoint(
+        self, request: GetCosignedCheckpointRequest, *, timeout: float | None = None
+    ) -> GetCosignedCheckpointResponse:
+        answer: GetCosignedCheckpointResponse = await self._caller.unary_unary(
+            "/afdp.transparency.v1.TransparencyService/GetCosignedCheckpoint", request, timeout
         )
         return answer
 

@@ -15,6 +15,8 @@ __all__ = (
     "GetCheckpointResponse",
     "GetConsistencyProofRequest",
     "GetConsistencyProofResponse",
+    "GetCosignedCheckpointRequest",
+    "GetCosignedCheckpointResponse",
     "GetInclusionProofRequest",
     "GetInclusionProofResponse",
     "GetLogRequest",
@@ -240,6 +242,50 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class GetCosignedCheckpointRequest(betterproto2.Message):
+    """
+    Which leaf.
+    """
+
+    leaf_index: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    Zero-based.
+    """
+
+    wait_milliseconds: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    How long to wait where there is none yet, at most 60,000.
+    """
+
+
+default_message_pool.register_message(
+    "afdp.transparency.v1", "GetCosignedCheckpointRequest", GetCosignedCheckpointRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class GetCosignedCheckpointResponse(betterproto2.Message):
+    """
+    A checkpoint that witnesses have cosigned.
+    """
+
+    checkpoint: "Checkpoint | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    With the cosignatures in its note.
+    """
+
+    inclusion: "Inclusion | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The leaf in its tree.
+    """
+
+
+default_message_pool.register_message(
+    "afdp.transparency.v1", "GetCosignedCheckpointResponse", GetCosignedCheckpointResponse
+)
+
+
+@dataclass(eq=False, repr=False)
 class GetInclusionProofRequest(betterproto2.Message):
     """
     Which leaf in which tree.
@@ -325,6 +371,16 @@ class GetLogResponse(betterproto2.Message):
     spki: "bytes" = betterproto2.field(5, betterproto2.TYPE_BYTES)
     """
     SubjectPublicKeyInfo of the log key, DER.
+    """
+
+    witnesses: "list[str]" = betterproto2.field(6, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The note verifier keys of those who cosign its checkpoints.
+    """
+
+    witness_quorum: "int" = betterproto2.field(7, betterproto2.TYPE_UINT32)
+    """
+    How many of them must have cosigned a checkpoint; 0 where there are none.
     """
 
 

@@ -1,0 +1,49 @@
+"""What the log does beside appending, on a cadence: a task of its own, which a failure makes rarer and never ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import NoReturn, Protocol
+
+from afdp.errors import NotaryError
+
+
+class Worker(Protocol):
+    """What works until it is cancelled."""
+
+    async def run(self) -> NoReturn:
+        """Works until it is cancelled."""
+
+
+async def repeat(
+    turn: Callable[[], Awaitable[float]], failed: Callable[[NotaryError], None], retry: float, longest: float
+) -> NoReturn:
+    """Takes turns until it is cancelled.
+
+    Args:
+        turn: gives the seconds until the next.
+        failed: is told what a turn has raised.
+        retry: seconds after the first failure; twice as long after each further one.
+        longest: bounds that.
+    """
+    pause = retry
+    while True:
+        try:
+            wait = await turn()
+            pause = retry
+        except NotaryError as error:
+            failed(error)
+            wait, pause = min(pause, longest), pause * 2
+        await asyncio.sleep(wait)
+
+
+@asynccontextmanager
+async def beside(worker: Worker | None) -> AsyncIterator[None]:
+    """A worker at work for the length of a block; None is none."""
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(worker.run()) if worker else None
+        yield
+        if running:
+            running.cancel()
