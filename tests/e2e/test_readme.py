@@ -106,4 +106,4 @@ def test_every_setting_of_the_table_exists(newcomer: Callable[[str], str]) -> No
     known = {f"AFDP_{name.upper()}" for settings in shown.values() for name in settings}
     known |= {"AFDP_CONFIG", "AFDP_URL", "AFDP_TRUST", "AFDP_"}
 
-    assert set(re.findall(r"\bAFDP_[A-Z_]*", README)) <= known
+    assert set(re.findall(r"\bAFDP_[A-Z0-9_]*", README)) <= known

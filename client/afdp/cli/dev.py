@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Keeps all data; a second start on it finds everything again.",
 )
-@click.option("--port-offset", type=click.IntRange(0, 10_000), default=0, help="Added to every port.")
+@click.option("--port-offset", type=click.IntRange(0, 15_481), default=0, help="Added to every port.")
 @click.option("--vault", is_flag=True, help="Keep the keys in OpenBao, started beside the services.")
 @click.option("--witness", is_flag=True, help="Run a witness beside the services, which cosigns the log's checkpoints.")
 def dev(data_dir: Path, port_offset: int, vault: bool, witness: bool) -> None:
