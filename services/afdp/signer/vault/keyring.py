@@ -6,7 +6,7 @@ import asyncio
 import base64
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -23,6 +23,8 @@ _SIGNATURE = re.compile(r"vault:v([1-9][0-9]*):([A-Za-z0-9+/=]+)")
 _TYPES = {P256: "ecdsa-p256", P384: "ecdsa-p384", ED25519: "ed25519"}
 _HASHES = {P256: ("sha2-256", 32), P384: ("sha2-384", 48)}
 _MAX_BATCH = 256  # OpenBao refuses requests with more than 1,000 JSON strings
+# How far Vault's clock may be ahead of the one that stamps: a version must not seem newer than its first signatures.
+_AHEAD = timedelta(minutes=5)
 _PATIENCE, _PAUSE = 20, 0.1  # times, and seconds between them, to look for a version that is there
 
 
@@ -149,7 +151,7 @@ def _shown(spec: KeySpec, data: dict[str, Any]) -> tuple[dict[int, KeyVersion], 
             purpose=spec.purpose,
             algorithm=spec.algorithm,
             spki=_spki(spec.algorithm, entry["public_key"]),
-            valid_from=datetime.fromisoformat(entry["creation_time"]).replace(microsecond=0),
+            valid_from=datetime.fromisoformat(entry["creation_time"]).replace(microsecond=0) - _AHEAD,
             current=int(number) == data["latest_version"],
         )
         for number, entry in data["keys"].items()
