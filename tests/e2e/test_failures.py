@@ -107,7 +107,9 @@ async def harness() -> AsyncIterator[Harness]:
             },
             "transparency": {"AFDP_SIGNER_ADDRESS": address["log_signer"]},
         }
-        running = await stack.enter_async_context(running_stack(StackOptions(folder / "data", offset, False, settings)))
+        running = await stack.enter_async_context(
+            running_stack(StackOptions(folder / "data", offset, settings=settings))
+        )
         yield Harness(running, proxies, running.database_url)
 
 

@@ -29,7 +29,8 @@ async def stack() -> AsyncIterator[Stack]:
     """Keys in OpenBao."""
     settings = {"notary": NO_KEY_RECORDS, "signer": {"AFDP_VAULT_TIMEOUT_SECONDS": "1"}}
     with open_folder() as folder:
-        async with running_stack(StackOptions(folder / "data", free_offset(), True, settings)) as running:
+        options = StackOptions(folder / "data", free_offset(), vault=True, settings=settings)
+        async with running_stack(options) as running:
             yield running
 
 

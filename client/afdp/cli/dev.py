@@ -39,7 +39,7 @@ def dev(data_dir: Path, port_offset: int, vault: bool, witness: bool) -> None:
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        asyncio.run(_run(StackOptions(data_dir, port_offset, vault, witness=witness)))
+        asyncio.run(_run(StackOptions(data_dir, port_offset, vault=vault, witness=witness)))
     except NotaryError as error:
         raise click.ClickException(str(error)) from None
 

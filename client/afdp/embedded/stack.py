@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -47,6 +47,7 @@ class StackOptions:
 
     data_dir: Path
     port_offset: int = 0
+    _: KW_ONLY
     vault: bool = False
     witness: bool = False
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # further environment, by service
