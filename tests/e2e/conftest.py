@@ -76,12 +76,13 @@ async def trust(rest: httpx.AsyncClient) -> TrustRoot:
 
 
 async def key_records(rest: httpx.AsyncClient, *, of_all: bool = False) -> list[dict[str, Any]]:
-    """The records of key versions that began, newest first; where it is asked for, once every version has one."""
+    """The records of key versions that began, newest first; where it is asked for, once all are there and logged."""
     async with asyncio.timeout(20):
         while True:
             found = await get(rest, "/api/v1/evidence", event_type="afdp.key.version.created", page_size=1000)
             records: list[dict[str, Any]] = found["evidence"]
-            if not of_all or len(records) >= len((await get(rest, "/api/v1/keys"))["keys"]):
+            logged = sum(each["state"] == "logged" for each in records)
+            if not of_all or logged >= len((await get(rest, "/api/v1/keys"))["keys"]):
                 return records
             await asyncio.sleep(0.05)
 

@@ -83,7 +83,11 @@ class Notary:
     async def running(self, port: int = 0) -> AsyncIterator[None]:
         """Serves while the context is open."""
         server = grpc.aio.server(
-            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 20 * 1024 * 1024)]
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", 20 * 1024 * 1024),
+                ("grpc.max_metadata_size", 16 * 1024),  # as the services have it; over 8 KiB it else refuses by chance
+            ]
         )
         server.add_generic_rpc_handlers((self,))  # type: ignore[arg-type]
         self.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
