@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from afdp.config import Port, Seconds
-from afdp.formats.note import SignatureType, VerifierKey, validate_origin
+from afdp.formats.note import VerifierKey, validate_origin
 from afdp.postgres import DatabaseSettings
 from afdp.transparency.queue import Limits
 from afdp.transparency.values import WitnessPolicy
@@ -31,7 +31,7 @@ class WitnessSettings(BaseModel):
     @field_validator("vkey")
     @classmethod
     def _cosigns(cls, vkey: str) -> str:
-        if VerifierKey.parse(vkey).kind is SignatureType.ED25519:
+        if not VerifierKey.parse(vkey).kind.cosigns:
             raise ValueError("is a log's key; a witness's key has a cosignature type")
         return vkey
 

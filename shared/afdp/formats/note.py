@@ -14,10 +14,14 @@ from functools import lru_cache
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from afdp.formats.encoding import b64, from_b64, from_hex
+from afdp.formats.hashedrekord import SignatureAlgorithm
+from afdp.formats.spki import load_ec
 
 MAX_NOTE_SIZE = 1_000_000
 MAX_SIGNATURES = 100
@@ -31,8 +35,14 @@ class SignatureType(IntEnum):
     """The byte that tells what a key signs, and how (signed-note, "Signature types")."""
 
     ED25519 = 0x01
+    ECDSA = 0x02  # of the text as it is, with P-256 and SHA-256: what Rekor may sign its checkpoints with
     COSIGNATURE_ED25519 = 0x04
     COSIGNATURE_ML_DSA_44 = 0x06
+
+    @property
+    def cosigns(self) -> bool:
+        """Whether it is a witness's, over a checkpoint and a time."""
+        return self in (SignatureType.COSIGNATURE_ED25519, SignatureType.COSIGNATURE_ML_DSA_44)
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -40,11 +50,13 @@ class SignatureType(IntEnum):
 
 def key_digest(name: str, public_key: bytes, kind: SignatureType = SignatureType.ED25519) -> bytes:
     """The untruncated key ID, 32 bytes: what Sigstore's `logId.keyId` holds for a log with such a key."""
+    if kind is SignatureType.ECDSA:  # the name is not in it
+        return sha256(public_key).digest()
     return sha256(name.encode() + b"\n" + bytes([kind]) + public_key).digest()
 
 
 def key_id(name: str, public_key: bytes, kind: SignatureType = SignatureType.ED25519) -> bytes:
-    """The key ID of a note signature, 4 bytes. `public_key` is raw: 32 bytes of Ed25519, 1,312 of ML-DSA-44."""
+    """The key ID of a note signature, 4 bytes. `public_key` is raw, or of ECDSA the whole SPKI in DER."""
     return key_digest(name, public_key, kind)[:4]
 
 
@@ -83,7 +95,7 @@ class VerifierKey:
 
     Attributes:
         name: the key's name; for a log its origin.
-        public_key: raw bytes, 32 of Ed25519 or 1,312 of ML-DSA-44.
+        public_key: raw bytes, 32 of Ed25519 or 1,312 of ML-DSA-44; of ECDSA the SubjectPublicKeyInfo in DER.
     """
 
     name: str
@@ -94,6 +106,11 @@ class VerifierKey:
         validate_key_name(self.name)
         if len(self.public_key) != _PUBLIC_KEY_SIZE[self.kind]:
             raise NoteError(f"a public key of this type has {_PUBLIC_KEY_SIZE[self.kind]} bytes")
+        if self.kind is SignatureType.ECDSA:
+            try:
+                _p256(self.public_key)
+            except ValueError as error:
+                raise NoteError(f"the public key {error}") from error
 
     @property
     def key_id(self) -> bytes:
@@ -128,6 +145,7 @@ class VerifierKey:
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _PUBLIC_KEY_SIZE = {
     SignatureType.ED25519: 32,
+    SignatureType.ECDSA: 91,
     SignatureType.COSIGNATURE_ED25519: 32,
     SignatureType.COSIGNATURE_ML_DSA_44: 1312,
 }
@@ -256,6 +274,9 @@ def _verified(key: VerifierKey, text: str, signature: bytes) -> int | None:
         if key.kind is SignatureType.ED25519:
             _ed25519(key.public_key).verify(signature, text.encode())
             return None
+        if key.kind is SignatureType.ECDSA:
+            _p256(key.public_key).verify(signature, text.encode(), ECDSA(SHA256()))
+            return None
         time, bare = parse_cosignature(signature)
         if key.kind is SignatureType.COSIGNATURE_ED25519:
             _ed25519(key.public_key).verify(bare, cosignature_message(time, text))
@@ -270,6 +291,11 @@ def _verified(key: VerifierKey, text: str, signature: bytes) -> int | None:
 
 
 _ed25519 = lru_cache(maxsize=256)(Ed25519PublicKey.from_public_bytes)
+
+
+@lru_cache(maxsize=256)
+def _p256(spki: bytes) -> EllipticCurvePublicKey:
+    return load_ec(spki, SignatureAlgorithm.ECDSA_P256_SHA256)
 
 
 # --- checkpoints and cosignatures -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from afdp.errors import InvalidArgument
 from afdp.formats.document import read_document
 from afdp.formats.members import Members
-from afdp.formats.note import NoteError, SignatureType, VerifierKey
+from afdp.formats.note import NoteError, VerifierKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,6 @@ def _witness(text: str, path: str) -> VerifierKey:
         key = VerifierKey.parse(text)
     except NoteError as error:
         raise InvalidArgument.field(path, str(error)) from error
-    if key.kind is SignatureType.ED25519:
+    if not key.kind.cosigns:
         raise InvalidArgument.field(path, "is a log's key; a witness's key has a cosignature type")
     return key

@@ -4,8 +4,11 @@ from base64 import b64decode, b64encode
 from hashlib import sha256
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from afdp.formats.merkle import EMPTY_ROOT
 from afdp.formats.note import (
@@ -103,6 +106,24 @@ def test_a_public_key_has_the_length_of_its_type() -> None:
         VerifierKey("a", bytes(31))
     with pytest.raises(NoteError, match="1312 bytes"):
         VerifierKey("a", bytes(32), SignatureType.COSIGNATURE_ML_DSA_44)
+
+
+def test_a_log_may_sign_with_ecdsa_as_rekor_does() -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    spki = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    key = VerifierKey("rekor.example", spki, SignatureType.ECDSA)
+    text = Checkpoint("rekor.example", 7, bytes(32)).body()
+    line = NoteSignature.by(key, private.sign(text.encode(), ec.ECDSA(SHA256())))
+
+    assert key.key_id == sha256(spki).digest()[:4]
+    assert VerifierKey.parse(str(key)) == key
+    assert [each.time for each in verify(Note(text, (line,)), [key])] == [None]
+    with pytest.raises(NoteError, match="is wrong"):
+        verify(Note(text.replace("7", "8"), (line,)), [key])
+    with pytest.raises(NoteError, match="ECDSA_P256"):
+        VerifierKey("rekor.example", spki[:-64] + bytes(64), SignatureType.ECDSA)
+    with pytest.raises(NoteError, match="91 bytes"):
+        VerifierKey("rekor.example", bytes(32), SignatureType.ECDSA)
 
 
 def test_the_key_id_is_the_start_of_the_digest_that_sigstore_keeps_whole() -> None:
