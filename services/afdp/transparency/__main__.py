@@ -24,18 +24,13 @@ from afdp.selfcheck import grpc_port_of, peers_of, self_check
 from afdp.telemetry import start_telemetry
 from afdp.telemetry.logs import configure_logging
 from afdp.transparency import fsck as checking
-from afdp.transparency.cadence import beside
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.http import serving_reads
+from afdp.transparency.parts import open_logs
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
-from afdp.transparency.service import TransparencyLog
 from afdp.transparency.servicer import TransparencyServicer
-from afdp.transparency.signer import GrpcSigner, GrpcStampingAuthority
-from afdp.transparency.stamping import CheckpointStamper
 from afdp.transparency.values import WrongLog
 from afdp.transparency.witnesses import open_witnesses
-from afdp.transparency.witnessing import Witnessing
-from afdp.transparency.writer import LogWriter, running
 
 _PACKAGE = "afdp.transparency"
 
@@ -50,33 +45,14 @@ async def main(settings: TransparencySettings) -> int:
             )
             channel = await stack.enter_async_context(open_channel(settings.signer_address))
             client = SignerServiceClient(GrpcCaller(channel))
-            signer = GrpcSigner(client, settings.signer_timeout_seconds)
-            store = PostgresStore(database)
             witnesses = await stack.enter_async_context(open_witnesses(settings.witnesses))
-            witnessing = Witnessing(store, witnesses, settings.witnessing) if witnesses else None
-            continuity = witnessing.require_continuity if witnessing else None
-            writer = LogWriter(store, signer, settings.log_origin, settings.limits, continuity)
-            log = TransparencyLog(store, writer, settings.base_url, witnessing)
-            await stack.enter_async_context(running(writer))
-            if witnessing:
-                witnessing.attend(writer)
-            await stack.enter_async_context(beside(witnessing))
-            await stack.enter_async_context(beside(_stamper(settings, log, store, client)))
-            await stack.enter_async_context(serving_reads(log, settings))
-            await serve(TransparencyServicer(log), settings, telemetry, log.check)
+            logs = await stack.enter_async_context(open_logs(settings, database, client, witnesses))
+            await stack.enter_async_context(serving_reads(logs, settings))
+            await serve(TransparencyServicer(logs), settings, telemetry, logs.check)
     except WrongLog as error:
         print(error, file=sys.stderr)
         return 2
     return 0
-
-
-def _stamper(
-    settings: TransparencySettings, log: TransparencyLog, store: PostgresStore, client: SignerServiceClient
-) -> CheckpointStamper | None:
-    if not settings.stamp_checkpoints_seconds:
-        return None
-    authority = GrpcStampingAuthority(client, settings.stamp_timeout_seconds)
-    return CheckpointStamper(log, store, authority, settings.log_origin, settings.stamp_checkpoints_seconds)
 
 
 async def migrate(settings: TransparencySettings) -> int:

@@ -12,6 +12,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
 
 import uvicorn
 from prometheus_client import Counter
@@ -37,17 +38,30 @@ _FULL = {"Cache-Control": "public, max-age=31536000, immutable"}
 _TEXT = "text/plain; charset=utf-8"
 _BYTES = "application/octet-stream"
 
+_LOG_PREFIX = "/logs/{origin}"
+
 _reads = Counter("afdp_log_reads", "Requests to the read path.", ["resource", "code"])
 
 _Endpoint = Callable[[TransparencyLog, Request], Awaitable[Response]]
 
 
-def application(log: TransparencyLog, timeout: float) -> Starlette:
+class Served(Protocol):
+    """What is served: `logs.py`."""
+
+    @property
+    def first(self) -> TransparencyLog:
+        """The log at the root, which is found under its origin, too."""
+
+    def known(self, origin: str) -> TransparencyLog:
+        """The log under `/logs/ORIGIN`. Raises NotFound."""
+
+
+def application(logs: Served, timeout: float) -> Starlette:
     """The read path as an ASGI application. `timeout` is each request's deadline, in seconds."""
 
     def route(path: str, resource: str, endpoint: _Endpoint) -> Route:
         async def handle(request: Request) -> Response:
-            response = await _answered(endpoint, log, request, timeout)
+            response = await _answered(endpoint, logs, request, timeout)
             response.headers["X-Content-Type-Options"] = "nosniff"
             _reads.labels(resource, response.status_code).inc()
             return response
@@ -55,10 +69,14 @@ def application(log: TransparencyLog, timeout: float) -> Starlette:
         return Route(path, handle, methods=["GET", "HEAD"])
 
     routes = [
-        route("/checkpoint", "checkpoint", _checkpoint),
-        route("/tile/{path:path}", "tile", _tile),
-        route("/vkey", "vkey", _vkey),
-        route("/health", "health", _health),
+        route(f"{prefix}/{path}", resource, endpoint)
+        for prefix in ("", _LOG_PREFIX)
+        for path, resource, endpoint in (
+            ("checkpoint", "checkpoint", _checkpoint),
+            ("tile/{path:path}", "tile", _tile),
+            ("vkey", "vkey", _vkey),
+            ("health", "health", _health),
+        )
     ]
     unmatched: ExceptionHandler = _unmatched  # type: ignore[assignment]  # called with HTTPException only
     app = Starlette(routes=routes, exception_handlers={HTTPException: unmatched})
@@ -67,7 +85,7 @@ def application(log: TransparencyLog, timeout: float) -> Starlette:
 
 
 @asynccontextmanager
-async def serving_reads(log: TransparencyLog, settings: TransparencySettings) -> AsyncIterator[int]:
+async def serving_reads(logs: Served, settings: TransparencySettings) -> AsyncIterator[int]:
     """The read path on its port for the length of a block, on this event loop; gives the port.
 
     Raises:
@@ -75,7 +93,7 @@ async def serving_reads(log: TransparencyLog, settings: TransparencySettings) ->
     """
     listener = socket.create_server((settings.host, settings.http_port), backlog=1024, reuse_port=False)
     config = uvicorn.Config(
-        application(log, settings.request_timeout_seconds),
+        application(logs, settings.request_timeout_seconds),
         http="httptools",
         lifespan="off",
         access_log=False,
@@ -105,8 +123,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _answered(endpoint: _Endpoint, log: TransparencyLog, request: Request, timeout: float) -> Response:
+async def _answered(endpoint: _Endpoint, logs: Served, request: Request, timeout: float) -> Response:
     try:
+        origin = request.path_params.get("origin")
+        log = logs.first if origin is None else logs.known(origin)
         async with asyncio.timeout(timeout):
             return await endpoint(log, request)
     except NotaryError as error:
@@ -128,6 +148,8 @@ async def _checkpoint(log: TransparencyLog, request: Request) -> Response:
 async def _tile(log: TransparencyLog, request: Request) -> Response:
     # As it was sent: an escaped character would be a second spelling of the same path.
     path = request.scope["raw_path"].decode("latin-1").removeprefix("/")
+    if origin := request.path_params.get("origin"):
+        path = path.removeprefix(f"logs/{origin}/")
     try:
         ref = parse_tile_path(path)
     except TileError as error:

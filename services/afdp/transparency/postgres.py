@@ -26,13 +26,13 @@ SERVICE = "transparency"
 # Every statement here goes by an index. A plan that was made while the tables were small would read them whole.
 SESSION = {"enable_seqscan": "off"}
 
-_LOG = 1  # the log of `AFDP_LOG_ORIGIN`
+FIRST = 1  # the log of `AFDP_LOG_ORIGIN`
 
 
 class PostgresStore:
     """One log in the schema `afdp_log`."""
 
-    def __init__(self, database: Database, log_id: int = _LOG) -> None:
+    def __init__(self, database: Database, log_id: int = FIRST) -> None:
         self._database = database
         self._log = log_id
 
@@ -43,16 +43,14 @@ class PostgresStore:
 
     async def create(self, identity: LogIdentity) -> None:
         """Creates the log, empty, unless one is there already."""
-        empty = Frontier.empty()
-        arguments = (self._log, identity.origin, identity.public_key, empty.root(), empty.to_bytes())
-        await self._database.run(lambda connection: connection.execute(_CREATE, *arguments))
+        await self._database.run(lambda connection: create_tree(connection, self._log, identity))
 
     async def tree(self) -> StoredTree:
         """The tree as it is, published or not."""
-        return _tree(await self._row("SELECT size, root, frontier FROM tree WHERE log_id = $1"))
+        return _tree(await self._row(_TREE))
 
     async def grow(self, growth: Growth) -> bool:
-        """Grows the tree if it still is the old one and holds none of the leaves: one statement, one round trip."""
+        """Grows the tree if it still is the old one, is not frozen, and holds none of the leaves: one round trip."""
         arguments = self._growing(growth)
         return bool(await self._database.run(lambda connection: connection.fetchval(_GROW, *arguments)))
 
@@ -177,6 +175,12 @@ class PostgresStore:
         )
 
 
+async def create_tree(connection: Connection, log_id: int, identity: LogIdentity) -> None:
+    """Creates an empty tree, unless one is there already."""
+    empty = Frontier.empty()
+    await connection.execute(_CREATE, log_id, identity.origin, identity.public_key, empty.root(), empty.to_bytes())
+
+
 def _signed(row: asyncpg.Record | None) -> SignedCheckpoint | None:
     return SignedCheckpoint(row["size"], row["root"], row["note"]) if row else None
 
@@ -184,7 +188,7 @@ def _signed(row: asyncpg.Record | None) -> SignedCheckpoint | None:
 def _tree(row: asyncpg.Record | None) -> StoredTree:
     if row is None:
         raise DataLoss("the log's row in the table `tree` is gone")
-    return StoredTree(row["size"], row["root"], row["frontier"])
+    return StoredTree(row["size"], row["root"], row["frontier"], row["frozen"])
 
 
 def _positions(rows: Sequence[asyncpg.Record]) -> dict[bytes, int]:
@@ -205,7 +209,8 @@ INSERT INTO tree (log_id, origin, public_key, size, root, frontier) VALUES ($1, 
 ON CONFLICT DO NOTHING
 """
 
-_LOCK = "SELECT size, root, frontier FROM tree WHERE log_id = $1 FOR UPDATE"
+_TREE = "SELECT size, root, frontier, frozen_at IS NOT NULL AS frozen FROM tree WHERE log_id = $1"
+_LOCK = f"{_TREE} FOR UPDATE"
 
 # `log_id + 0` keeps the primary key out of the planner's choice: by it a lookup would read the whole log.
 _POSITIONS = "SELECT leaf_hash, leaf_index FROM entry WHERE leaf_hash = ANY($2::bytea[]) AND log_id + 0 = $1"
@@ -215,7 +220,7 @@ _POSITIONS = "SELECT leaf_hash, leaf_index FROM entry WHERE leaf_hash = ANY($2::
 _GROW = """
 WITH grown AS (
     UPDATE tree SET size = $5, root = $6, frontier = $7
-    WHERE log_id = $1 AND size = $2 AND root = $3 AND frontier = $4
+    WHERE log_id = $1 AND size = $2 AND root = $3 AND frontier = $4 AND frozen_at IS NULL
       AND NOT EXISTS (SELECT FROM entry WHERE leaf_hash = ANY($8::bytea[]) AND log_id + 0 = $1)
     RETURNING log_id
 ), entries AS (

@@ -49,7 +49,7 @@ class Store(Protocol):
         """The tree as it is, published or not."""
 
     async def grow(self, growth: Growth) -> bool:
-        """Grows the tree if it still is `growth.extension.old` and holds none of the leaves; else does nothing."""
+        """Grows the tree if it still is `growth.extension.old`, not frozen, without the leaves; else does nothing."""
 
     async def integrate(self, leaf_hashes: Sequence[bytes], plan: Plan) -> Mapping[bytes, int]:
         """Locks the tree, grows it as `plan` says, and gives the positions that `plan` was told."""
@@ -163,7 +163,8 @@ class TransparencyLog:
     async def append(self, entries: Sequence[bytes]) -> tuple[SignedCheckpoint | None, list[Inclusion | NotaryError]]:
         """Appends entries; an entry that is there already keeps its place. One answer per entry, in order.
 
-        Returns once a published checkpoint covers them; it is None where every entry was refused.
+        Returns once a published checkpoint covers them; it is None where every entry was refused. A frozen log refuses
+        each entry that it does not hold, with FrozenLog.
 
         Raises:
             InvalidArgument: no entry, or too many.
@@ -183,7 +184,8 @@ class TransparencyLog:
         if not leaves:
             return None, [each for each in answers if isinstance(each, NotaryError)]
         logged = await self._appender.append(list(leaves.values()))
-        self._remember(logged.checkpoint)
+        if logged.checkpoint:
+            self._remember(logged.checkpoint)
         return logged.checkpoint, [
             each if isinstance(each, NotaryError) else logged.inclusions[each] for each in answers
         ]

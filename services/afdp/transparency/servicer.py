@@ -8,8 +8,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from afdp.errors import InvalidArgument, NotaryError
 from afdp.items import to_item
 from afdp.messages import transparency as pb
-from afdp.transparency.service import TransparencyLog
-from afdp.transparency.values import Inclusion, SignedCheckpoint
+from afdp.transparency.logs import Logs
+from afdp.transparency.service import Witnesses
+from afdp.transparency.values import FrozenLog, Inclusion, KnownLog, LogIdentity, LogState, SignedCheckpoint
 
 _LONGEST_WAIT = 60_000  # milliseconds
 
@@ -17,31 +18,40 @@ _LONGEST_WAIT = 60_000  # milliseconds
 class TransparencyServicer(pb.TransparencyServiceBase):
     """afdp.transparency.v1.TransparencyService."""
 
-    def __init__(self, log: TransparencyLog) -> None:
-        self._log = log
+    def __init__(self, logs: Logs) -> None:
+        self._logs = logs
 
     async def append(self, request: pb.AppendRequest) -> pb.AppendResponse:
-        checkpoint, answers = await self._log.append(request.entries)
-        return pb.AppendResponse(checkpoint=_checkpoint(checkpoint), results=[_result(each) for each in answers])
+        log = await self._logs.of(request.origin)
+        checkpoint, answers = await log.append(request.entries)
+        answer = pb.AppendResponse(checkpoint=_checkpoint(checkpoint), results=[_result(each) for each in answers])
+        if any(isinstance(each, FrozenLog) for each in answers):
+            answer.frozen, answer.successor = True, await self._logs.successor(request.origin)
+        return answer
 
     async def find_leaves(self, request: pb.FindLeavesRequest) -> pb.FindLeavesResponse:
-        checkpoint, found = await self._log.find(request.leaf_hashes)
+        log = await self._logs.of(request.origin)
+        checkpoint, found = await log.find(request.leaf_hashes)
         results = [pb.FindLeavesResult(inclusion=_inclusion(each) if each else None) for each in found]
         return pb.FindLeavesResponse(checkpoint=_checkpoint(checkpoint), results=results)
 
     async def get_inclusion_proof(self, request: pb.GetInclusionProofRequest) -> pb.GetInclusionProofResponse:
-        inclusion, size, root = await self._log.inclusion(request.leaf_index, request.tree_size)
+        log = await self._logs.of(request.origin)
+        inclusion, size, root = await log.inclusion(request.leaf_index, request.tree_size)
         return pb.GetInclusionProofResponse(inclusion=_inclusion(inclusion), tree_size=size, root=root)
 
     async def get_consistency_proof(self, request: pb.GetConsistencyProofRequest) -> pb.GetConsistencyProofResponse:
-        proof, size = await self._log.consistency(request.old_size, request.new_size)
+        log = await self._logs.of(request.origin)
+        proof, size = await log.consistency(request.old_size, request.new_size)
         return pb.GetConsistencyProofResponse(proof=list(proof), new_size=size)
 
     async def get_checkpoint(self, request: pb.GetCheckpointRequest) -> pb.GetCheckpointResponse:
-        return pb.GetCheckpointResponse(checkpoint=_checkpoint(await self._log.checkpoint()))
+        log = await self._logs.of(request.origin)
+        return pb.GetCheckpointResponse(checkpoint=_checkpoint(await log.checkpoint()))
 
     async def get_stamped_checkpoint(self, request: pb.GetStampedCheckpointRequest) -> pb.GetStampedCheckpointResponse:
-        found, inclusion = await self._log.stamped(request.leaf_index)
+        log = await self._logs.of(request.origin)
+        found, inclusion = await log.stamped(request.leaf_index)
         return pb.GetStampedCheckpointResponse(
             checkpoint=_checkpoint(found.checkpoint),
             inclusion=_inclusion(inclusion),
@@ -55,22 +65,63 @@ class TransparencyServicer(pb.TransparencyServiceBase):
     ) -> pb.GetCosignedCheckpointResponse:
         if request.wait_milliseconds > _LONGEST_WAIT:
             raise InvalidArgument.field("wait_milliseconds", f"must be at most {_LONGEST_WAIT}")
-        found, inclusion = await self._log.cosigned(request.leaf_index, request.wait_milliseconds / 1000)
+        log = await self._logs.of(request.origin)
+        found, inclusion = await log.cosigned(request.leaf_index, request.wait_milliseconds / 1000)
         return pb.GetCosignedCheckpointResponse(checkpoint=_checkpoint(found), inclusion=_inclusion(inclusion))
 
     async def get_log(self, request: pb.GetLogRequest) -> pb.GetLogResponse:
-        identity = self._log.identity()
-        key = Ed25519PublicKey.from_public_bytes(identity.public_key)
-        witnesses = self._log.witnesses
+        log = await self._logs.of(request.origin)
+        identity = log.identity()
+        vkeys, quorum = _cosigners(log.witnesses)
         return pb.GetLogResponse(
-            witnesses=[str(each) for each in witnesses.vkeys] if witnesses else [],
-            witness_quorum=witnesses.policy.quorum if witnesses else 0,
             origin=identity.origin,
-            base_url=self._log.base_url,
+            base_url=log.base_url,
             vkey=str(identity.vkey),
             log_id=identity.log_id,
-            spki=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+            spki=_spki(identity),
+            witnesses=vkeys,
+            witness_quorum=quorum,
         )
+
+    async def list_logs(self, request: pb.ListLogsRequest) -> pb.ListLogsResponse:
+        vkeys, quorum = _cosigners(self._logs.first.witnesses)
+        return pb.ListLogsResponse(
+            [_log(each, self._logs.base_url(each), vkeys, quorum) for each in await self._logs.listed()]
+        )
+
+
+_STATES = {
+    LogState.OPEN: pb.LogState.OPEN,
+    LogState.STANDBY: pb.LogState.STANDBY,
+    LogState.FROZEN: pb.LogState.FROZEN,
+}
+
+
+def _log(known: KnownLog, base_url: str, witnesses: list[str], quorum: int) -> pb.Log:
+    return pb.Log(
+        origin=known.origin,
+        base_url=base_url,
+        vkey=str(known.identity.vkey),
+        log_id=known.identity.log_id,
+        spki=_spki(known.identity),
+        witnesses=witnesses,
+        witness_quorum=quorum,
+        tenants=list(known.tenants),
+        state=_STATES[known.state],
+        predecessor=known.predecessor,
+        successor=known.successor,
+        opened_at=known.opened_at,
+        frozen_at=known.frozen_at,
+    )
+
+
+def _cosigners(witnesses: Witnesses | None) -> tuple[list[str], int]:
+    return ([str(each) for each in witnesses.vkeys], witnesses.policy.quorum) if witnesses else ([], 0)
+
+
+def _spki(identity: LogIdentity) -> bytes:
+    key = Ed25519PublicKey.from_public_bytes(identity.public_key)
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _checkpoint(checkpoint: SignedCheckpoint | None) -> pb.Checkpoint | None:

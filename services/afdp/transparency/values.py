@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 
 from afdp.errors import DataLoss, FailedPrecondition, NotaryError
 from afdp.formats.merkle import Extension, Frontier
@@ -17,6 +18,10 @@ class WrongLog(FailedPrecondition):
 
 class BrokenLog(DataLoss):
     """The stored tree is not the tree that was signed: nothing may be appended until an operator has looked."""
+
+
+class FrozenLog(FailedPrecondition):
+    """The log takes no entries any more; those that are in it keep their place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,51 @@ class LogIdentity:
         return key_digest(self.origin, self.public_key)
 
 
+class LogState(Enum):
+    """Whether a log takes entries. On standby it does, and none are brought until its predecessor is frozen."""
+
+    OPEN = "open"
+    STANDBY = "standby"
+    FROZEN = "frozen"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLog:
+    """A log of this deployment, as it stands.
+
+    Attributes:
+        number: its key in the tables.
+        base_url: where readers find it; empty: under the first log's base URL.
+        tenants: whose entries it takes; none: those of all tenants that no other log is for.
+        predecessor: the origin of the log that it goes on from; empty where there is none.
+        successor: the origin of the log that goes on from it; empty where none is named yet.
+        opened_at: None where it is the first, which is there from the start.
+        waits: whether its predecessor is not frozen yet.
+    """
+
+    number: int
+    identity: LogIdentity
+    base_url: str = ""
+    tenants: tuple[str, ...] = ()
+    predecessor: str = ""
+    successor: str = ""
+    opened_at: datetime | None = None
+    frozen_at: datetime | None = None
+    waits: bool = False
+
+    @property
+    def origin(self) -> str:
+        """Its name."""
+        return self.identity.origin
+
+    @property
+    def state(self) -> LogState:
+        """Whether it takes entries."""
+        if self.frozen_at is not None:
+            return LogState.FROZEN
+        return LogState.STANDBY if self.waits else LogState.OPEN
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """An entry with its RFC 6962 leaf hash."""
@@ -56,11 +106,13 @@ class StoredTree:
 
     Attributes:
         frontier: `Frontier.to_bytes`.
+        frozen: whether nothing may be appended any more.
     """
 
     size: int
     root: bytes
     frontier: bytes
+    frozen: bool = False
 
     def verified(self) -> Frontier:
         """The right edge, recomputed.
@@ -164,9 +216,13 @@ class Inclusion:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """What became of appended leaves, by leaf hash; each inclusion is in the checkpoint's tree."""
+    """What became of appended leaves, by leaf hash; each inclusion is in the checkpoint's tree.
 
-    checkpoint: SignedCheckpoint
+    Attributes:
+        checkpoint: None where every leaf was refused.
+    """
+
+    checkpoint: SignedCheckpoint | None
     inclusions: Mapping[bytes, Inclusion | NotaryError]
 
 

@@ -25,6 +25,7 @@ from afdp.transparency.queue import Backlog, Call, Limits, Queue, again, pauses
 from afdp.transparency.service import CheckpointSigner, Store
 from afdp.transparency.values import (
     BrokenLog,
+    FrozenLog,
     Growth,
     Leaf,
     Logged,
@@ -217,16 +218,23 @@ class LogWriter:
         _group_size.observe(len(leaves))
         with _stage("tree"):
             tree, extension, positions = await self._integrate(leaves)
+        if not positions:
+            return Logged(None, {each: self._frozen() for each in leaves})
         checkpoint = await self._covering(extension, positions) or await self._publish(tree, extension)
         with _stage("proofs"):
             inclusions = await self._prover.inclusions(positions, checkpoint.size, checkpoint.root, extension)
             for leaf in leaves.values():
-                if leaf_hash(leaf.entry) != leaf.hash:
+                if leaf.hash in positions and leaf_hash(leaf.entry) != leaf.hash:
                     inclusions[leaf.hash] = withheld(f"the leaf hash of entry {positions[leaf.hash]}")
+        if len(positions) < len(leaves):
+            inclusions |= {each: self._frozen() for each in leaves if each not in positions}
         return Logged(checkpoint, inclusions)
 
     async def _integrate(self, leaves: Mapping[bytes, Leaf]) -> tuple[Frontier, Extension | None, Mapping[bytes, int]]:
-        """Commits leaves to the tree: the tree then, how it grew if it did, and where every leaf is."""
+        """Commits leaves to the tree: the tree then, how it grew if it did, and where every leaf is.
+
+        If the tree is frozen, those that it does not hold are nowhere.
+        """
         edge, self._edge = self._edge, None
         if edge is not None:
             growth = _grown(edge, leaves.values())
@@ -239,7 +247,7 @@ class LogWriter:
         def plan(stored: StoredTree, found: Mapping[bytes, int]) -> Growth | None:
             locked = self._verified(stored)
             fresh = [leaf for leaf in leaves.values() if leaf.hash not in found]
-            growth = _grown(locked, fresh) if fresh else None
+            growth = _grown(locked, fresh) if fresh and not stored.frozen else None
             grown[:] = [growth or locked]
             return growth
 
@@ -250,6 +258,9 @@ class LogWriter:
             return result, None, found
         self._edge = result.extension.new
         return self._edge, result.extension, {**found, **_positions(result)}
+
+    def _frozen(self) -> NotaryError:
+        return FrozenLog(f"the log {self._origin} is frozen: it takes no entries any more")
 
     def _verified(self, stored: StoredTree) -> Frontier:
         edge = stored.verified()

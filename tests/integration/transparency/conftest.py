@@ -33,10 +33,13 @@ from afdp.signer.trust_memory import TrustMemory
 from afdp.telemetry import Telemetry
 from afdp.transparency.cadence import beside
 from afdp.transparency.config import TransparencySettings
+from afdp.transparency.logs import Logs
+from afdp.transparency.parts import LogParts
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
+from afdp.transparency.postgres_logs import PostgresCatalogue
 from afdp.transparency.service import CheckpointSigner, Store, TransparencyLog
 from afdp.transparency.signer import GrpcSigner
-from afdp.transparency.values import Inclusion, LogIdentity, SignedCheckpoint
+from afdp.transparency.values import Inclusion, KnownLog, LogIdentity, SignedCheckpoint
 from afdp.transparency.witnesses import open_witnesses
 from afdp.transparency.witnessing import Witnessing
 from afdp.transparency.writer import LogWriter, running
@@ -80,6 +83,7 @@ class SignerPeer:
 class Replica:
     """One instance of the service without its servers."""
 
+    logs: Logs
     log: TransparencyLog
     writer: LogWriter
     store: Store
@@ -104,7 +108,8 @@ async def open_replica(
         )
         channel = await stack.enter_async_context(open_channel(known.signer_address))
         own_store = store(PostgresStore(pool))
-        own_signer = signer(GrpcSigner(SignerServiceClient(GrpcCaller(channel)), known.signer_timeout_seconds))
+        client = SignerServiceClient(GrpcCaller(channel))
+        own_signer = signer(GrpcSigner(client, known.signer_timeout_seconds))
         witnesses = await stack.enter_async_context(open_witnesses(known.witnesses))
         witnessing = Witnessing(own_store, witnesses, known.witnessing) if witnesses else None
         continuity = witnessing.require_continuity if witnessing else None
@@ -113,7 +118,15 @@ async def open_replica(
         if witnessing:
             witnessing.attend(writer)
         await stack.enter_async_context(beside(witnessing))
-        yield Replica(TransparencyLog(own_store, writer, known.base_url, witnessing), writer, own_store)
+        log = TransparencyLog(own_store, writer, known.base_url, witnessing)
+
+        def assembled(further: KnownLog) -> LogParts:
+            further_store = PostgresStore(pool, further.number)
+            return LogParts(known, further_store, client, witnesses, further.origin, logs.base_url(further))
+
+        logs = Logs(known.log_origin, log, PostgresCatalogue(pool), assembled)
+        await stack.enter_async_context(logs.at_work())
+        yield Replica(logs, log, writer, own_store)
 
 
 def settings_for(database: str, signer_address: str, **settings: object) -> TransparencySettings:

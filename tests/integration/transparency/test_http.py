@@ -26,7 +26,7 @@ class Served:
 
 @pytest.fixture
 async def served(replica, settings) -> AsyncIterator[Served]:
-    async with replica() as one, serving_reads(one.log, settings()) as port, httpx.AsyncClient() as client:
+    async with replica() as one, serving_reads(one.logs, settings()) as port, httpx.AsyncClient() as client:
         yield Served(one, f"http://127.0.0.1:{port}", client)
 
 
@@ -171,7 +171,7 @@ async def test_health_tells_reads_from_appends(served, signer) -> None:
 
 async def test_a_database_that_is_away_is_a_503_with_a_hint(replica, settings) -> None:
     away = {"database": "postgresql://afdp:x@127.0.0.1:1/afdp", "database_connect_timeout_seconds": 1.0}
-    async with replica(**away) as one, serving_reads(one.log, settings()) as port, httpx.AsyncClient() as client:
+    async with replica(**away) as one, serving_reads(one.logs, settings()) as port, httpx.AsyncClient() as client:
         for path in ("/checkpoint", "/tile/0/000", "/vkey", "/health"):
             answer = await client.get(f"http://127.0.0.1:{port}{path}")
             assert answer.status_code == 503, path

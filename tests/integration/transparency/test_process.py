@@ -30,6 +30,7 @@ from afdp.messages.transparency import (
     GetLogRequest,
     TransparencyServiceClient,
 )
+from afdp.postgres import packaged
 from afdp.rpc import GrpcCaller, open_channel
 
 
@@ -253,7 +254,9 @@ async def test_commands_say_when_the_database_cannot_be_reached(database: str) -
 async def test_migrate_says_what_it_did_and_may_be_repeated(database: str) -> None:
     migrate = Process("afdp.transparency", {"AFDP_DATABASE_URL": database}, "migrate")
 
-    assert (await migrate.ended())[:2] == (0, "applied 0001_log\napplied 0002_stamps\napplied 0003_cosignatures\n")
+    applied = "".join(f"applied {each.version:04d}_{each.name}\n" for each in packaged("afdp.transparency"))
+
+    assert (await migrate.ended())[:2] == (0, applied)
     assert (await migrate.ended())[:2] == (0, "nothing to do\n")
 
 

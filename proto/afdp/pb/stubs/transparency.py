@@ -20,6 +20,8 @@ from afdp.pb.afdp.transparency.v1 import (
     GetLogResponse,
     GetStampedCheckpointRequest,
     GetStampedCheckpointResponse,
+    ListLogsRequest,
+    ListLogsResponse,
 )
 
 __all__ = ["TransparencyServiceBase", "TransparencyServiceClient"]
@@ -52,6 +54,9 @@ class TransparencyServiceBase:
         raise NotImplementedError
 
     async def get_log(self, request: GetLogRequest) -> GetLogResponse:
+        raise NotImplementedError
+
+    async def list_logs(self, request: ListLogsRequest) -> ListLogsResponse:
         raise NotImplementedError
 
 
@@ -116,5 +121,11 @@ class TransparencyServiceClient:
     async def get_log(self, request: GetLogRequest, *, timeout: float | None = None) -> GetLogResponse:
         answer: GetLogResponse = await self._caller.unary_unary(
             "/afdp.transparency.v1.TransparencyService/GetLog", request, timeout
+        )
+        return answer
+
+    async def list_logs(self, request: ListLogsRequest, *, timeout: float | None = None) -> ListLogsResponse:
+        answer: ListLogsResponse = await self._caller.unary_unary(
+            "/afdp.transparency.v1.TransparencyService/ListLogs", request, timeout
         )
         return answer

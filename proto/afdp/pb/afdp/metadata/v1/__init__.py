@@ -446,6 +446,12 @@ class Draft(betterproto2.Message):
     The RFC 3161 response over the signature, DER; empty where there is none.
     """
 
+    log_origin: "str" = betterproto2.field(16, betterproto2.TYPE_STRING)
+    """
+    The origin of the log that its entry goes to, kept while the record is PENDING; empty: that of the log service's
+    `AFDP_LOG_ORIGIN`.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "Draft", Draft)
 

@@ -418,6 +418,11 @@ class PublicKey(betterproto2.Message):
     Whether this version signs now.
     """
 
+    origins: "list[str]" = betterproto2.field(10, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Of a log key: the logs whose checkpoints it signs, by their origins; `*` is all that have no key of their own.
+    """
+
 
 default_message_pool.register_message("afdp.signer.v1", "PublicKey", PublicKey)
 

@@ -24,6 +24,10 @@ __all__ = (
     "GetStampedCheckpointRequest",
     "GetStampedCheckpointResponse",
     "Inclusion",
+    "ListLogsRequest",
+    "ListLogsResponse",
+    "Log",
+    "LogState",
 )
 
 import datetime
@@ -37,6 +41,50 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
+class LogState(betterproto2.Enum):
+    """
+    Whether a log takes entries.
+    """
+
+    UNSPECIFIED = 0
+    """
+    Never sent.
+    """
+
+    OPEN = 1
+    """
+    It takes entries.
+    """
+
+    STANDBY = 2
+    """
+    It is open, and takes over when its predecessor is frozen; until then its tenants' entries go there.
+    """
+
+    FROZEN = 3
+    """
+    It takes no entries any more; what is in it stays proven and served.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "LOG_STATE_UNSPECIFIED",
+            1: "LOG_STATE_OPEN",
+            2: "LOG_STATE_STANDBY",
+            3: "LOG_STATE_FROZEN",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "LOG_STATE_UNSPECIFIED": 0,
+            "LOG_STATE_OPEN": 1,
+            "LOG_STATE_STANDBY": 2,
+            "LOG_STATE_FROZEN": 3,
+        }
+
+
 @dataclass(eq=False, repr=False)
 class AppendRequest(betterproto2.Message):
     """
@@ -46,6 +94,11 @@ class AppendRequest(betterproto2.Message):
     entries: "list[bytes]" = betterproto2.field(1, betterproto2.TYPE_BYTES, repeated=True)
     """
     1 to 4,096 entries of 1 to 65,535 bytes.
+    """
+
+    origin: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Which log; empty: that of `AFDP_LOG_ORIGIN`. NOT_FOUND where there is no such log.
     """
 
 
@@ -66,6 +119,16 @@ class AppendResponse(betterproto2.Message):
     results: "list[AppendResult]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     One per entry, in order.
+    """
+
+    frozen: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    The log is frozen: entries that it holds keep their place, all others were refused with FAILED_PRECONDITION.
+    """
+
+    successor: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    The origin of the log that goes on where this one is frozen; empty where none is named.
     """
 
 
@@ -133,6 +196,11 @@ class FindLeavesRequest(betterproto2.Message):
     1 to 4,096 leaf hashes of 32 bytes.
     """
 
+    origin: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Which log; empty: that of `AFDP_LOG_ORIGIN`. NOT_FOUND where there is no such log.
+    """
+
 
 default_message_pool.register_message("afdp.transparency.v1", "FindLeavesRequest", FindLeavesRequest)
 
@@ -175,10 +243,13 @@ default_message_pool.register_message("afdp.transparency.v1", "FindLeavesResult"
 @dataclass(eq=False, repr=False)
 class GetCheckpointRequest(betterproto2.Message):
     """
-    Nothing to say.
+    Of which log.
     """
 
-    pass
+    origin: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Which log; empty: that of `AFDP_LOG_ORIGIN`. NOT_FOUND where there is no such log.
+    """
 
 
 default_message_pool.register_message("afdp.transparency.v1", "GetCheckpointRequest", GetCheckpointRequest)
@@ -213,6 +284,11 @@ class GetConsistencyProofRequest(betterproto2.Message):
     new_size: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
     """
     The larger size; 0 means the latest checkpoint's.
+    """
+
+    origin: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Which log; empty: that of `AFDP_LOG_ORIGIN`. NOT_FOUND where there is no such log.
     """
 
 
@@ -255,6 +331,11 @@ class GetCosignedCheckpointRequest(betterproto2.Message):
     wait_milliseconds: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
     """
     How long to wait where there is none yet, at most 60,000.
+    """
+
+    origin: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Which log; empty: that of `AFDP_LOG_ORIGIN`. NOT_FOUND where there is no such log.
     """
 
 
@@ -301,6 +382,11 @@ class GetInclusionProofRequest(betterproto2.Message):
     The tree's size; 0 means the latest checkpoint's.
     """
 
+    origin: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Which log; empty: that of `AFDP_LOG_ORIGIN`. NOT_FOUND where there is no such log.
+    """
+
 
 default_message_pool.register_message("afdp.transparency.v1", "GetInclusionProofRequest", GetInclusionProofRequest)
 
@@ -333,10 +419,13 @@ default_message_pool.register_message("afdp.transparency.v1", "GetInclusionProof
 @dataclass(eq=False, repr=False)
 class GetLogRequest(betterproto2.Message):
     """
-    Nothing to say.
+    Which log.
     """
 
-    pass
+    origin: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Which log; empty: that of `AFDP_LOG_ORIGIN`. NOT_FOUND where there is no such log.
+    """
 
 
 default_message_pool.register_message("afdp.transparency.v1", "GetLogRequest", GetLogRequest)
@@ -396,6 +485,11 @@ class GetStampedCheckpointRequest(betterproto2.Message):
     leaf_index: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
     """
     Zero-based.
+    """
+
+    origin: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Which log; empty: that of `AFDP_LOG_ORIGIN`. NOT_FOUND where there is no such log.
     """
 
 
@@ -466,6 +560,112 @@ class Inclusion(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.transparency.v1", "Inclusion", Inclusion)
+
+
+@dataclass(eq=False, repr=False)
+class ListLogsRequest(betterproto2.Message):
+    """
+    Nothing to say.
+    """
+
+    pass
+
+
+default_message_pool.register_message("afdp.transparency.v1", "ListLogsRequest", ListLogsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListLogsResponse(betterproto2.Message):
+    """
+    Every log of this deployment.
+    """
+
+    logs: "list[Log]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    In the order in which they were opened; the first is that of `AFDP_LOG_ORIGIN`.
+    """
+
+
+default_message_pool.register_message("afdp.transparency.v1", "ListLogsResponse", ListLogsResponse)
+
+
+@dataclass(eq=False, repr=False)
+class Log(betterproto2.Message):
+    """
+    One log of the deployment.
+    """
+
+    origin: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    A bare host name.
+    """
+
+    base_url: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Its base URL, as receipts name it.
+    """
+
+    vkey: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The note verifier key (`name+hash+base64`).
+    """
+
+    log_id: "bytes" = betterproto2.field(4, betterproto2.TYPE_BYTES)
+    """
+    The untruncated 32-byte checkpoint key ID: `logId.keyId` of bundles and trusted roots.
+    """
+
+    spki: "bytes" = betterproto2.field(5, betterproto2.TYPE_BYTES)
+    """
+    SubjectPublicKeyInfo of its key, DER.
+    """
+
+    witnesses: "list[str]" = betterproto2.field(6, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The note verifier keys of those who cosign its checkpoints.
+    """
+
+    witness_quorum: "int" = betterproto2.field(7, betterproto2.TYPE_UINT32)
+    """
+    How many of them must have cosigned a checkpoint; 0 where there are none.
+    """
+
+    tenants: "list[str]" = betterproto2.field(8, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Whose entries it takes, and nobody else's; empty: those of all tenants that no other log is for.
+    """
+
+    state: "LogState" = betterproto2.field(9, betterproto2.TYPE_ENUM, default_factory=lambda: LogState(0))
+    """
+    Whether it takes entries.
+    """
+
+    predecessor: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    The origin of the log that it goes on from; empty where it is the first of its tenants.
+    """
+
+    successor: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
+    """
+    The origin of the log that goes on from it; empty where none is named yet.
+    """
+
+    opened_at: "datetime.datetime | None" = betterproto2.field(
+        12, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When it was opened.
+    """
+
+    frozen_at: "datetime.datetime | None" = betterproto2.field(
+        13, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When it was frozen; absent where it is not.
+    """
+
+
+default_message_pool.register_message("afdp.transparency.v1", "Log", Log)
 
 
 from ....google import protobuf as ___google__protobuf__

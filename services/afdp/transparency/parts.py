@@ -1,0 +1,81 @@
+"""One log, put together: its store, its writer, and what else works for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from afdp.messages.signer import SignerServiceClient
+from afdp.postgres import Database
+from afdp.transparency.cadence import beside
+from afdp.transparency.config import TransparencySettings
+from afdp.transparency.logs import Logs
+from afdp.transparency.postgres import FIRST, PostgresStore
+from afdp.transparency.postgres_logs import PostgresCatalogue
+from afdp.transparency.service import TransparencyLog
+from afdp.transparency.signer import GrpcSigner, GrpcStampingAuthority
+from afdp.transparency.stamping import CheckpointStamper
+from afdp.transparency.witnessing import Witness, Witnessing
+from afdp.transparency.writer import LogWriter, running
+
+
+class LogParts:
+    """One log and what works for it; nothing of it is shared with another log but connections."""
+
+    def __init__(
+        self,
+        settings: TransparencySettings,
+        store: PostgresStore,
+        client: SignerServiceClient,
+        witnesses: Sequence[Witness],
+        origin: str,
+        base_url: str,
+    ) -> None:
+        self._witnessing = Witnessing(store, witnesses, settings.witnessing) if witnesses else None
+        continuity = self._witnessing.require_continuity if self._witnessing else None
+        signer = GrpcSigner(client, settings.signer_timeout_seconds)
+        self._writer = LogWriter(store, signer, origin, settings.limits, continuity)
+        self.log = TransparencyLog(store, self._writer, base_url, self._witnessing)
+        self._stamper: CheckpointStamper | None = None
+        if interval := settings.stamp_checkpoints_seconds:
+            authority = GrpcStampingAuthority(client, settings.stamp_timeout_seconds)
+            self._stamper = CheckpointStamper(self.log, store, authority, origin, interval)
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Its writer and what else works for it, for the length of a block.
+
+        Raises:
+            WrongLog: the log of the settings is not the one that is stored.
+        """
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(running(self._writer))
+            if self._witnessing:
+                self._witnessing.attend(self._writer)
+            await stack.enter_async_context(beside(self._witnessing))
+            await stack.enter_async_context(beside(self._stamper))
+            yield
+
+
+@asynccontextmanager
+async def open_logs(
+    settings: TransparencySettings, database: Database, client: SignerServiceClient, witnesses: Sequence[Witness]
+) -> AsyncIterator[Logs]:
+    """Every log of the deployment at work, for the length of a block.
+
+    Raises:
+        WrongLog: the log of the settings is not the one that is stored.
+    """
+
+    def assembled(number: int, origin: str, base_url: str) -> LogParts:
+        return LogParts(settings, PostgresStore(database, number), client, witnesses, origin, base_url)
+
+    first = assembled(FIRST, settings.log_origin, settings.base_url)
+    logs = Logs(
+        settings.log_origin,
+        first.log,
+        PostgresCatalogue(database),
+        lambda known: assembled(known.number, known.origin, logs.base_url(known)),
+    )
+    async with first.at_work(), logs.at_work():
+        yield logs
