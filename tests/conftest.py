@@ -21,6 +21,7 @@ import pytest_asyncio
 from afdp.embedded.openbao import OpenBao, running_openbao
 from afdp.embedded.postgres import Postgres, running_postgres
 from tests.local_token import LocalToken
+from tests.rekor_servers import Rekor1, Rekor2, running_rekor1, running_rekor2
 
 IN_CI = os.environ.get("CI") == "true"
 _PACKAGES = {
@@ -97,6 +98,22 @@ async def openbao() -> AsyncIterator[OpenBao]:
     """One OpenBao for the run, with our transit keys and logins for the signer and the key admin."""
     with open_folder() as folder:
         async with running_openbao(folder / "openbao") as server:
+            yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def rekor2(tool: Callable[[str], Path]) -> AsyncIterator[Rekor2]:
+    """One Rekor 2 for the run, with its folder served; a test that harms it starts one of its own."""
+    with open_folder() as folder:
+        async with running_rekor2(tool, folder) as server:
+            yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def rekor1(tool: Callable[[str], Path], postgres: Postgres) -> AsyncIterator[Rekor1]:
+    """One Rekor 1 for the run, with Trillian on the run's PostgreSQL, and Redis as its index."""
+    with open_folder() as folder:
+        async with running_rekor1(tool, folder, postgres) as server:
             yield server
 
 

@@ -1,6 +1,7 @@
 """Builds the tools of tools/versions.toml into a cache folder, once per version: `$AFDP_TOOLS/bin/NAME`.
 
-A tool of Go is a program; one of npm is the folder that it is installed in.
+A tool of Go is a program, or, where it has `programs`, a folder of several that are built at once from one module: they
+have most of their code in common. One of npm is the folder that it is installed in.
 
 Standard library only. A missing toolchain or a failed build is reported; it is an error only where CI=true, because
 there every test must run.
@@ -9,7 +10,10 @@ there every test must run.
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,37 +35,80 @@ def cache_folder() -> Path:
 
 def build(name: str, tool: dict[str, Any], folder: Path) -> str | None:
     """Build one tool unless this version is there. Why it is missing, or None."""
-    target = folder / f"{name}-{tool['version']}"
+    version = tool.get("version") or _version_of_set(tool)
+    target = folder / f"{name}-{version}"
     if not target.exists():
         toolchain, make = ("npm", _npm_install) if "npm" in tool else ("go", _go_build)
         program = shutil.which(toolchain)
         if program is None:
             return f"{toolchain} is not installed"
-        print(f"Building {name} {tool['version']}, which takes {tool['takes']}", flush=True)
+        print(f"Building {name} {version}, which takes {tool['takes']}", flush=True)
         started = time.monotonic()
         if reason := make(program, tool, target):
             return reason
         print(f"Built {name} in {time.monotonic() - started:.0f} s", flush=True)
     _link(folder / "bin" / name, target)
+    for program in tool.get("programs", {}):
+        _link(folder / "bin" / program, target / program)
     return None
+
+
+def _version_of_set(tool: dict[str, Any]) -> str:
+    """Another one whenever a program or a file of the set is another one."""
+    named = json.dumps([tool["programs"], tool.get("files", {})], sort_keys=True)
+    return hashlib.sha256(named.encode()).hexdigest()[:12]
 
 
 def _go_build(go: str, tool: dict[str, Any], target: Path) -> str | None:
     """Build from an empty module, so that the tool's own `replace` and `exclude` lines do not get in the way."""
     environment = {**os.environ, "GOFLAGS": "-mod=mod -p=2", "GOWORK": "off"}
+    programs = tool.get("programs") or {target.name: f"{tool['go']}@{tool['version']}"}
     with tempfile.TemporaryDirectory(prefix="afdp-tools-") as module:
-        program = Path(module) / "program"
+        built = Path(module) / "built"
+        built.mkdir()
+        packages = {name: package.partition("@")[0] for name, package in programs.items()}
         for arguments in (
             ["mod", "init", "tools"],
-            ["get", f"{tool['go']}@{tool['version']}"],
-            ["build", "-trimpath", "-o", str(program), tool["go"]],
+            ["get", *programs.values()],
+            ["build", "-trimpath", "-o", str(built), *packages.values()],
         ):
             if reason := _run([go, *arguments], module, environment):
                 return reason
+        for name, package in packages.items():
+            (built / _program(package)).rename(built / name)
+        for name, file in tool.get("files", {}).items():
+            if reason := _copy_from_module(go, file, built / name, module, environment):
+                return reason
         unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copy2(program, unfinished)
+        _copy(built if "programs" in tool else built / target.name, unfinished)
         unfinished.replace(target)
     return None
+
+
+def _program(package: str) -> str:
+    """What Go names the program of a package."""
+    *_, parent, last = package.split("/")
+    return parent if re.fullmatch(r"v[0-9]+", last) else last
+
+
+def _copy_from_module(go: str, file: str, target: Path, folder: str, environment: dict[str, str]) -> str | None:
+    """Copy a file, named as MODULE//PATH, that a module of the build has beside its code."""
+    module, _, path = file.partition("//")
+    found = subprocess.run(
+        [go, "list", "-m", "-f", "{{.Dir}}", module],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=60.0, check=False,
+    )  # fmt: skip
+    if found.returncode != 0:
+        return f"`go list` failed: {found.stderr.strip()}"
+    shutil.copyfile(Path(found.stdout.strip()) / path, target)
+    return None
+
+
+def _copy(built: Path, target: Path) -> None:
+    if built.is_dir():
+        shutil.copytree(built, target)
+    else:
+        shutil.copy2(built, target)
 
 
 def _npm_install(npm: str, tool: dict[str, Any], target: Path) -> str | None:
