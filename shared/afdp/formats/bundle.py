@@ -1,7 +1,8 @@
 """The Sigstore bundle v0.3 (`dev.sigstore.bundle.v1.Bundle`): an envelope with what is needed to verify it offline.
 
 The narrow kind that a notary makes: signed by a key that the trust root knows (`publicKey.hint`), at most one log
-entry, in the shape of Rekor v2 (an inclusion proof, no promise, no time of its own), and RFC 3161 timestamps.
+entry, and RFC 3161 timestamps. The entry has the shape of Rekor v2 (an inclusion proof, no promise, no time of its
+own), or, where the notary writes to a Rekor v1, that of its `dsse` entries: with a promise and a time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from afdp.formats import rekor1
 from afdp.formats.canonical import strict_json
 from afdp.formats.dsse import IN_TOTO_PAYLOAD_TYPE, Envelope
 from afdp.formats.encoding import b64
@@ -33,7 +35,9 @@ class LogEntry:
         root_hash: of that tree, 32 bytes.
         hashes: the inclusion proof, from the leaf upwards, 32 bytes each.
         checkpoint: the signed note over that tree.
-        proof_index, kind, version, integrated_time: as a foreign bundle has them; a notary's always have these values.
+        proof_index, kind, version, integrated_time: as a foreign bundle has them; a notary's have these values, except
+            for an entry of Rekor v1.
+        promise: Rekor v1's signed entry timestamp; empty in all others.
     """
 
     log_index: int
@@ -47,6 +51,17 @@ class LogEntry:
     kind: str = KIND
     version: str = API_VERSION
     integrated_time: int = 0
+    promise: bytes = b""
+
+    @property
+    def is_rekor1(self) -> bool:
+        """Whether it is an envelope in a Rekor v1."""
+        return (self.kind, self.version) == (rekor1.KIND, rekor1.API_VERSION)
+
+    @property
+    def place(self) -> int:
+        """Its place in the tree that the proof is for: another one than `log_index` in a Rekor v1 of several trees."""
+        return self.log_index if self.proof_index is None else self.proof_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +144,14 @@ def _json(hint: str, envelope: dict[str, object], entry: LogEntry | None, timest
 
 def _entry_object(entry: LogEntry) -> dict[str, object]:
     # A reader must find each of these: sigstore-go and sigstore-js want `hashes` also where it is empty.
-    index = str(entry.log_index)
     return {
-        "logIndex": index,
+        "logIndex": str(entry.log_index),
         "logId": {"keyId": b64(entry.log_id)},
         "kindVersion": {"kind": entry.kind, "version": entry.version},
         "integratedTime": str(entry.integrated_time),
+        **({"inclusionPromise": {"signedEntryTimestamp": b64(entry.promise)}} if entry.promise else {}),
         "inclusionProof": {
-            "logIndex": index if entry.proof_index is None else str(entry.proof_index),
+            "logIndex": str(entry.place),
             "rootHash": b64(entry.root_hash),
             "treeSize": str(entry.tree_size),
             "hashes": [b64(each) for each in entry.hashes],
@@ -175,8 +190,6 @@ def _timestamp(members: Members) -> bytes:
 def _entry(members: Members) -> LogEntry:
     log_id, kind, proof = members.object("logId"), members.object("kindVersion"), members.object("inclusionProof")
     checkpoint = proof.object("checkpoint")
-    if members.has("inclusionPromise"):
-        members.refuse("inclusionPromise", "is of Rekor v1; an entry of Rekor v2 has a proof only")
     entry = LogEntry(
         log_index=members.decimal("logIndex"),
         log_id=log_id.base64("keyId", size=32),
@@ -189,7 +202,20 @@ def _entry(members: Members) -> LogEntry:
         kind=kind.string("kind"),
         version=kind.string("version"),
         integrated_time=members.decimal("integratedTime"),
+        promise=_promise(members),
     )
+    if entry.promise and not entry.is_rekor1:
+        members.refuse("inclusionPromise", "is of Rekor v1; an entry of Rekor v2 has a proof only")
     for each in (members, log_id, kind, proof, checkpoint):
         each.end()
     return entry
+
+
+def _promise(members: Members) -> bytes:
+    if not members.has("inclusionPromise"):
+        members.skip_null("inclusionPromise")
+        return b""
+    promise = members.object("inclusionPromise")
+    signed = promise.base64("signedEntryTimestamp")
+    promise.end()
+    return signed

@@ -27,7 +27,7 @@ from afdp.formats.canonical import strict_json
 from afdp.formats.encoding import b64
 from afdp.formats.hashedrekord import SignatureAlgorithm, key_hint
 from afdp.formats.members import Members
-from afdp.formats.note import NoteError, VerifierKey, key_digest, validate_origin
+from afdp.formats.note import NoteError, SignatureType, VerifierKey, key_digest, validate_origin
 from afdp.formats.spki import ed25519_spki, from_pem, load_ec, load_ed25519, to_pem
 from afdp.formats.timestamps import format_timestamp
 
@@ -35,7 +35,7 @@ TRUSTED_ROOT_MEDIA_TYPE = "application/vnd.dev.sigstore.trustedroot+json;version
 TRUSTED_ROOT, LOG_VKEY, KEYS, TSA_PEM = "trusted_root.json", "log.vkey", "keys.json", "tsa.pem"
 REQUIRED_FILES = (TRUSTED_ROOT, LOG_VKEY, KEYS)
 
-ED25519 = "PKIX_ED25519"
+ED25519, ECDSA_P256 = "PKIX_ED25519", "PKIX_ECDSA_P256_SHA_256"
 
 EvidencePublicKey = ec.EllipticCurvePublicKey
 _Read = TypeVar("_Read")
@@ -81,18 +81,23 @@ class EvidenceKey:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A transparency log: its origin and its Ed25519 key."""
+    """A transparency log: its origin and its key.
+
+    Attributes:
+        public_key: of Ed25519 the raw key, 32 bytes; of ECDSA P-256, as a Rekor may have, SubjectPublicKeyInfo, DER.
+    """
 
     origin: str
     public_key: bytes
     valid_from: datetime
+    kind: SignatureType = SignatureType.ED25519
 
     @classmethod
     def of(cls, origin: str, spki: bytes, valid_from: datetime) -> Log:
         """A log by its key's SubjectPublicKeyInfo, DER.
 
         Raises:
-            InvalidArgument: the origin is not a bare host name, or the key is not Ed25519.
+            InvalidArgument: the origin is not a bare host name, or the key is neither Ed25519 nor ECDSA P-256.
         """
         try:
             validate_origin(origin)
@@ -100,23 +105,33 @@ class Log:
             raise InvalidArgument.field("origin", str(error)) from error
         try:
             return cls(origin, load_ed25519(spki), valid_from)
-        except ValueError as error:
-            raise InvalidArgument.field("spki", str(error)) from error
+        except ValueError:
+            pass
+        try:
+            load_ec(spki, SignatureAlgorithm.ECDSA_P256_SHA256)
+        except ValueError:
+            raise InvalidArgument.field("spki", "must be an Ed25519 or ECDSA P-256 key: SubjectPublicKeyInfo") from None
+        return cls(origin, spki, valid_from, SignatureType.ECDSA)
 
     @property
     def vkey(self) -> VerifierKey:
         """Its note verifier key."""
-        return VerifierKey(self.origin, self.public_key)
+        return VerifierKey(self.origin, self.public_key, self.kind)
 
     @property
     def log_id(self) -> bytes:
         """The untruncated checkpoint key ID, 32 bytes: `logId.keyId` in bundles and in trusted roots."""
-        return key_digest(self.origin, self.public_key)
+        return key_digest(self.origin, self.public_key, self.kind)
 
     @property
     def spki(self) -> bytes:
         """SubjectPublicKeyInfo, DER."""
-        return ed25519_spki(self.public_key)
+        return self.public_key if self.kind is SignatureType.ECDSA else ed25519_spki(self.public_key)
+
+    @property
+    def key_details(self) -> str:
+        """The key's type, as Sigstore names it."""
+        return ECDSA_P256 if self.kind is SignatureType.ECDSA else ED25519
 
 
 @dataclass(frozen=True)
@@ -202,7 +217,7 @@ def _trusted_root(logs: Iterable[Log], authorities: Iterable[TimestampAuthority]
                 "hashAlgorithm": "SHA2_256",
                 "publicKey": {
                     "rawBytes": b64(log.spki),
-                    "keyDetails": ED25519,
+                    "keyDetails": log.key_details,
                     "validFor": {"start": format_timestamp(log.valid_from)},
                 },
                 "logId": {"keyId": b64(log.log_id)},
@@ -353,7 +368,7 @@ def _read_tlog(members: Members) -> Log:
     url = members.string("baseUrl")
     key, log_id = members.object("publicKey"), members.object("logId")
     members.one_of("hashAlgorithm", ("SHA2_256",))
-    key.one_of("keyDetails", (ED25519,))
+    details = key.one_of("keyDetails", (ED25519, ECDSA_P256))
     valid_for = key.object("validFor")
     valid_from = valid_for.time("start")
     spki = key.base64("rawBytes")
@@ -367,6 +382,8 @@ def _read_tlog(members: Members) -> Log:
         names = {"origin": "baseUrl", "spki": "publicKey.rawBytes"}
         fields = [FieldViolation(members.path(names[each.field]), each.message) for each in error.fields]
         raise InvalidArgument(error.message, fields=fields) from error
+    if details != log.key_details:
+        key.refuse("keyDetails", "is not what rawBytes is")
     if log_id.base64("keyId", size=32) != log.log_id:
         log_id.refuse("keyId", "is not the checkpoint key ID of this origin and key")
     log_id.end()

@@ -32,7 +32,7 @@ from afdp.formats.statement import Statement, Subject, parse_statement
 from afdp.formats.timestamps import format_timestamp
 from afdp.formats.trust import EvidenceKey, EvidencePublicKey, Log, TrustRoot
 from afdp.verify.anchors import check_anchor
-from afdp.verify.log import check_body, check_checkpoint, check_inclusion, cosignatures
+from afdp.verify.log import check_body, check_checkpoint, check_envelope_body, check_inclusion, cosignatures
 from afdp.verify.policy import DEFAULT_POLICY, Policy
 from afdp.verify.result import Check, NotVerifiedError, Result, Status
 from afdp.verify.timestamps import Stamp, UncountedError, UnknownAuthorityError, verify_stamp
@@ -156,7 +156,11 @@ class _Verification:
         if not bundle.timestamps:
             raise self._no_timestamp()
         found = [self._stamp(each) for each in bundle.timestamps]
-        if receipt.integrated_time != int(found[0].time.timestamp()):
+        entry = bundle.entry
+        if entry is not None and entry.is_rekor1:
+            if receipt.integrated_time != entry.integrated_time:
+                raise NotVerifiedError("the receipt's integrated_time is not that of its log entry")
+        elif receipt.integrated_time != int(found[0].time.timestamp()):
             raise NotVerifiedError("the receipt's integrated_time is not the second of its timestamp")
         self.stamps = tuple(each for each in found if isinstance(each, Stamp))
         uncounted = [each for each in found if isinstance(each, UncountedError)]
@@ -187,7 +191,9 @@ class _Verification:
         if self.statement is None:
             return _NotRunError("no trusted timestamp")
         notarized_at = self.statement.notarized_at
-        if self.receipt.integrated_time != int(notarized_at.timestamp()):
+        entry = self.receipt.bundle.entry
+        own = entry.integrated_time if entry is not None and entry.is_rekor1 else int(notarized_at.timestamp())
+        if self.receipt.integrated_time != own:
             return NotVerifiedError("the receipt's integrated_time is not the statement's notarized_at")
         self.time_known = True
         return _NotRunError(f"no trusted timestamp; the notary says {format_timestamp(notarized_at)}")
@@ -285,13 +291,17 @@ class _Verification:
         if bundle.envelope != receipt.bundle.envelope:
             raise NotVerifiedError("a further bundle has another envelope")
         key, envelope = self._known_key(), bundle.envelope
-        check_body(entry.body, envelope.pae, envelope.signatures[0].sig, key.spki, key.algorithm)
+        signature = envelope.signatures[0].sig
+        if entry.is_rekor1:
+            check_envelope_body(entry.body, envelope.payload, signature, key.spki)
+        else:
+            check_body(entry.body, envelope.pae, signature, key.spki, key.algorithm)
         check_inclusion(entry)
         if first and receipt.rekor_log_id != leaf_hash(entry.body).hex():
             raise NotVerifiedError("the receipt's rekor_log_id is not the hash of the log entry")
         if first and receipt.log_index != entry.log_index:
             raise NotVerifiedError(f"the receipt's log_index is {receipt.log_index}, its bundle's {entry.log_index}")
-        return f"entry {_grouped(entry.log_index)} of {_grouped(entry.tree_size)}, {log.origin}"
+        return f"entry {_grouped(entry.place)} of {_grouped(entry.tree_size)}, {log.origin}"
 
     def checkpoint(self, bundle: Bundle) -> str:
         entry, log = self._entry_and_log(bundle)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -216,9 +217,14 @@ def test_timestamp_authorities_that_are_wrong_or_disagree_are_refused(
         read_trust_files(files)
 
 
-def test_a_log_key_that_is_not_ed25519_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="spki: must be an Ed25519 key"):
-        Log.of("notary.localhost", P256, START)
+def test_a_log_key_is_ed25519_or_of_a_rekor_also_ecdsa_p256() -> None:
+    rekor = Log.of("rekor.example", P256, START)
+
+    assert rekor.log_id == sha256(P256).digest()
+    files = {name: text.encode() for name, text in trust_files(TrustRoot((FIRST,), (LOG, rekor))).items()}
+    assert read_trust_files(files).logs == (LOG, rekor)
+    with pytest.raises(InvalidArgument, match="spki: must be an Ed25519 or ECDSA P-256 key"):
+        Log.of("rekor.example", P384, START)
 
 
 def test_an_origin_that_cosign_would_not_find_is_refused() -> None:
