@@ -39,7 +39,10 @@ async def main(settings: NotarySettings) -> None:
             "metadata": settings.metadata_address,
         }
         channels = {
-            name: await stack.enter_async_context(open_channel(address, settings.max_message_bytes))
+            # Each signer has a memory of its own of what it has signed: one is used for as long as it is there.
+            name: await stack.enter_async_context(
+                open_channel(address, settings.max_message_bytes, spread=name != "signer")
+            )
             for name, address in addresses.items()
         }
         signer = SignerServiceClient(GrpcCaller(channels["signer"]))

@@ -16,9 +16,15 @@ class NotarySettings(ServiceSettings):
     metrics_port: Port = 9094
 
     auth: Literal["off"] = Field("off", description="Who may call. Off: everybody, as tenant `default`, anonymously.")
-    signer_address: str = Field("127.0.0.1:50052", description="The signer's host:port.")
-    transparency_address: str = Field("127.0.0.1:50053", description="The transparency service's host:port.")
-    metadata_address: str = Field("127.0.0.1:50054", description="The metadata service's host:port.")
+    signer_address: str = Field(
+        "127.0.0.1:50052", description="The signer's host:port; of several replicas the first that is there."
+    )
+    transparency_address: str = Field(
+        "127.0.0.1:50053", description="The transparency service's host:port, or those of its replicas."
+    )
+    metadata_address: str = Field(
+        "127.0.0.1:50054", description="The metadata service's host:port, or those of its replicas."
+    )
 
     batch_items: int = Field(256, ge=1, le=1024, description="Most evidence packages in one batch.")
     batch_bytes: int = Field(

@@ -43,7 +43,7 @@ async def main(settings: TransparencySettings) -> int:
             database = await stack.enter_async_context(
                 open_database(settings, SCHEMA, SERVICE, packaged(_PACKAGE), SESSION)
             )
-            channel = await stack.enter_async_context(open_channel(settings.signer_address))
+            channel = await stack.enter_async_context(open_channel(settings.signer_address, spread=False))
             client = SignerServiceClient(GrpcCaller(channel))
             witnesses = await stack.enter_async_context(open_witnesses(settings.witnesses))
             logs = await stack.enter_async_context(open_logs(settings, database, client, witnesses))

@@ -60,7 +60,9 @@ class TransparencySettings(DatabaseSettings):
     log_group_entries: int = Field(4096, ge=1, description="Most entries that are appended in one group.")
     log_group_bytes: int = Field(8 * MIB, ge=1, description="Most bytes of entries that are appended in one group.")
 
-    signer_address: str = Field("127.0.0.1:50052", description="The signer's gRPC address.")
+    signer_address: str = Field(
+        "127.0.0.1:50052", description="The signer's host:port; of several replicas the first that is there."
+    )
     signer_timeout_seconds: Seconds = Field(5.0, description="Longest wait for one answer of the signer.")
     stamp_checkpoints_seconds: float = Field(
         300.0,

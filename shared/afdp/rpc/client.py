@@ -14,6 +14,7 @@ import orjson
 from opentelemetry import propagate, trace
 
 from afdp.errors import DeadlineExceeded, Internal, InvalidArgument
+from afdp.rpc.addresses import target
 from afdp.rpc.codec import decoder, encoder
 from afdp.rpc.descriptors import Method, method, pool
 from afdp.rpc.status import from_rpc_error
@@ -27,13 +28,22 @@ DEADLINE_SHAVE = 0.05
 
 
 @asynccontextmanager
-async def open_channel(address: str, max_message_bytes: int = 20 * 1024 * 1024) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to `host:port` that finds a service again within a second of its return.
-
-    `max_message_bytes` is the bound on requests, as the service has it; answers may be larger.
+async def open_channel(
+    address: str, max_message_bytes: int = 20 * 1024 * 1024, *, spread: bool = True
+) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a service, which finds it again within a second of its return.
 
     Calls fail at once while the service is away. What the transport itself could not deliver is sent again, up to three
     times in all, for methods whose proto says that they may be (`idempotency_level`).
+
+    Args:
+        address: `host:port`, where the name may stand for several replicas; or the `ip:port` of each, with commas.
+        max_message_bytes: the bound on requests, as the service has it; answers may be larger.
+        spread: whether calls take turns among the replicas, and what one could not be given goes to the next.
+            Otherwise all go to the first that is there, and to the next when it is gone.
+
+    Raises:
+        InvalidArgument: a list of addresses has a name in it.
     """
     options = [
         ("grpc.keepalive_time_ms", 20_000),
@@ -45,14 +55,15 @@ async def open_channel(address: str, max_message_bytes: int = 20 * 1024 * 1024) 
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
         ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.service_config", _service_config()),
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
+        ("grpc.service_config", _service_config(spread)),
     ]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
+    async with grpc.aio.insecure_channel(target(address), options=options) as channel:
         yield channel
 
 
 @cache
-def _service_config() -> str:
+def _service_config(spread: bool) -> str:
     services = ("notary", "signer", "transparency", "metadata")
     names = [
         {"service": service.full_name, "method": found.name}
@@ -68,7 +79,10 @@ def _service_config() -> str:
         "backoffMultiplier": 3,
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
-    return orjson.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}]}).decode()
+    balancing: list[dict[str, dict[str, str]]] = [{"round_robin" if spread else "pick_first": {}}]
+    return orjson.dumps(
+        {"methodConfig": [{"name": names, "retryPolicy": policy}], "loadBalancingConfig": balancing}
+    ).decode()
 
 
 class GrpcCaller:

@@ -9,6 +9,8 @@ import grpc.aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from afdp.rpc.addresses import target
+
 AWAY = "away"
 FOREIGN = "foreign"
 """Something answers, and it is not this service."""
@@ -17,13 +19,14 @@ _TIMEOUT = 3.0  # seconds
 
 
 async def probe(address: str, service: str) -> str:
-    """What is at `host:port`: `serving`, `not serving`, or one of the constants of this module.
+    """What is at an address: `serving`, `not serving`, or one of the constants of this module.
 
     Args:
+        address: as `open_channel` takes it; of several, one that answers is enough.
         service: `package.Service`.
     """
     try:
-        async with grpc.aio.insecure_channel(address) as channel:
+        async with grpc.aio.insecure_channel(target(address)) as channel:
             health: Any = HealthStub(channel)  # its stubs are of the generated code
             answer = await health.Check(HealthCheckRequest(service=service), timeout=_TIMEOUT)
     except grpc.aio.AioRpcError as error:

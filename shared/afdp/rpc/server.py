@@ -37,6 +37,7 @@ LIVENESS = "liveness"
 
 _CHECK_EVERY = 1.0  # seconds
 _CHECK_TIMEOUT = 3.0
+_CONNECTION_AGE = 300_000  # milliseconds
 
 
 class Servicer(Protocol):
@@ -102,6 +103,8 @@ def _build(servicer: Servicer, settings: ServiceSettings, telemetry: Telemetry) 
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 0),
+        # Callers then ask the name's addresses again, and so find replicas that were added; calls under way go on.
+        ("grpc.max_connection_age_ms", _CONNECTION_AGE),
     ]
     server = grpc.aio.server(interceptors=[SampledCalls(servicer.SERVICE, telemetry)], options=options)
     handlers = method_handlers(servicer, service_methods(servicer.SERVICE), settings.request_timeout_seconds)

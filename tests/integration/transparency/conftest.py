@@ -106,7 +106,7 @@ async def open_replica(
         pool = await stack.enter_async_context(
             open_database(known, SCHEMA, SERVICE, packaged("afdp.transparency"), SESSION)
         )
-        channel = await stack.enter_async_context(open_channel(known.signer_address))
+        channel = await stack.enter_async_context(open_channel(known.signer_address, spread=False))
         own_store = store(PostgresStore(pool))
         client = SignerServiceClient(GrpcCaller(channel))
         own_signer = signer(GrpcSigner(client, known.signer_timeout_seconds))

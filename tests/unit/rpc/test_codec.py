@@ -41,6 +41,7 @@ def values(field: Any) -> st.SearchStrategy[Any]:
         field.TYPE_DOUBLE: st.floats(allow_nan=False),
         field.TYPE_INT32: st.integers(-(2**31), 2**31 - 1),
         field.TYPE_INT64: st.integers(-(2**63), 2**63 - 1),
+        field.TYPE_SINT64: st.integers(-(2**63), 2**63 - 1),
         field.TYPE_UINT32: st.integers(0, 2**32 - 1),
         field.TYPE_UINT64: st.integers(0, 2**64 - 1),
         field.TYPE_ENUM: st.integers(0, 20),
