@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Lock
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -39,6 +40,7 @@ class OpensslAuthority:
     folder: Path
     url: str
     certificates: tuple[bytes, ...]  # DER, its own first, the root last
+    turn: Lock = field(default_factory=Lock)  # its files have one name each
 
     @classmethod
     def create(
@@ -63,12 +65,13 @@ class OpensslAuthority:
 
     def reply(self, query: bytes) -> bytes:
         """TimeStampResp, DER, to a TimeStampReq."""
-        (self.folder / "query.tsq").write_bytes(query)
-        self._openssl(
-            *("ts", "-reply", "-config", "tsa.cnf", "-queryfile", "query.tsq", "-out", "reply.tsr"),
-            *("-signer", "own.pem", "-inkey", "key.pem", "-chain", "root.pem"),
-        )
-        return (self.folder / "reply.tsr").read_bytes()
+        with self.turn:
+            (self.folder / "query.tsq").write_bytes(query)
+            self._openssl(
+                *("ts", "-reply", "-config", "tsa.cnf", "-queryfile", "query.tsq", "-out", "reply.tsr"),
+                *("-signer", "own.pem", "-inkey", "key.pem", "-chain", "root.pem"),
+            )
+            return (self.folder / "reply.tsr").read_bytes()
 
     def stamp(self, data: bytes) -> bytes:
         """TimeStampResp, DER, over data, of now."""

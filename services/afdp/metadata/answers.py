@@ -18,6 +18,7 @@ from afdp.metadata.values import (
     SignedRecord,
     Summary,
     TrustFile,
+    UnstampedSignature,
     Workflow,
 )
 
@@ -65,6 +66,18 @@ def to_record(record: Record) -> messages.Record:
         state=RecordState.PENDING if record.log is None else RecordState.LOGGED,
         log=None if record.log is None else _to_position(record.log),
         logged_at=record.logged_at,
+        external_timestamp=record.external_timestamp,
+    )
+
+
+def to_unstamped(signature: UnstampedSignature) -> messages.UnstampedSignature:
+    """A signature that waits for a stamp."""
+    return messages.UnstampedSignature(
+        receipt_id=str(signature.receipt_id),
+        statement=signature.statement,
+        signature=signature.signature,
+        key_id=signature.key_id,
+        attempts=signature.attempts,
     )
 
 

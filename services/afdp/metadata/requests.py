@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from afdp.errors import FieldViolation, InvalidArgument
@@ -32,6 +32,8 @@ MAX_EVIDENCE_BYTES = 512 * 1024
 MAX_STATEMENT_BYTES = 1024 * 1024
 MAX_SIGNATURE_BYTES = 1024
 MAX_TIMESTAMP_BYTES = 16 * 1024
+MAX_EXTERNAL_TIMESTAMP_BYTES = 128 * 1024  # such an authority may send every certificate it has
+MAX_CLAIMED = 16
 MAX_ARTIFACTS = 1000
 MAX_PROOF_HASHES = 64
 MAX_CHECKPOINT_BYTES = 64 * 1024
@@ -39,6 +41,7 @@ MAX_TRUST_FILES = 20_000
 MAX_TRUST_FILE_BYTES = 4 * 1024 * 1024
 
 _METHODS = ("mtls", "none", "oidc", "service")
+_HOUR_MS = 3_600_000
 _INT32, _INT64 = 2**31 - 1, 2**63 - 1
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 _NIL = UUID(int=0)
@@ -73,6 +76,7 @@ def _read_draft(draft: messages.Draft, path: str) -> Draft | InvalidArgument:
         notarized_at=fields.moment("notarized_at", draft.notarized_at),
         timestamp=fields.blob("timestamp", draft.timestamp, MAX_TIMESTAMP_BYTES, least=0),
         dedupe=draft.dedupe,
+        external_stamp=draft.external_stamp,
     )
     return fields.error() or read
 
@@ -164,6 +168,34 @@ def read_list_signed(request: messages.ListSignedRecordsRequest) -> tuple[Search
     after = fields.optional_uuid7("after", request.after)
     fields.require()
     return query, page_size, after
+
+
+def read_claim_stamps(request: messages.ClaimStampsRequest) -> tuple[int, timedelta]:
+    """How many, and for how long."""
+    fields = _Fields()
+    limit = fields.number("limit", request.limit, 1, MAX_CLAIMED)
+    lease = fields.number("lease_ms", request.lease_ms, 1, _HOUR_MS)
+    fields.require()
+    return limit, timedelta(milliseconds=lease)
+
+
+def read_keep_stamp(request: messages.KeepStampRequest) -> tuple[UUID, bytes]:
+    """The receipt ID and the stamp."""
+    fields = _Fields()
+    receipt_id = fields.uuid7("receipt_id", request.receipt_id)
+    timestamp = fields.blob("timestamp", request.timestamp, MAX_EXTERNAL_TIMESTAMP_BYTES)
+    fields.require()
+    return receipt_id, timestamp
+
+
+def read_postpone_stamps(request: messages.PostponeStampsRequest) -> tuple[list[UUID], timedelta]:
+    """The receipt IDs, and for how long."""
+    fields = _Fields()
+    receipt_ids = [fields.uuid7(f"receipt_ids[{index}]", each) for index, each in enumerate(request.receipt_ids)]
+    fields.number("receipt_ids", len(receipt_ids), 1, MAX_CLAIMED)
+    wait = fields.number("wait_ms", request.wait_ms, 0, 24 * _HOUR_MS)
+    fields.require()
+    return receipt_ids, timedelta(milliseconds=wait)
 
 
 def read_create_batch(request: messages.CreateBatchRequest) -> Batch:

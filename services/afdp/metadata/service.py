@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from itertools import accumulate
 from typing import Protocol, TypeVar
@@ -30,8 +30,10 @@ from afdp.metadata.values import (
     Record,
     Search,
     SignedRecord,
+    StampBacklog,
     Summary,
     TrustFiles,
+    UnstampedSignature,
     Workflow,
     WorkflowQuery,
 )
@@ -82,6 +84,18 @@ class Store(Protocol):
 
     async def notarized_at(self, tenant: str, receipt_id: UUID) -> datetime | None:
         """When a record of a tenant was notarised; None where there is no such record."""
+
+    async def claim_stamps(self, limit: int, lease: timedelta) -> list[UnstampedSignature]:
+        """Signatures that wait for a stamp by an authority outside, for this caller alone until the lease is over."""
+
+    async def keep_stamp(self, receipt_id: UUID, timestamp: bytes) -> None:
+        """Adds such a stamp to a record that waits for one."""
+
+    async def postpone_stamps(self, receipt_ids: Sequence[UUID], wait: timedelta) -> None:
+        """Gives signatures back that could not be stamped: nobody gets them before the wait is over."""
+
+    async def stamp_backlog(self) -> StampBacklog:
+        """How many signatures wait for a stamp, and since when."""
 
     async def create_batch(self, batch: Batch) -> tuple[UUID, bool]:
         """The batch of this idempotency key and whether another request made it before.
@@ -208,6 +222,22 @@ class Metadata:
                 raise InvalidArgument.field("after", "is not the ID of a receipt")
             position = Position(time, after)
         return await self._store.signed(query, position, page_size)
+
+    async def claim_stamps(self, limit: int, lease: timedelta) -> list[UnstampedSignature]:
+        """Signatures that wait for a stamp by an authority outside, for this caller alone until the lease is over."""
+        return await self._store.claim_stamps(limit, lease)
+
+    async def keep_stamp(self, receipt_id: UUID, timestamp: bytes) -> None:
+        """Adds such a stamp to a record that waits for one; may be repeated, and the first counts."""
+        await self._store.keep_stamp(receipt_id, timestamp)
+
+    async def postpone_stamps(self, receipt_ids: Sequence[UUID], wait: timedelta) -> None:
+        """Gives signatures back that could not be stamped: nobody gets them before the wait is over."""
+        await self._store.postpone_stamps(receipt_ids, wait)
+
+    async def stamp_backlog(self) -> StampBacklog:
+        """How many signatures wait for a stamp, and since when."""
+        return await self._store.stamp_backlog()
 
     async def create_batch(self, batch: Batch) -> tuple[UUID, bool]:
         """Begin a batch, or find the one of its idempotency key; True: another request made it before.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from afdp.messages.metadata import (
+    ClaimStampsRequest,
+    ClaimStampsResponse,
     CompleteRequest,
     CompleteResponse,
     CreateBatchRequest,
@@ -13,12 +15,16 @@ from afdp.messages.metadata import (
     FinishBatchResponse,
     GetRecordRequest,
     GetRecordResponse,
+    GetStampBacklogRequest,
+    GetStampBacklogResponse,
     GetTrustFileRequest,
     GetTrustFileResponse,
     GetTrustFilesRequest,
     GetTrustFilesResponse,
     GetWorkflowRequest,
     GetWorkflowResponse,
+    KeepStampRequest,
+    KeepStampResponse,
     ListPendingRequest,
     ListPendingResponse,
     ListSignedRecordsRequest,
@@ -26,6 +32,8 @@ from afdp.messages.metadata import (
     ListWorkflowsRequest,
     ListWorkflowsResponse,
     MetadataServiceBase,
+    PostponeStampsRequest,
+    PostponeStampsResponse,
     PrepareRequest,
     PrepareResponse,
     PutTrustFilesRequest,
@@ -72,6 +80,22 @@ class MetadataServicer(MetadataServiceBase):
 
     async def list_signed_records(self, request: ListSignedRecordsRequest) -> ListSignedRecordsResponse:
         return answers.to_columns(await self._metadata.signed(*requests.read_list_signed(request)))
+
+    async def claim_stamps(self, request: ClaimStampsRequest) -> ClaimStampsResponse:
+        claimed = await self._metadata.claim_stamps(*requests.read_claim_stamps(request))
+        return ClaimStampsResponse([answers.to_unstamped(each) for each in claimed])
+
+    async def keep_stamp(self, request: KeepStampRequest) -> KeepStampResponse:
+        await self._metadata.keep_stamp(*requests.read_keep_stamp(request))
+        return KeepStampResponse()
+
+    async def postpone_stamps(self, request: PostponeStampsRequest) -> PostponeStampsResponse:
+        await self._metadata.postpone_stamps(*requests.read_postpone_stamps(request))
+        return PostponeStampsResponse()
+
+    async def get_stamp_backlog(self, request: GetStampBacklogRequest) -> GetStampBacklogResponse:
+        backlog = await self._metadata.stamp_backlog()
+        return GetStampBacklogResponse(backlog.waiting, backlog.oldest)
 
     async def create_batch(self, request: CreateBatchRequest) -> CreateBatchResponse:
         batch_id, existing = await self._metadata.create_batch(requests.read_create_batch(request))

@@ -49,6 +49,7 @@ class Draft:
     Attributes:
         leaf_hash: its entry's, by RFC 6962.
         timestamp: the RFC 3161 response over the signature, DER; empty where there is none.
+        external_stamp: whether an authority outside of the notary is to stamp the signature as well, later.
     """
 
     receipt_id: UUID
@@ -66,6 +67,7 @@ class Draft:
     notarized_at: datetime
     timestamp: bytes = b""
     dedupe: bool = False
+    external_stamp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,40 @@ class LogPosition:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What was prepared (without `idempotency` and `dedupe`), and its place in the log once it has one."""
+    """What was prepared (without what was asked of it then), and its place in the log once it has one.
+
+    Attributes:
+        external_timestamp: as `Draft.timestamp`, by an authority outside of the notary; empty while there is none.
+    """
 
     draft: Draft
     log: LogPosition | None
     logged_at: datetime | None
+    external_timestamp: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class UnstampedSignature:
+    """A signature that waits for a stamp by an authority outside of the notary.
+
+    Attributes:
+        statement: what it is over, as the payload of a DSSE envelope.
+        attempts: how often it was taken to be stamped, this time included.
+    """
+
+    receipt_id: UUID
+    statement: bytes
+    signature: bytes
+    key_id: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class StampBacklog:
+    """How many signatures wait for such a stamp, and when the oldest was made."""
+
+    waiting: int
+    oldest: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,15 @@ from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.health import PeerWatch
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.lifecycle import KeyLifecycle
+from afdp.notary.outside import OutsideStamps
 from afdp.notary.pipeline import Limits, Pipeline, Stages
 from afdp.notary.queue import FairQueue
 from afdp.notary.receipts import ReceiptOffice
 from afdp.notary.recovery import Recovery
 from afdp.notary.service import Notary
 from afdp.notary.servicer import NotaryServicer
+from afdp.notary.stamp_policy import StampPolicy
+from afdp.notary.stamps import ExternalStamps
 from afdp.notary.status import ServiceStatus
 from afdp.notary.trust import TrustOffice
 from afdp.notary.validation import Validator
@@ -50,20 +53,29 @@ async def main(settings: NotarySettings) -> None:
         metadata = MetadataServiceClient(GrpcCaller(channels["metadata"]))
 
         keys = KeyDirectory(signer, transparency)
-        stages = Stages(signer, metadata, transparency, keys, settings.stage_timeout_seconds)
+        stamps = ExternalStamps(
+            StampPolicy.parse(settings.external_stamps),
+            metadata,
+            signer,
+            settings.external_stamps_in_flight,
+            settings.external_stamp_timeout_seconds,
+            settings.recovery_interval_seconds,
+        )
+        stages = Stages(signer, metadata, transparency, keys, stamps, settings.stage_timeout_seconds)
         recovery = Recovery(metadata, stages, settings.recovery_interval_seconds, settings.stage_timeout_seconds)
         queue = FairQueue(settings.queue_items, settings.queue_bytes)
         limits = Limits(settings.batch_items, settings.batch_bytes)
         pipeline = Pipeline(queue, stages, limits, recovery.ask)
         peers = PeerWatch(channels)
-        office = ReceiptOffice(keys, Anchors(transparency, keys), Cosignatures(transparency, keys))
-        notary = Notary(pipeline, office, keys, metadata, signer, settings.witness_wait_seconds)
         lifetime = timedelta(seconds=settings.trust_timestamp_seconds)
         trust = TrustOffice(keys, signer, metadata, lifetime, settings.trust_interval_seconds)
-        status = ServiceStatus(peers, signer, settings.fips, trust)
+        additions = Anchors(transparency, keys), Cosignatures(transparency, keys), OutsideStamps(trust)
+        office = ReceiptOffice(keys, *additions)
+        notary = Notary(pipeline, office, keys, metadata, signer, settings.witness_wait_seconds)
+        status = ServiceStatus(peers, signer, settings.fips, trust, stamps)
         servicer = NotaryServicer(notary, Validator(notary, trust), trust, peers, status, settings.stream_in_flight)
 
-        parts = [pipeline.run(), recovery.run(), peers.run(), status.run(), trust.run()]
+        parts = [pipeline.run(), recovery.run(), peers.run(), status.run(), trust.run(), stamps.run()]
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())
         await stack.enter_async_context(running(*parts))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds, ServiceSettings
+from afdp.notary.stamp_policy import StampRule
 
 
 class NotarySettings(ServiceSettings):
@@ -42,6 +44,15 @@ class NotarySettings(ServiceSettings):
         le=60,
         description="Longest wait for witnesses where a caller asks for it; then the receipt goes out as it is.",
     )
+    external_stamps: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Which receipts an authority outside stamps as well: event types such as ai.model.*, before a "
+        "slash the tenant where it is for one, separated by commas; none: no receipt, only checkpoints.",
+    )
+    external_stamps_in_flight: int = Field(8, ge=1, le=256, description="Most such stamps that are asked for at once.")
+    external_stamp_timeout_seconds: float = Field(
+        30.0, gt=0, le=1800, description="Longest wait for one, with all authorities that are asked in turn."
+    )
     recovery_interval_seconds: Seconds = Field(15.0, description="How often unfinished records are looked for.")
     notarise_keys: bool = Field(True, description="Whether each key version and each revocation is itself notarised.")
     key_interval_seconds: Seconds = Field(
@@ -56,3 +67,18 @@ class NotarySettings(ServiceSettings):
         le=7 * 86_400,
         description="How long its timestamp is valid: so long can newer revocations be held back unnoticed.",
     )
+
+    @field_validator("external_stamps", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("external_stamps")
+    @classmethod
+    def _are_rules(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for rule in value:
+            try:
+                StampRule.parse(rule)
+            except ValueError as error:
+                raise ValueError(f"{rule!r}: {error}") from None
+        return value

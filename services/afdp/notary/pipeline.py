@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 import uuid_utils
 from opentelemetry import trace
@@ -140,6 +141,16 @@ class Prepared:
                 submission.succeed(outcome, fresh=self.fresh)
 
 
+class StampDesk(Protocol):
+    """Where receipts are stamped outside that a policy names (`stamps.py`)."""
+
+    def asks_for(self, tenant: str, event_type: str) -> bool:
+        """Whether the policy wants this one stamped."""
+
+    def ask(self) -> None:
+        """Says that something waits."""
+
+
 class Stages:
     """The four stages, each one call to one peer."""
 
@@ -149,12 +160,14 @@ class Stages:
         metadata: store.MetadataServiceClient,
         transparency: TransparencyServiceClient,
         keys: KeyDirectory,
+        stamps: StampDesk,
         timeout: float,
     ) -> None:
         self._signer = signer
         self._metadata = metadata
         self._transparency = transparency
         self._keys = keys
+        self._stamps = stamps
         self._timeout = timeout
 
     async def sign(self, batch: Sequence[Submission]) -> list[Signed]:
@@ -179,6 +192,7 @@ class Stages:
                 submission.fail(error)
                 continue
             draft.leaf_hash = (await self._entry(draft)).leaf_hash
+            draft.external_stamp = self._stamps.asks_for(_tenant(draft), submission.order.evidence.package.event_type)
             signed.append(Signed(submission, draft))
         return signed
 
@@ -189,6 +203,8 @@ class Stages:
         with _timed("prepare"):
             request = store.PrepareRequest([each.draft for each in signed])
             answer = await self._metadata.prepare(request, timeout=self._timeout)
+        if any(each.draft.external_stamp for each in signed):
+            self._stamps.ask()
         pending: dict[str, Prepared] = {}
         for each, result in zip(signed, answer.results, strict=True):
             if result.error is not None:

@@ -5,6 +5,7 @@ The same record gives the same bytes whether it was notarised a moment or a year
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,7 @@ from afdp.messages.notary import NotarizationReceipt, ReceiptState
 from afdp.notary.anchors import Anchors
 from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.keys import KeyDirectory, LogIdentity
+from afdp.notary.outside import OutsideStamps, StampedAt
 from afdp.verify.log import check_checkpoint, check_inclusion, signed_checkpoint
 from afdp.verify.result import NotVerifiedError
 from afdp.verify.timestamps import UncountedError, UnknownAuthorityError, read_stamp, verify_stamp
@@ -37,19 +39,28 @@ _read_fresh = lru_cache(maxsize=4096)(read_stamp)
 class ReceiptOffice:
     """Turns records into receipts. No receipt leaves that it has not checked."""
 
-    def __init__(self, keys: KeyDirectory, anchors: Anchors, cosignatures: Cosignatures) -> None:
+    def __init__(
+        self, keys: KeyDirectory, anchors: Anchors, cosignatures: Cosignatures, outside: OutsideStamps
+    ) -> None:
         self._cosignatures = cosignatures
         self._keys = keys
         self._anchors = anchors
+        self._outside = outside
 
     async def receipt(
-        self, record: Record, *, fresh: bool = False, witnessed: float | None = None
+        self,
+        record: Record,
+        *,
+        fresh: bool = False,
+        witnessed: float | None = None,
+        stamps: Sequence[StampedAt] = (),
     ) -> NotarizationReceipt:
         """The receipt of a record.
 
         Args:
             fresh: whether the record was signed just now; else it was read from the store.
             witnessed: how long to wait for cosignatures, in seconds; None: they are not asked for.
+            stamps: those of authorities outside over its signature.
 
         Raises:
             DataLoss: leaf hash, inclusion proof, checkpoint or timestamp do not hold; the receipt stays here.
@@ -59,20 +70,21 @@ class ReceiptOffice:
         key = await self._keys.evidence_key(draft.key_id)
         log = await self._keys.log()
         stamped = await stamped_at(draft, self._keys, fresh=fresh)
+        stamps = [*([StampedAt(draft.timestamp, stamped)] if stamped else []), *stamps]
         entry = log_entry(draft, key)
         if record.state != RecordState.LOGGED or record.log is None:
-            return _receipt(draft, key, log, stamped, ReceiptState.SIGNED, None, entry)
+            return _receipt(draft, key, log, stamps, ReceiptState.SIGNED, None, entry)
         located = _checked(draft, record.log, log, entry)
         cosigned = await self._cosignatures.of(record, witnessed) if witnessed is not None else None
         if cosigned is not None:
             with suppress(DataLoss):  # it was counted, and what is on record holds
                 located = _checked(draft, cosigned, log, entry)
-                return _receipt(draft, key, log, stamped, ReceiptState.WITNESSED, located, entry)
-        return _receipt(draft, key, log, stamped, ReceiptState.LOGGED, located, entry)
+                return _receipt(draft, key, log, stamps, ReceiptState.WITNESSED, located, entry)
+        return _receipt(draft, key, log, stamps, ReceiptState.LOGGED, located, entry)
 
     async def later_receipt(self, record: Record) -> NotarizationReceipt:
-        """The receipt of a record of before, with what was added to it since: cosignatures and anchors."""
-        receipt = await self.receipt(record, witnessed=0.0)
+        """The receipt of a record of before, with what was added to it since: cosignatures, anchors and stamps."""
+        receipt = await self.receipt(record, witnessed=0.0, stamps=await self._outside.of(record))
         receipt.anchors = [each.to_json() for each in await self._anchors.of(record)]
         return receipt
 
@@ -150,13 +162,13 @@ def _receipt(
     draft: Draft,
     key: EvidenceKey,
     log: LogIdentity,
-    stamped: datetime | None,
+    stamps: Sequence[StampedAt],
     state: ReceiptState,
     located: LogEntry | None,
     entry: Entry,
 ) -> NotarizationReceipt:
-    time = stamped or draft.notarized_at
-    timestamps = [draft.timestamp] if stamped else []
+    time = stamps[0].time if stamps else draft.notarized_at
+    timestamps = [each.response for each in stamps]
     hint = _hint(key.spki)
     return NotarizationReceipt(
         evidence_package_hash=draft.evidence_hash.hex(),

@@ -33,6 +33,7 @@ class Part:
     good: bool
     detail: str
     remedy: str = ""
+    public: bool = False  # whether its detail may be told to anybody, at `/ready`
 
 
 class Reporting(Protocol):
@@ -52,10 +53,12 @@ class ServiceStatus:
         self._peers = peers
         self._signer = signer
         self._seen: list[SignerPart] = []
+        self._own_seen: list[Part] = []
 
     async def run(self) -> None:
         """Looks now and then until cancelled."""
         while True:
+            self._own_seen = [part for part in await self._own_parts() if part.public]
             try:
                 self._seen = await self._ask()
                 await asyncio.sleep(EVERY)
@@ -67,11 +70,15 @@ class ServiceStatus:
         """Every part, asked now, all at once: an answer takes no longer than the slowest may."""
         lived = Part("notary", "service", True, f"version {VERSION}, {_lived(self._peers.uptime)}")
         own, signer, peers = await asyncio.gather(
-            asyncio.gather(*(_said("notary", reporting.status()) for reporting in self._own)),
+            self._own_parts(),
             _said("signer", self._signer_parts()),
             self._peers.peers(),
         )
-        return [lived, self._fips, *(part for parts in own for part in parts), *map(_peer_part, peers), *signer]
+        return [lived, self._fips, *own, *map(_peer_part, peers), *signer]
+
+    async def _own_parts(self) -> list[Part]:
+        said = await asyncio.gather(*(_said("notary", reporting.status()) for reporting in self._own))
+        return [part for parts in said for part in parts]
 
     async def _signer_parts(self) -> list[Part]:
         try:
@@ -80,9 +87,9 @@ class ServiceStatus:
             return []  # a signer of an earlier version
         return [Part("signer", each.name, each.good, each.detail, each.remedy) for each in said]
 
-    def seen(self) -> list[SignerPart]:
-        """The signer's parts as they were at most `EVERY` seconds ago; none while it is away."""
-        return self._seen
+    def seen(self) -> list[SignerPart | Part]:
+        """The notary's own public parts and the signer's as they were at most `EVERY` seconds ago; none of one away."""
+        return [*self._own_seen, *self._seen]
 
     async def _ask(self) -> list[SignerPart]:
         return (await self._signer.get_signer_status(GetSignerStatusRequest(), timeout=_TIMEOUT)).parts

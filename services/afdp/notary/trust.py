@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from prometheus_client import Counter, Gauge
 
 from afdp.errors import Aborted, DataLoss, FailedPrecondition, FieldViolation, InvalidArgument, NotaryError, NotFound
+from afdp.formats.authorities import TimestampAuthority
 from afdp.formats.repository import ROOT, TARGETS, TIMESTAMP, is_served_name
 from afdp.formats.trust import TrustRoot, trust_files
 from afdp.messages.metadata import (
@@ -108,6 +109,15 @@ class TrustOffice:
         if repository is None:
             return trust_files(live), {}
         return repository.export(live), repository.pending(live)
+
+    async def independent(self) -> tuple[TimestampAuthority, ...]:
+        """The time-stamping authorities outside that the files of `afdp trust export` name.
+
+        Raises:
+            Unavailable: as `root`.
+        """
+        repository = await self.repository()
+        return (await self._keys.trust_root() if repository is None else repository.root).independent_authorities
 
     async def file(self, name: str) -> bytes:
         """One file of the repository.

@@ -18,7 +18,7 @@ from afdp.formats.dsse import IN_TOTO_PAYLOAD_TYPE, pae
 from afdp.formats.merkle import ProofError, verify_consistency
 from afdp.formats.note import Checkpoint
 from afdp.signer.keys import KeyCatalogue, KeySpec, KeyVersion, Purpose, Revocation, Signature
-from afdp.signer.verification import DIGESTS, require_ecdsa, require_ed25519
+from afdp.signer.verification import DIGESTS, require_ecdsa, require_ed25519, verifies_ecdsa
 
 MAX_STATEMENTS = 1024
 MAX_STATEMENT_BYTES = 512 * 1024
@@ -32,6 +32,15 @@ class Statement:
 
     tenant: str
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SignedStatement:
+    """A statement and a signature that is said to be over it, by one version of an evidence key."""
+
+    payload: bytes
+    signature: bytes
+    key_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +175,21 @@ class Signer:
         if checkpoint != last and checkpoint not in self._signed_before:
             known = {"last_size": str(last.size if last else 0)}
             raise FailedPrecondition("the checkpoint is none of those that were signed here lately", metadata=known)
+
+    async def require_own(self, signed: SignedStatement) -> None:
+        """That a signature over a statement was made here.
+
+        Raises:
+            InvalidArgument: there is no such version of an evidence key, or it has not made this signature.
+            Unavailable: the keys cannot be asked.
+        """
+        versions = await self._keys.versions(Purpose.EVIDENCE)
+        key = next((key for key in versions if key.key_id == signed.key_id), None)
+        if key is None:
+            raise InvalidArgument.field("key_id", "is of no evidence key here")
+        digest = DIGESTS[key.algorithm](pae(IN_TOTO_PAYLOAD_TYPE, signed.payload)).digest()
+        if not verifies_ecdsa(key.spki, signed.signature, digest):
+            raise InvalidArgument.field("signature", f"was not made by {signed.key_id} over this statement")
 
     def last_checkpoint(self, origin: str) -> Checkpoint:
         """The largest checkpoint signed for an origin.

@@ -8,7 +8,7 @@ from afdp.items import to_item
 from afdp.messages import signer as pb
 from afdp.signer.datakeys import DataKey, DataKeys, Scope, WrappedKey
 from afdp.signer.keys import KeyVersion, Purpose
-from afdp.signer.service import Signer, Stamped, Statement
+from afdp.signer.service import SignedStatement, Signer, Stamped, Statement
 from afdp.signer.status import StatusReport
 from afdp.signer.timestamps import Timestamps
 from afdp.signer.trust import TrustSigner
@@ -72,6 +72,11 @@ class SignerServicer(pb.SignerServiceBase):
         checkpoint = _checkpoint(request.origin, request.size, request.root)
         stamp = await self._timestamps.stamp_checkpoint(checkpoint, self._signer)
         return pb.TimestampCheckpointResponse(stamp.response, stamp.url, stamp.time)
+
+    async def timestamp_signature(self, request: pb.TimestampSignatureRequest) -> pb.TimestampSignatureResponse:
+        signed = SignedStatement(request.statement, request.signature, request.key_id)
+        stamp = await self._timestamps.stamp_signature(signed, self._signer)
+        return pb.TimestampSignatureResponse(stamp.response, stamp.url, stamp.time)
 
     async def get_timestamp_authorities(
         self, request: pb.GetTimestampAuthoritiesRequest

@@ -15,6 +15,7 @@ from afdp.formats.certificates import Chain
 from afdp.formats.note import Checkpoint
 from afdp.signer.authority import Interval
 from afdp.signer.external_answers import ExternalStamp
+from afdp.signer.service import SignedStatement
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,13 @@ class SignedCheckpoints(Protocol):
 
     def require_signed(self, checkpoint: Checkpoint) -> None:
         """Raises `FailedPrecondition` for one that was not."""
+
+
+class OwnSignatures(Protocol):
+    """What knows which signatures over statements were made here (`service.py`)."""
+
+    async def require_own(self, signed: SignedStatement) -> None:
+        """Raises `InvalidArgument` for one that was not."""
 
 
 class External(Protocol):
@@ -87,6 +95,19 @@ class Timestamps:
             raise FailedPrecondition("no external time-stamping authority is configured; see AFDP_TSA_EXTERNAL")
         signed.require_signed(checkpoint)
         return await self._external.stamp(checkpoint.body().encode())
+
+    async def stamp_signature(self, signed: SignedStatement, own: OwnSignatures) -> ExternalStamp:
+        """An external authority's stamp over a signature; only over one that was made here.
+
+        Raises:
+            InvalidArgument: it was not made here.
+            FailedPrecondition: no external authority is configured.
+            Unavailable: no external authority gives a stamp that can be verified; the message says why.
+        """
+        if self._external is None:
+            raise FailedPrecondition("no external time-stamping authority is configured; see AFDP_TSA_EXTERNAL")
+        await own.require_own(signed)
+        return await self._external.stamp(signed.signature)
 
     async def authorities(self) -> list[ListedAuthority]:
         """Every chain of every authority whose stamps count, the embedded one's first.

@@ -29,14 +29,20 @@ def require_ecdsa(spki: bytes, signature: bytes, digest: bytes) -> None:
     Raises:
         Internal: it does not verify.
     """
+    if not verifies_ecdsa(spki, signature, digest):
+        raise _bad()
+
+
+def verifies_ecdsa(spki: bytes, signature: bytes, digest: bytes) -> bool:
+    """Whether an ECDSA signature (DER) holds over the digest that its curve goes with."""
     key = _load(spki)
     try:
         if isinstance(key, EllipticCurvePublicKey):
             key.verify(signature, digest, _PREHASHED[key.curve.name])
-            return
+            return True
     except (InvalidSignature, KeyError, ValueError):
         pass
-    raise _bad()
+    return False
 
 
 def require_ed25519(spki: bytes, signature: bytes, message: bytes) -> bytes:

@@ -164,16 +164,19 @@ class _Verification:
             raise NotVerifiedError("the receipt's integrated_time is not the second of its timestamp")
         self.stamps = tuple(each for each in found if isinstance(each, Stamp))
         uncounted = [each for each in found if isinstance(each, UncountedError)]
+        unknown = [each for each in found if isinstance(each, UnknownAuthorityError)]
         if not self.stamps:
-            raise self._uncounted(uncounted[0])
+            raise self._uncounted(uncounted[0]) if uncounted else unknown[0]
         self.time_known = True
-        return "; ".join(map(_stamped, self.stamps))
+        others = ["one more by an authority that the trust root does not know"] * len(unknown)
+        return "; ".join([*map(_stamped, self.stamps), *others])
 
-    def _stamp(self, response: bytes) -> Stamp | UncountedError:
+    def _stamp(self, response: bytes) -> Stamp | UncountedError | UnknownAuthorityError:
+        """A stamp that does not hold fails; one that says nothing to this trust root may stand beside one that does."""
         signature = self.receipt.bundle.envelope.signatures[0].sig
         try:
             return verify_stamp(response, signature, self.trust.timestamp_authorities)
-        except UncountedError as uncounted:
+        except (UncountedError, UnknownAuthorityError) as uncounted:
             return uncounted
 
     def _uncounted(self, uncounted: UncountedError) -> Exception:

@@ -37,7 +37,11 @@ class Stamp:
 
 
 class UnknownAuthorityError(NotVerifiedError):
-    """The timestamp is of none of the authorities it was to be verified by."""
+    """The timestamp is of none of the authorities it was to be verified by; `time` is what it states, unproven."""
+
+    def __init__(self, time: datetime) -> None:
+        super().__init__("the timestamp is of an authority that the trust root does not know", _NEWER_TRUST)
+        self.time = time
 
 
 class UncountedError(NotVerifiedError):
@@ -101,7 +105,7 @@ def _signers(token: Token, authorities: Sequence[TimestampAuthority]) -> list[Ti
     """The authorities with the certificate that the token names; it may stand there for more than one interval."""
     named = [each for each in authorities if _is_named(each.chain.authority, token)]
     if not named:
-        raise UnknownAuthorityError("the timestamp is of an authority that the trust root does not know", _NEWER_TRUST)
+        raise UnknownAuthorityError(token.info.time)
     found = [
         each
         for each in named

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +23,7 @@ from afdp.formats.authorities import TimestampAuthority
 from afdp.formats.certificates import from_pem, to_pem
 from afdp.formats.merkle import Frontier, extend, leaf_hash
 from afdp.formats.note import Checkpoint
-from afdp.formats.rfc3161 import Failure, Imprint, Query, query_der, read_granted, read_response
+from afdp.formats.rfc3161 import Failure, Imprint, Query, query_der, read_granted, read_query, read_response
 from afdp.messages.signer import (
     GetSignerStatusRequest,
     GetTimestampAuthoritiesRequest,
@@ -34,6 +35,7 @@ from afdp.messages.signer import (
     Statement,
     TimestampCheckpointRequest,
     TimestampRequest,
+    TimestampSignatureRequest,
 )
 from afdp.rpc import GrpcCaller, open_channel
 from afdp.signer.authority import EmbeddedAuthority
@@ -316,11 +318,92 @@ async def test_an_authority_that_does_not_answer_holds_up_nothing_else(
     assert error.value.metadata["reason"] == "TIMEOUT"
 
 
+async def test_a_signature_that_was_made_here_is_stamped_from_outside_also_by_an_older_version(
+    data_folder: Path, openssl: OpensslAuthority, tmp_path: Path
+) -> None:
+    async with tsa_server(openssl.reply) as server:
+        setting = external(data_folder, openssl, server.url)
+        async with running_signer(data_folder, tsa_external=setting) as signer:
+            request = await signed_statement(signer)
+            await signer.client.rotate_key(RotateKeyRequest(KeyPurpose.EVIDENCE))
+            stamped = await signer.client.timestamp_signature(request)
+            known = await signer.authorities()
+
+    stamp = verify_stamp(stamped.response, request.signature, known)
+    assert (stamped.authority, stamped.time) == (server.url, stamp.time)
+    assert stamp.authority == known[-1]
+    assert openssl_verifies(tmp_path, stamped.response, request.signature, openssl.certificates)
+
+
+async def test_no_other_signature_is_stamped(data_folder: Path, openssl: OpensslAuthority) -> None:
+    """Nobody makes the signer an oracle of time for bytes of their own."""
+    async with tsa_server(openssl.reply) as server:
+        setting = external(data_folder, openssl, server.url)
+        async with running_signer(data_folder, tsa_external=setting) as signer:
+            good = await signed_statement(signer)
+            asked = len(server.queries)
+            for changed, field in (
+                (replace(good, statement=b"{}"), "signature"),
+                (replace(good, signature=b"anything"), "signature"),
+                (replace(good, signature=b""), "signature"),
+                (replace(good, key_id="afdp-file-key:2"), "key_id"),
+                (replace(good, key_id="afdp-file-log-key:1"), "key_id"),
+            ):
+                with pytest.raises(InvalidArgument) as refused:
+                    await signer.client.timestamp_signature(changed)
+                assert [each.field for each in refused.value.fields] == [field]
+            introductions = len(server.queries) - asked
+
+    assert introductions <= 1  # the signer's own, at its start
+
+
+@pytest.mark.parametrize("lie", ["NOT_A_RESPONSE", "WRONG_NONCE", "WRONG_IMPRINT", "UNKNOWN_AUTHORITY", "HTTP_STATUS"])
+async def test_a_lie_about_a_signature_is_told_by_its_name_and_the_next_answer_counts(
+    data_folder: Path, openssl: OpensslAuthority, tmp_path: Path, lie: str
+) -> None:
+    stranger = OpensslAuthority.create(tmp_path / "stranger")
+    lies: dict[str, Callable[[bytes], bytes]] = {
+        "NOT_A_RESPONSE": lambda _: b"nonsense",
+        "WRONG_NONCE": lambda _: openssl.stamp(b"other data"),
+        "WRONG_IMPRINT": lambda query: openssl.reply(of_other_data(query)),
+        "UNKNOWN_AUTHORITY": stranger.reply,
+        "HTTP_STATUS": openssl.reply,
+    }
+    async with tsa_server(lies[lie]) as server:
+        server.status = 503 if lie == "HTTP_STATUS" else 200
+        setting = external(data_folder, openssl, server.url)
+        async with running_signer(data_folder, tsa_external=setting) as signer:
+            request = await signed_statement(signer)
+            with pytest.raises(Unavailable) as error:
+                await signer.client.timestamp_signature(request)
+            server.reply, server.status = openssl.reply, 200
+            stamped = await signer.client.timestamp_signature(request)
+            known = await signer.authorities()
+
+    assert error.value.metadata["reason"] == lie
+    assert verify_stamp(stamped.response, request.signature, known)
+
+
+def of_other_data(query: bytes) -> bytes:
+    """A query that differs in what it is over."""
+    asked = read_query(query)
+    return query_der(replace(asked, imprint=Imprint(sha256(b"other data").digest())))
+
+
+async def signed_statement(signer: Signer) -> TimestampSignatureRequest:
+    answer = await signer.client.sign_statements(SignStatementsRequest([STATEMENT]))
+    made = answer.results[0].signature
+    assert made
+    return TimestampSignatureRequest(STATEMENT.payload, made.value, made.key_id)
+
+
 async def test_without_an_external_authority_no_checkpoint_is_stamped(signer: Signer) -> None:
     checkpoint = await sign_checkpoint(signer, [b"a"])
 
     with pytest.raises(FailedPrecondition, match="AFDP_TSA_EXTERNAL"):
         await signer.client.timestamp_checkpoint(TimestampCheckpointRequest(ORIGIN, 1, checkpoint.root))
+    with pytest.raises(FailedPrecondition, match="AFDP_TSA_EXTERNAL"):
+        await signer.client.timestamp_signature(await signed_statement(signer))
 
 
 @pytest.mark.parametrize(

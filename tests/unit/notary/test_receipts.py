@@ -9,9 +9,11 @@ from hashlib import sha256
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from prometheus_client import REGISTRY
 
 from afdp.errors import DataLoss, NotFound, Unavailable, Unimplemented
 from afdp.formats.anchor import Anchor
+from afdp.formats.authorities import TimestampAuthority
 from afdp.formats.bundle import Bundle, LogEntry
 from afdp.formats.canonical import strict_json
 from afdp.formats.note import Note, SignatureType, VerifierKey
@@ -25,6 +27,7 @@ from afdp.messages.notary import NotarizationReceipt, ReceiptState
 from afdp.notary.anchors import Anchors
 from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.keys import KeyDirectory
+from afdp.notary.outside import OutsideStamps
 from afdp.notary.receipts import ReceiptOffice
 from afdp.verify.policy import Policy
 from afdp.verify.receipts import verify_receipt
@@ -50,6 +53,7 @@ class Peers:
         self.cosigned: LogEntry | Exception = NotFound("no checkpoint over this leaf is cosigned yet")
         self.asked_for_cosignatures = 0
         self.asked_for_authorities = 0
+        self.unsigned = False  # whether the offline roles have yet to sign the external authorities
 
     async def get_public_keys(self, _: object, *, timeout: float) -> keyring.GetPublicKeysResponse:
         key, founded = self.notary.evidence_key, self.notary.log.log.valid_from
@@ -117,9 +121,22 @@ def peers(notary: LocalNotary) -> Peers:
     return Peers(notary)
 
 
+class HandedOut:
+    """What verifiers are told: all that the peers say, or less."""
+
+    def __init__(self, keys: KeyDirectory, peers: Peers) -> None:
+        self._keys = keys
+        self._peers = peers
+
+    async def independent(self) -> tuple[TimestampAuthority, ...]:
+        return () if self._peers.unsigned else (await self._keys.trust_root()).independent_authorities
+
+
 def office_of(peers: Peers) -> tuple[ReceiptOffice, KeyDirectory]:
     keys = KeyDirectory(peers, peers)
-    return ReceiptOffice(keys, Anchors(peers, keys), Cosignatures(peers, keys)), keys
+    return ReceiptOffice(
+        keys, Anchors(peers, keys), Cosignatures(peers, keys), OutsideStamps(HandedOut(keys, peers))
+    ), keys
 
 
 def record_of(receipt: Receipt, notary: LocalNotary) -> Record:
@@ -284,6 +301,72 @@ async def test_a_signer_that_does_not_know_of_authorities_has_none(notary: Local
     assert (await keys.trust_root()).timestamp_authorities == ()
     made = notary.notarise(stamped_at=None)
     assert read(await office.receipt(record_of(made, notary))) == made
+
+
+# --- stamps from outside
+
+LATER = STAMPED_AT + timedelta(seconds=7)
+
+
+def stamped_outside(notary: LocalNotary, made: Receipt, by: LocalAuthority = THEIRS) -> Record:
+    return replace(record_of(made, notary), external_timestamp=by.stamp(made.signature, LATER))
+
+
+async def test_a_receipt_that_is_read_later_has_the_stamp_from_outside_after_the_notarys_own(
+    notary: LocalNotary, peers: Peers
+) -> None:
+    peers.external.append(THEIRS)
+    made = notary.notarise()
+    record = stamped_outside(notary, made)
+    office, keys = office_of(peers)
+
+    receipt = read(await office.later_receipt(record))
+
+    assert receipt.bundle.timestamps == (*made.bundle.timestamps, record.external_timestamp)
+    assert receipt.integrated_time == int(STAMPED_AT.timestamp())
+    assert read(await office.receipt(record)) == made
+    result = verify_receipt(receipt, await keys.trust_root(), Policy(require_independent_time=True))
+    assert result.verified, result.failures()
+
+
+async def test_where_the_notary_stamps_nothing_itself_the_stamp_from_outside_states_the_time(
+    notary: LocalNotary, peers: Peers
+) -> None:
+    peers.external.append(THEIRS)
+    made = notary.notarise(stamped_at=None)
+    office, keys = office_of(peers)
+
+    receipt = read(await office.later_receipt(stamped_outside(notary, made)))
+
+    assert receipt.integrated_time == int(LATER.timestamp())
+    assert verify_receipt(receipt, await keys.trust_root()).status("time") is Status.PASSED
+
+
+async def test_a_stamp_that_verifiers_could_not_verify_yet_stays_out_of_the_bundle(
+    notary: LocalNotary, peers: Peers
+) -> None:
+    made = notary.notarise()
+    office, _ = office_of(peers)
+    assert read(await office.later_receipt(stamped_outside(notary, made))) == made
+
+    peers.external, peers.unsigned = [THEIRS], True
+    office, _ = office_of(peers)
+    assert read(await office.later_receipt(stamped_outside(notary, made))) == made
+
+
+async def test_a_stamp_from_outside_that_does_not_hold_is_left_out_and_counted(
+    notary: LocalNotary, peers: Peers
+) -> None:
+    peers.external.append(THEIRS)
+    made = notary.notarise()
+    record = stamped_outside(notary, made)
+    office, _ = office_of(peers)
+    before = REGISTRY.get_sample_value("afdp_notary_external_stamp_failures_total") or 0
+
+    for stamp in (flipped(record.external_timestamp), b"nonsense", THEIRS.stamp(b"other data", LATER)):
+        assert read(await office.later_receipt(replace(record, external_timestamp=stamp))) == made
+
+    assert REGISTRY.get_sample_value("afdp_notary_external_stamp_failures_total") == before + 3
 
 
 # --- cosignatures

@@ -258,7 +258,23 @@ def test_every_timestamp_of_a_receipt_must_hold(notary: LocalNotary, receipt: Re
     assert found(verify_receipt(stamped, trust), "time").detail == (
         "2026-11-24T04:09:28Z by Clock, ±1 s; 2026-11-24T04:09:29Z by Clock, ±1 s"
     )
-    assert not verify_receipt(stamped, notary.trust).verified
+    torn = replace(receipt, bundle=replace(receipt.bundle, timestamps=(both[0], theirs.stamp(b"other", STAMPED_AT))))
+    assert "over other data" in found(verify_receipt(torn, trust), "time").detail
+
+
+def test_a_timestamp_of_an_authority_that_is_not_trusted_may_stand_beside_one_that_is(
+    notary: LocalNotary, receipt: Receipt
+) -> None:
+    """A receipt does not cease to verify because an authority stamped it that this verifier has not heard of yet."""
+    theirs = LocalAuthority("https://tsa.example/tsr").stamp(receipt.signature, STAMPED_AT + timedelta(seconds=1))
+    own = receipt.bundle.timestamps
+    result = verify_receipt(replace(receipt, bundle=replace(receipt.bundle, timestamps=(*own, theirs))), notary.trust)
+
+    assert result.verified
+    said = "2026-11-24T04:09:28Z by Clock, ±1 s; one more by an authority that the trust root does not know"
+    assert found(result, "time").detail == said
+    alone = replace(receipt, bundle=replace(receipt.bundle, timestamps=(theirs,)))
+    assert not verify_receipt(replace(alone, integrated_time=receipt.integrated_time + 1), notary.trust).verified
 
 
 def test_a_policy_that_asks_for_a_timestamp_refuses_what_has_none(notary: LocalNotary, receipt: Receipt) -> None:

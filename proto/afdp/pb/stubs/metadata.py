@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 
 from afdp.messages.transport import Caller
 from afdp.pb.afdp.metadata.v1 import (
+    ClaimStampsRequest,
+    ClaimStampsResponse,
     CompleteRequest,
     CompleteResponse,
     CreateBatchRequest,
@@ -14,18 +16,24 @@ from afdp.pb.afdp.metadata.v1 import (
     FinishBatchResponse,
     GetRecordRequest,
     GetRecordResponse,
+    GetStampBacklogRequest,
+    GetStampBacklogResponse,
     GetTrustFileRequest,
     GetTrustFileResponse,
     GetTrustFilesRequest,
     GetTrustFilesResponse,
     GetWorkflowRequest,
     GetWorkflowResponse,
+    KeepStampRequest,
+    KeepStampResponse,
     ListPendingRequest,
     ListPendingResponse,
     ListSignedRecordsRequest,
     ListSignedRecordsResponse,
     ListWorkflowsRequest,
     ListWorkflowsResponse,
+    PostponeStampsRequest,
+    PostponeStampsResponse,
     PrepareRequest,
     PrepareResponse,
     PutTrustFilesRequest,
@@ -61,6 +69,18 @@ class MetadataServiceBase:
         raise NotImplementedError
 
     async def list_signed_records(self, request: ListSignedRecordsRequest) -> ListSignedRecordsResponse:
+        raise NotImplementedError
+
+    async def claim_stamps(self, request: ClaimStampsRequest) -> ClaimStampsResponse:
+        raise NotImplementedError
+
+    async def keep_stamp(self, request: KeepStampRequest) -> KeepStampResponse:
+        raise NotImplementedError
+
+    async def postpone_stamps(self, request: PostponeStampsRequest) -> PostponeStampsResponse:
+        raise NotImplementedError
+
+    async def get_stamp_backlog(self, request: GetStampBacklogRequest) -> GetStampBacklogResponse:
         raise NotImplementedError
 
     async def create_batch(self, request: CreateBatchRequest) -> CreateBatchResponse:
@@ -136,6 +156,34 @@ class MetadataServiceClient:
     ) -> ListSignedRecordsResponse:
         answer: ListSignedRecordsResponse = await self._caller.unary_unary(
             "/afdp.metadata.v1.MetadataService/ListSignedRecords", request, timeout
+        )
+        return answer
+
+    async def claim_stamps(self, request: ClaimStampsRequest, *, timeout: float | None = None) -> ClaimStampsResponse:
+        answer: ClaimStampsResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ClaimStamps", request, timeout
+        )
+        return answer
+
+    async def keep_stamp(self, request: KeepStampRequest, *, timeout: float | None = None) -> KeepStampResponse:
+        answer: KeepStampResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/KeepStamp", request, timeout
+        )
+        return answer
+
+    async def postpone_stamps(
+        self, request: PostponeStampsRequest, *, timeout: float | None = None
+    ) -> PostponeStampsResponse:
+        answer: PostponeStampsResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/PostponeStamps", request, timeout
+        )
+        return answer
+
+    async def get_stamp_backlog(
+        self, request: GetStampBacklogRequest, *, timeout: float | None = None
+    ) -> GetStampBacklogResponse:
+        answer: GetStampBacklogResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/GetStampBacklog", request, timeout
         )
         return answer
 

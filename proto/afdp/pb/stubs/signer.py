@@ -34,6 +34,8 @@ from afdp.pb.afdp.signer.v1 import (
     TimestampCheckpointResponse,
     TimestampRequest,
     TimestampResponse,
+    TimestampSignatureRequest,
+    TimestampSignatureResponse,
     UnwrapDataKeysRequest,
     UnwrapDataKeysResponse,
 )
@@ -62,6 +64,9 @@ class SignerServiceBase:
         raise NotImplementedError
 
     async def timestamp_checkpoint(self, request: TimestampCheckpointRequest) -> TimestampCheckpointResponse:
+        raise NotImplementedError
+
+    async def timestamp_signature(self, request: TimestampSignatureRequest) -> TimestampSignatureResponse:
         raise NotImplementedError
 
     async def get_timestamp_authorities(
@@ -146,6 +151,14 @@ class SignerServiceClient:
     ) -> TimestampCheckpointResponse:
         answer: TimestampCheckpointResponse = await self._caller.unary_unary(
             "/afdp.signer.v1.SignerService/TimestampCheckpoint", request, timeout
+        )
+        return answer
+
+    async def timestamp_signature(
+        self, request: TimestampSignatureRequest, *, timeout: float | None = None
+    ) -> TimestampSignatureResponse:
+        answer: TimestampSignatureResponse = await self._caller.unary_unary(
+            "/afdp.signer.v1.SignerService/TimestampSignature", request, timeout
         )
         return answer
 

@@ -1,15 +1,15 @@
-"""What goes on beside the calls, slowly: counting what is pending, forgetting old idempotency keys."""
+"""What goes on beside the calls, slowly: counting what waits, forgetting old idempotency keys."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from prometheus_client import Gauge
 
 from afdp.errors import NotaryError
-from afdp.metadata.postgres import idempotency
+from afdp.metadata.postgres import idempotency, stamps
 from afdp.postgres import Connection, Database
 
 logger = logging.getLogger(__name__)
@@ -18,6 +18,8 @@ FORGET_EVERY = 3600.0  # seconds
 
 _pending = Gauge("afdp_records_pending", "Records that are signed and not known to be in the log.")
 _oldest = Gauge("afdp_records_pending_oldest_seconds", "Age of the oldest pending record; 0 where there is none.")
+_unstamped = Gauge("afdp_records_unstamped", "Records that wait for the stamp of an authority outside.")
+_unstamped_oldest = Gauge("afdp_records_unstamped_oldest_seconds", "Age of the oldest of them; 0 where there is none.")
 
 _PENDING = """
     SELECT count(*) AS number,
@@ -26,18 +28,18 @@ _PENDING = """
 """
 
 
-async def count_pending(database: Database, every: float) -> None:
+async def count_waiting(database: Database, every: float) -> None:
     """Sets the gauges each `every` seconds, until it is cancelled. While PostgreSQL is away they stay as they were."""
     while True:
         await database.until_reachable()
         try:
-            await refresh_pending(database)
+            await refresh_waiting(database)
         except NotaryError as error:
-            logger.info("pending records were not counted", extra={"fields": {"reason": error.message}})
+            logger.info("what waits was not counted", extra={"fields": {"reason": error.message}})
         await asyncio.sleep(every)
 
 
-async def refresh_pending(database: Database) -> None:
+async def refresh_waiting(database: Database) -> None:
     """Sets the gauges now."""
 
     async def count(connection: Connection) -> tuple[int, float]:
@@ -47,6 +49,10 @@ async def refresh_pending(database: Database) -> None:
     number, oldest = await database.run(count)
     _pending.set(number)
     _oldest.set(oldest)
+    unstamped = await database.run(stamps.backlog)
+    _unstamped.set(unstamped.waiting)
+    age = datetime.now(UTC) - unstamped.oldest if unstamped.oldest else timedelta()
+    _unstamped_oldest.set(max(0.0, age.total_seconds()))
 
 
 async def forget_old_keys(database: Database, retention: timedelta, every: float = FORGET_EVERY) -> None:

@@ -28,12 +28,12 @@ _STATEMENT = """
             $6::uuid[], $7::text[], $8::timestamptz[], $9::bytea[], $10::bigint[], $11::text[], $12::text[],
             $13::text[], $14::timestamptz[], $15::bytea[], $16::text[], $17::smallint[], $18::uuid[], $19::text[],
             $20::text[], $21::text[], $22::bytea[], $23::bytea[], $24::bytea[], $25::bytea[], $26::bytea[],
-            $27::bytea[], $28::bytea[], $29::uuid[]
+            $27::bytea[], $28::bytea[], $29::uuid[], $30::boolean[]
         ) AS d (
             receipt_id, tenant, notarized_at, evidence_hash, evidence_key, event_type, actor_type,
             actor_id, timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, issuer,
             subject, method, evidence, statement, signature, leaf_hash, timestamp, digest,
-            fingerprint, target
+            fingerprint, target, external_stamp
         )
     ), claimed AS (
         {claimed}
@@ -61,6 +61,8 @@ _STATEMENT = """
         WHERE receipt_id IN (SELECT receipt_id FROM new)
     ), in_pending AS (
         INSERT INTO pending (receipt_id, notarized_at) SELECT receipt_id, notarized_at FROM new
+    ), in_stamp_wanted AS (
+        INSERT INTO stamp_wanted (receipt_id, since) SELECT receipt_id, notarized_at FROM new WHERE external_stamp
     )
     SELECT receipt_id FROM won
 """
@@ -225,7 +227,7 @@ def _artifact_columns(items: Sequence[_Item]) -> tuple[list[object], ...]:
 
 
 def _columns(items: Sequence[_Item]) -> list[list[object]]:
-    """Parameters 6 to 29 of `_WRITE`: one element per draft."""
+    """Parameters 6 to 30 of `_WRITE`: one element per draft."""
     rows = [
         (
             draft.receipt_id,
@@ -252,6 +254,7 @@ def _columns(items: Sequence[_Item]) -> list[list[object]]:
             item.digest,
             draft.idempotency.fingerprint if draft.idempotency else None,
             item.target,
+            draft.external_stamp,
         )
         for item in items
         for draft in (item.draft,)

@@ -16,11 +16,12 @@ from afdp.postgres import Connection
 
 _WHOLE = """
     SELECT r.*, c.issuer, c.subject, c.method, c.evidence, c.statement, c.signature, c.leaf_hash, c.timestamp,
-           e.origin, e.log_index, e.tree_size, e.proof, e.logged_at, k.note
+           e.origin, e.log_index, e.tree_size, e.proof, e.logged_at, k.note, x.timestamp AS external_timestamp
     FROM record r
     JOIN record_content c USING (receipt_id)
     LEFT JOIN log_entry e USING (receipt_id)
     LEFT JOIN checkpoint k ON k.origin = e.origin AND k.tree_size = e.tree_size
+    LEFT JOIN external_stamp x USING (receipt_id)
 """
 _BY_IDS = f"{_WHOLE} WHERE r.receipt_id = ANY($1::uuid[]) ORDER BY r.receipt_id"
 _OF_TENANT = f"{_WHOLE} WHERE r.receipt_id = $1 AND r.tenant = $2"
@@ -101,10 +102,11 @@ def to_record(row: asyncpg.Record) -> Record:
         notarized_at=row["notarized_at"],
         timestamp=row["timestamp"] or b"",
     )
+    external = row["external_timestamp"] or b""
     if row["origin"] is None:
-        return Record(draft, None, None)
+        return Record(draft, None, None, external)
     position = LogPosition(row["origin"], row["log_index"], row["tree_size"], row["proof"], row["note"])
-    return Record(draft, position, row["logged_at"])
+    return Record(draft, position, row["logged_at"], external)
 
 
 async def notarized_at(connection: Connection, tenant: str, receipt_id: UUID) -> datetime | None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from afdp.errors import NotaryError
 from afdp.messages.metadata import WorkflowType
 from afdp.metadata.config import MetadataSettings
-from afdp.metadata.postgres import batches, housekeeping, records, trust_files, workflow_list
+from afdp.metadata.postgres import batches, housekeeping, records, stamps, trust_files, workflow_list
 from afdp.metadata.postgres.complete import complete
 from afdp.metadata.postgres.prepare import prepare
 from afdp.metadata.postgres.search import search, signed
@@ -28,8 +28,10 @@ from afdp.metadata.values import (
     Record,
     Search,
     SignedRecord,
+    StampBacklog,
     Summary,
     TrustFiles,
+    UnstampedSignature,
     Workflow,
     WorkflowQuery,
 )
@@ -100,6 +102,22 @@ class PostgresStore:
         """When a record of a tenant was notarised."""
         return await self._database.run(lambda connection: records.notarized_at(connection, tenant, receipt_id))
 
+    async def claim_stamps(self, limit: int, lease: timedelta) -> list[UnstampedSignature]:
+        """Signatures that wait for a stamp, for this caller alone until the lease is over."""
+        return await self._database.run(lambda connection: stamps.claim(connection, limit, lease))
+
+    async def keep_stamp(self, receipt_id: UUID, timestamp: bytes) -> None:
+        """A stamp is added to its record."""
+        await self._database.run(lambda connection: stamps.keep(connection, receipt_id, timestamp))
+
+    async def postpone_stamps(self, receipt_ids: Sequence[UUID], wait: timedelta) -> None:
+        """Signatures are given back for later."""
+        await self._database.run(lambda connection: stamps.postpone(connection, receipt_ids, wait))
+
+    async def stamp_backlog(self) -> StampBacklog:
+        """How many signatures wait for a stamp, and since when."""
+        return await self._database.run(stamps.backlog)
+
     async def create_batch(self, batch: Batch) -> tuple[UUID, bool]:
         """The batch of this idempotency key, and whether another request made it before."""
         return await self._database.run(lambda connection: batches.create(connection, batch, self._retention))
@@ -146,7 +164,7 @@ async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]
         asyncio.TaskGroup() as tasks,
     ):
         beside = [
-            tasks.create_task(housekeeping.count_pending(database, settings.pending_refresh_seconds)),
+            tasks.create_task(housekeeping.count_waiting(database, settings.pending_refresh_seconds)),
             tasks.create_task(housekeeping.forget_old_keys(database, retention)),
         ]
         try:

@@ -4,6 +4,8 @@
 # This file has been @generated
 
 __all__ = (
+    "ClaimStampsRequest",
+    "ClaimStampsResponse",
     "CompleteRequest",
     "CompleteResponse",
     "CompleteResult",
@@ -17,6 +19,8 @@ __all__ = (
     "FinishBatchResponse",
     "GetRecordRequest",
     "GetRecordResponse",
+    "GetStampBacklogRequest",
+    "GetStampBacklogResponse",
     "GetTrustFileRequest",
     "GetTrustFileResponse",
     "GetTrustFilesRequest",
@@ -24,6 +28,8 @@ __all__ = (
     "GetWorkflowRequest",
     "GetWorkflowResponse",
     "Idempotency",
+    "KeepStampRequest",
+    "KeepStampResponse",
     "ListPendingRequest",
     "ListPendingResponse",
     "ListSignedRecordsRequest",
@@ -31,6 +37,8 @@ __all__ = (
     "ListWorkflowsRequest",
     "ListWorkflowsResponse",
     "LogPosition",
+    "PostponeStampsRequest",
+    "PostponeStampsResponse",
     "PrepareRequest",
     "PrepareResponse",
     "PrepareResult",
@@ -45,6 +53,7 @@ __all__ = (
     "SearchRecordsResponse",
     "SearchTerms",
     "TrustFile",
+    "UnstampedSignature",
     "Workflow",
     "WorkflowState",
     "WorkflowType",
@@ -212,6 +221,41 @@ class WorkflowType(betterproto2.Enum):
             "WORKFLOW_TYPE_APPROVAL_SIGNING": 2,
             "WORKFLOW_TYPE_BATCH_SIGNING": 3,
         }
+
+
+@dataclass(eq=False, repr=False)
+class ClaimStampsRequest(betterproto2.Message):
+    """
+    How many signatures to take, and for how long.
+    """
+
+    limit: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+    """
+    1 to 16.
+    """
+
+    lease_ms: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    After which others may take them: 1 to 3,600,000.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ClaimStampsRequest", ClaimStampsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ClaimStampsResponse(betterproto2.Message):
+    """
+    Those that have waited longest, and whose time has come.
+    """
+
+    signatures: "list[UnstampedSignature]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Fewer than asked for: there are no more at present.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ClaimStampsResponse", ClaimStampsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -452,6 +496,11 @@ class Draft(betterproto2.Message):
     `AFDP_LOG_ORIGIN`.
     """
 
+    external_stamp: "bool" = betterproto2.field(17, betterproto2.TYPE_BOOL)
+    """
+    Whether an authority outside of the notary is to stamp the signature as well, later.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "Draft", Draft)
 
@@ -579,6 +628,40 @@ default_message_pool.register_message("afdp.metadata.v1", "GetRecordResponse", G
 
 
 @dataclass(eq=False, repr=False)
+class GetStampBacklogRequest(betterproto2.Message):
+    """
+    Nothing to say.
+    """
+
+    pass
+
+
+default_message_pool.register_message("afdp.metadata.v1", "GetStampBacklogRequest", GetStampBacklogRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetStampBacklogResponse(betterproto2.Message):
+    """
+    What waits.
+    """
+
+    waiting: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    How many signatures.
+    """
+
+    oldest: "datetime.datetime | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When the oldest was made; absent where none waits.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "GetStampBacklogResponse", GetStampBacklogResponse)
+
+
+@dataclass(eq=False, repr=False)
 class GetTrustFileRequest(betterproto2.Message):
     """
     Which file.
@@ -701,6 +784,38 @@ class Idempotency(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "Idempotency", Idempotency)
+
+
+@dataclass(eq=False, repr=False)
+class KeepStampRequest(betterproto2.Message):
+    """
+    A stamp to keep.
+    """
+
+    receipt_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    UUIDv7, text form.
+    """
+
+    timestamp: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    The RFC 3161 response over the record's signature, DER; 1 byte to 128 KiB.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "KeepStampRequest", KeepStampRequest)
+
+
+@dataclass(eq=False, repr=False)
+class KeepStampResponse(betterproto2.Message):
+    """
+    It is kept, or was before.
+    """
+
+    pass
+
+
+default_message_pool.register_message("afdp.metadata.v1", "KeepStampResponse", KeepStampResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -917,6 +1032,38 @@ default_message_pool.register_message("afdp.metadata.v1", "LogPosition", LogPosi
 
 
 @dataclass(eq=False, repr=False)
+class PostponeStampsRequest(betterproto2.Message):
+    """
+    Signatures that could not be stamped.
+    """
+
+    receipt_ids: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+    """
+    1 to 16 UUIDv7, text form.
+    """
+
+    wait_ms: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    Before this has passed nobody gets them: 0 to 86,400,000.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "PostponeStampsRequest", PostponeStampsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class PostponeStampsResponse(betterproto2.Message):
+    """
+    They wait.
+    """
+
+    pass
+
+
+default_message_pool.register_message("afdp.metadata.v1", "PostponeStampsResponse", PostponeStampsResponse)
+
+
+@dataclass(eq=False, repr=False)
 class Prepared(betterproto2.Message):
     """
     A draft was written.
@@ -1084,6 +1231,11 @@ class Record(betterproto2.Message):
     )
     """
     When it became LOGGED; absent while PENDING.
+    """
+
+    external_timestamp: "bytes" = betterproto2.field(5, betterproto2.TYPE_BYTES)
+    """
+    The RFC 3161 response over the signature by an authority outside of the notary, DER; empty while there is none.
     """
 
 
@@ -1283,6 +1435,41 @@ class TrustFile(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "TrustFile", TrustFile)
+
+
+@dataclass(eq=False, repr=False)
+class UnstampedSignature(betterproto2.Message):
+    """
+    A signature that waits for its stamp, with what shows that it is the notary's.
+    """
+
+    receipt_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    UUIDv7, text form.
+    """
+
+    statement: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    The in-toto statement's bytes.
+    """
+
+    signature: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+    """
+    The signature over its DSSE PAE, DER.
+    """
+
+    key_id: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    `name:version` of the key.
+    """
+
+    attempts: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+    """
+    How often it was taken, this time included.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "UnstampedSignature", UnstampedSignature)
 
 
 @dataclass(eq=False, repr=False)

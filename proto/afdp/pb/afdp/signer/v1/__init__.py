@@ -45,6 +45,8 @@ __all__ = (
     "TimestampCheckpointResponse",
     "TimestampRequest",
     "TimestampResponse",
+    "TimestampSignatureRequest",
+    "TimestampSignatureResponse",
     "UnwrapDataKeysRequest",
     "UnwrapDataKeysResponse",
     "WrappedDataKey",
@@ -943,6 +945,58 @@ class TimestampResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.signer.v1", "TimestampResponse", TimestampResponse)
+
+
+@dataclass(eq=False, repr=False)
+class TimestampSignatureRequest(betterproto2.Message):
+    """
+    A signature, with what shows that it was made here.
+    """
+
+    statement: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    The statement's bytes: the payload of the DSSE envelope.
+    """
+
+    signature: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    The signature over its PAE, DER.
+    """
+
+    key_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    `name:version` of the key.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "TimestampSignatureRequest", TimestampSignatureRequest)
+
+
+@dataclass(eq=False, repr=False)
+class TimestampSignatureResponse(betterproto2.Message):
+    """
+    A signature's timestamp by an external authority; it was verified before it left.
+    """
+
+    response: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    TimeStampResp, DER, over the SHA-256 of the signature.
+    """
+
+    authority: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The authority's URL.
+    """
+
+    time: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The time that it states.
+    """
+
+
+default_message_pool.register_message("afdp.signer.v1", "TimestampSignatureResponse", TimestampSignatureResponse)
 
 
 @dataclass(eq=False, repr=False)

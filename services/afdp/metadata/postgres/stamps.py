@@ -1,0 +1,62 @@
+"""Signatures that wait for a stamp by an authority outside: taken, put off, and done with.
+
+A claim says until when nobody else gets the same ones, and needs no word from whoever made it: one who died lets go by
+itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from afdp.metadata.values import StampBacklog, UnstampedSignature
+from afdp.postgres import Connection
+
+_CLAIM = """
+    WITH due AS MATERIALIZED (
+        SELECT receipt_id FROM stamp_wanted WHERE due_at <= statement_timestamp()
+        ORDER BY due_at LIMIT $1
+        FOR UPDATE SKIP LOCKED
+    ), taken AS (
+        UPDATE stamp_wanted AS w SET due_at = statement_timestamp() + $2::interval, attempts = attempts + 1
+        FROM due WHERE w.receipt_id = due.receipt_id
+        RETURNING w.receipt_id, w.since, w.attempts
+    )
+    SELECT receipt_id, c.statement, c.signature, r.key_id, taken.attempts
+    FROM taken JOIN record r USING (receipt_id) JOIN record_content c USING (receipt_id)
+    ORDER BY taken.since, receipt_id
+"""
+# Who comes second finds nothing that is wanted, and changes nothing.
+_KEEP = """
+    WITH done AS (DELETE FROM stamp_wanted WHERE receipt_id = $1 RETURNING receipt_id)
+    INSERT INTO external_stamp (receipt_id, timestamp) SELECT receipt_id, $2 FROM done
+    ON CONFLICT (receipt_id) DO NOTHING
+"""
+_POSTPONE = "UPDATE stamp_wanted SET due_at = statement_timestamp() + $2::interval WHERE receipt_id = ANY($1::uuid[])"
+_BACKLOG = "SELECT count(*) AS waiting, min(since) AS oldest FROM stamp_wanted"
+
+
+async def claim(connection: Connection, limit: int, lease: timedelta) -> list[UnstampedSignature]:
+    """Those that have waited longest, for this caller alone until the lease is over."""
+    rows = await connection.fetch(_CLAIM, limit, lease)
+    return [
+        UnstampedSignature(row["receipt_id"], row["statement"], row["signature"], row["key_id"], row["attempts"])
+        for row in rows
+    ]
+
+
+async def keep(connection: Connection, receipt_id: UUID, timestamp: bytes) -> None:
+    """The stamp over a record's signature, where one was still wanted."""
+    await connection.execute(_KEEP, receipt_id, timestamp)
+
+
+async def postpone(connection: Connection, receipt_ids: Sequence[UUID], wait: timedelta) -> None:
+    """Nobody gets these before the wait is over."""
+    await connection.execute(_POSTPONE, list(receipt_ids), wait)
+
+
+async def backlog(connection: Connection) -> StampBacklog:
+    """How many wait, and since when."""
+    row = await connection.fetchrow(_BACKLOG)
+    return StampBacklog(row["waiting"], row["oldest"]) if row else StampBacklog(0, None)
