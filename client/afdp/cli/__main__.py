@@ -70,7 +70,7 @@ keys = group(
 log = group(
     "log",
     "Transparency logs.",
-    fsck=("afdp.cli.log:fsck", "Recompute a whole log from its entries and name the first bad byte."),
+    fsck=("afdp.cli.log_fsck:fsck", "Recompute a whole log from its entries and name the first bad byte."),
 )
 witness = group(
     "witness",

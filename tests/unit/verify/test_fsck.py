@@ -4,11 +4,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from afdp.formats.note import VerifierKey
+from afdp.formats.note import Note, SignatureType, VerifierKey
 from afdp.formats.tiles import TileRef
-from afdp.verify.fsck import Fault, LogReport, check_log
+from afdp.verify.fsck import Checked, Fault, LogReport, check_log
 from tests.local_log import LocalLog
+from tests.local_witness import cosigned
 
 
 class Folder:
@@ -62,13 +64,13 @@ def test_a_sound_log_of_any_size_has_no_fault(size: int, tmp_path: Path) -> None
     assert report.checkpoint.size == size
 
 
-def test_progress_is_told_bundle_by_bundle(tmp_path: Path) -> None:
+def test_progress_is_told_while_it_reads(tmp_path: Path) -> None:
     log = log_of(600)
     told: list[tuple[int, int]] = []
 
     check_log(Folder(log.write(tmp_path)), log.log.vkey, lambda done, size: told.append((done, size)))
 
-    assert told == [(256, 600), (512, 600), (600, 600)]
+    assert told == [(512, 600), (600, 600)]
 
 
 def test_a_flipped_bit_in_an_entry_is_found_where_the_entry_begins(tmp_path: Path) -> None:
@@ -195,3 +197,110 @@ def test_a_log_that_has_grown_may_have_dropped_its_partial_tiles(tmp_path: Path)
 
     assert report.fault is None
     assert report.entries == 600
+
+
+# --- going on from what was kept --------------------------------------------------------------------------------------
+
+
+def kept_of(folder: Path, log: LocalLog, until: int | None = None) -> Checked:
+    """What a check keeps, of all, or of an interruption after some segments."""
+    kept: list[Checked] = []
+    check_log(Folder(folder), log.log.vkey, keep=kept.append)
+    return kept[-1 if until is None else until]
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 600, 65_536, 70_000])
+@pytest.mark.parametrize("more", [0, 1, 256, 9_000])
+def test_a_log_that_has_grown_is_read_from_where_it_was_read_to(size: int, more: int, tmp_path: Path) -> None:
+    log = log_of(size)
+    kept = kept_of(log.write(tmp_path), log)
+    log.append(b"later %d" % number for number in range(more))
+    log.write(tmp_path)
+    again: list[Checked] = []
+
+    report = check_log(Folder(tmp_path), log.log.vkey, since=kept, keep=again.append)
+
+    assert (report.fault, report.contradicts) == (None, None)
+    assert (report.start, report.entries) == (size // 256 * 256, size + more)
+    assert again[-1].read == log.frontier
+    assert again[-1].whole
+
+
+@pytest.mark.parametrize("segments", [1, 5, 8])
+def test_an_interrupted_check_that_goes_on_finds_what_a_whole_one_finds(
+    segments: int, tmp_path: Path, log: LocalLog
+) -> None:
+    folder = log.write(tmp_path)
+    kept = kept_of(folder, log, segments - 1)
+    assert (kept.read.size, kept.whole) == (8192 * segments, False)
+
+    sound = check_log(Folder(folder), log.log.vkey, since=kept)
+    flip(folder / "tile/entries/270", 3)
+    whole, gone_on = check(folder, log), check_log(Folder(folder), log.log.vkey, since=kept)
+
+    assert (sound.fault, sound.start) == (None, 8192 * segments)
+    assert whole.fault is not None
+    assert gone_on.fault == whole.fault
+
+
+def test_an_entry_of_before_that_was_changed_since_is_found_by_the_tree_it_makes(tmp_path: Path) -> None:
+    log = log_of(70_000)
+    kept = kept_of(log.write(tmp_path), log)
+    fork = LocalLog(key=log.key)
+    fork.append([b"other", *log.entries[1:], b"one more"])
+    fork.write(tmp_path)
+
+    report = check_log(Folder(tmp_path), log.log.vkey, since=kept)
+
+    assert report.fault is not None
+    assert "the 70000 entries that were read before have another tree now" in report.fault.reason
+    assert report.contradicts == kept.head
+    assert report.served == fork.checkpoint().to_bytes()
+
+
+def test_an_entry_in_the_bundle_that_was_not_full_is_compared_again(tmp_path: Path) -> None:
+    log = log_of(600)
+    kept = kept_of(log.write(tmp_path), log)
+    log.append([b"later"])
+    log.write(tmp_path)
+    flip(tmp_path / "tile/entries/002.p/89", 4)
+
+    report = check_log(Folder(tmp_path), log.log.vkey, since=kept)
+
+    assert report.fault is not None
+    assert (report.fault.path, report.fault.offset, report.fault.entry) == ("tile/entries/002.p/89", 0, 512)
+
+
+@pytest.mark.parametrize(("size", "said"), [(599, "rolled back"), (600, "forked")])
+def test_a_log_that_was_rolled_back_or_forked_contradicts_what_was_seen(size: int, said: str, tmp_path: Path) -> None:
+    log = log_of(600)
+    kept = kept_of(log.write(tmp_path), log)
+    fork = LocalLog(key=log.key)
+    fork.append([*log.entries[: size - 1], b"another"])
+    fork.write(tmp_path)
+
+    report = check_log(Folder(tmp_path), log.log.vkey, since=kept)
+
+    assert report.fault is not None
+    assert said in report.fault.reason
+    assert report.contradicts == kept.head
+
+
+def test_a_cosignature_of_a_known_witness_counts_and_a_wrong_one_is_a_fault(tmp_path: Path) -> None:
+    log, key = log_of(3), Ed25519PrivateKey.generate()
+    witness = VerifierKey("w.example", key.public_key().public_bytes_raw(), SignatureType.COSIGNATURE_ED25519)
+    folder = log.write(tmp_path)
+    note = log.checkpoint()
+    (folder / "checkpoint").write_bytes(
+        note.with_signatures([cosigned(note, "w.example", key, 1_700_000_000)]).to_bytes()
+    )
+    good = check_log(Folder(folder), log.log.vkey, witnesses=[witness])
+    wrong = cosigned(Note(note.text.replace("3", "4"), ()), "w.example", key, 1_700_000_000)
+    (folder / "checkpoint").write_bytes(note.with_signatures([wrong]).to_bytes())
+    bad = check_log(Folder(folder), log.log.vkey, witnesses=[witness])
+
+    assert good.fault is None
+    assert good.head is not None
+    assert [(each.key, each.time) for each in good.head.cosignatures] == [(witness, 1_700_000_000)]
+    assert bad.fault is not None
+    assert "w.example" in bad.fault.reason

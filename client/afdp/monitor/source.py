@@ -1,0 +1,185 @@
+"""Where a log's files are read from: an address or a folder. Every wait and every size is bounded.
+
+What is read comes from strangers: a body longer than the file can be is a fault of the log, redirects are not followed,
+and no encoding is taken, since what is hashed is what was sent.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from afdp.errors import FailedPrecondition, InvalidArgument, Unavailable
+from afdp.verify.tile_files import BrokenLogError, Fault, TileSource, largest
+
+_ATTEMPTS = 4
+_FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0  # seconds
+_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are fetched.
+
+    Attributes:
+        timeout: seconds for one file, from the first byte sent to the last one read.
+        in_flight: files at a time.
+        attempts: for each file; what a server cannot do now is asked again.
+    """
+
+    timeout: float = 30.0
+    in_flight: int = 8
+    attempts: int = _ATTEMPTS
+
+
+def is_url(source: str) -> bool:
+    """Whether a source is an address; else it is a folder."""
+    return source.startswith(("http://", "https://"))
+
+
+@contextmanager
+def open_source(source: str, reading: Reading | None = None) -> Iterator[TileSource]:
+    """The files of a log.
+
+    Args:
+        source: the URL that `checkpoint` and `tile/…` are under (of Rekor v2 that is `…/api/v2`), or a folder.
+
+    Raises:
+        FailedPrecondition: it is neither.
+    """
+    if not is_url(source):
+        folder = Path(source)
+        if not folder.is_dir():
+            raise FailedPrecondition(f"{source} is neither a URL (http:// or https://) nor a folder")
+        yield FolderSource(folder)
+        return
+    reading = reading or Reading()
+    limits = httpx.Limits(max_connections=reading.in_flight, max_keepalive_connections=reading.in_flight)
+    headers = {"Accept-Encoding": "identity", "User-Agent": "afdp-monitor"}
+    try:
+        client = httpx.Client(
+            base_url=source.rstrip("/") + "/", timeout=reading.timeout, limits=limits, headers=headers
+        )
+    except (httpx.InvalidURL, ValueError) as error:
+        raise FailedPrecondition(f"{source} is not a URL: {error}") from error
+    with client, ThreadPoolExecutor(reading.in_flight) as pool:
+        yield UrlSource(client, pool, reading)
+
+
+class FolderSource:
+    """A folder of tiles."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, path: str) -> bytes | None:
+        """A file of the log."""
+        file, most = self._folder / path, largest(path)
+        try:
+            with file.open("rb") as opened:
+                data = opened.read(most + 1)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        except OSError as error:
+            raise InvalidArgument(f"{file}: {error.strerror}") from error
+        return _bounded(path, data, most)
+
+    def read_all(self, paths: Iterable[str]) -> Iterator[bytes | None]:
+        """Files of the log."""
+        return map(self.read, paths)
+
+
+class UrlSource:
+    """A log over HTTP: one connection pool, some requests ahead."""
+
+    def __init__(self, client: httpx.Client, pool: ThreadPoolExecutor, reading: Reading) -> None:
+        self._client = client
+        self._pool = pool
+        self._reading = reading
+
+    def read(self, path: str) -> bytes | None:
+        """A file of the log; what a server cannot do now is asked for again, a few times."""
+        delay = _FIRST_DELAY
+        for attempt in range(1, self._reading.attempts + 1):
+            try:
+                return self._read(path)
+            except Unavailable as error:
+                wait = max(error.retry_after or 0.0, delay * (500 + secrets.randbelow(501)) / 1000)
+                if error.retry_after is None or attempt == self._reading.attempts or wait > _LONGEST_DELAY:
+                    raise
+            time.sleep(wait)
+            delay *= 2
+        raise AssertionError("a file is asked for at least once")
+
+    def read_all(self, paths: Iterable[str]) -> Iterator[bytes | None]:
+        """Files of the log, some read ahead."""
+        ahead: deque[Future[bytes | None]] = deque()
+        try:
+            for path in paths:
+                ahead.append(self._pool.submit(self.read, path))
+                if len(ahead) >= 2 * self._reading.in_flight:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for each in ahead:
+                each.cancel()
+
+    def _read(self, path: str) -> bytes | None:
+        """One request. What may be asked again is `Unavailable` with a `retry_after`."""
+        deadline = time.monotonic() + self._reading.timeout
+        try:
+            with self._client.stream("GET", path) as response:
+                if response.status_code in (404, 410):
+                    return None
+                self._require_plain(response)
+                return self._body(path, response, deadline)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"{self._where(path)}: {error or type(error).__name__}", retry_after=0.0) from error
+
+    def _require_plain(self, response: httpx.Response) -> None:
+        status, where = response.status_code, response.url
+        if status in _AGAIN:
+            raise Unavailable(f"{where} answers {status}", retry_after=_retry_after(response))
+        if response.is_redirect:
+            raise Unavailable(f"{where} answers {status}, to another place, where nobody is sent: name it by itself")
+        if status != 200:
+            raise Unavailable(f"{where} answers {status}")
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise Unavailable(f"{where} answers in an encoding that was not asked for")
+
+    def _body(self, path: str, response: httpx.Response, deadline: float) -> bytes:
+        data, most = bytearray(), largest(path)
+        for chunk in response.iter_raw():
+            data += chunk
+            if len(data) > most:
+                break
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"{response.url} took longer than {self._reading.timeout:g} s for one file", retry_after=0.0
+                )
+        return _bounded(path, bytes(data), most)
+
+    def _where(self, path: str) -> str:
+        return f"{self._client.base_url}{path}"
+
+
+def _bounded(path: str, data: bytes, most: int) -> bytes:
+    if len(data) > most:
+        reason = f"is larger than any such file of a log can be ({most} bytes)"
+        raise BrokenLogError(Fault(path, most, reason))
+    return data
+
+
+def _retry_after(response: httpx.Response) -> float:
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() and len(text) < 6 else 0.0
