@@ -1,14 +1,19 @@
-"""uvicorn's HTTP/1.1 with the bounds it lacks: on a request's head, its size and its time, and on connections."""
+"""uvicorn's HTTP/1.1 with the bounds it lacks: on a request's head, on connections, on who does not read."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from afdp.errors import HeadersTooLarge, InvalidArgument, NotaryError, Unavailable
+
+_SLOWEST_READER = 1024  # bytes per second
+_RESET = struct.pack("ii", 1, 0)  # do not linger
 
 
 def bounded_protocol(
@@ -18,7 +23,8 @@ def bounded_protocol(
 
     Args:
         head_seconds: from a connection's begin, or the first byte of a further request, to the end of the head; also
-            how long the rest of a request may take that was answered before it was complete.
+            how long the rest of a request may take that was answered before it was complete; and how often it is looked
+            whether a client still takes its answer, 1 KiB a second at least.
         head_bytes: request line and headers.
         max_connections: open at once; requests on further ones are refused.
         refusal: the whole answer to a request that is refused here.
@@ -28,6 +34,7 @@ def bounded_protocol(
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._timer: asyncio.TimerHandle | None = None
+            self._write_timer: asyncio.TimerHandle | None = None
             self._in_head = True
             self._head = 0  # bytes of the head that is being read
             self._refused = False
@@ -38,7 +45,17 @@ def bounded_protocol(
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
+            self._stop_write_timer()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            self._stop_write_timer()
+            self._start_write_timer()
+            super().pause_writing()
+
+        def resume_writing(self) -> None:
+            self._stop_write_timer()
+            super().resume_writing()
 
         def data_received(self, data: bytes) -> None:
             if self._in_head:
@@ -89,6 +106,24 @@ def bounded_protocol(
             self._timer = None
             if not self.transport.is_closing():
                 self.transport.close()
+
+        def _start_write_timer(self) -> None:
+            unread = self.transport.get_write_buffer_size()
+            self._write_timer = self.loop.call_later(head_seconds, self._require_reading, unread)
+
+        def _stop_write_timer(self) -> None:
+            if self._write_timer is not None:
+                self._write_timer.cancel()
+                self._write_timer = None
+
+        def _require_reading(self, unread: int) -> None:
+            """An answer that nobody takes would stay in memory for as long as the connection does."""
+            if unread - self.transport.get_write_buffer_size() < _SLOWEST_READER * head_seconds:
+                # So that the system forgets what it has of the answer, too.
+                self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                self.transport.abort()
+            else:
+                self._start_write_timer()
 
         def _refuse(self, error: NotaryError) -> None:
             """Answers without the application and closes: what else is on the connection cannot be told apart."""

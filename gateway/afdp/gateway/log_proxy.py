@@ -14,25 +14,26 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from afdp.errors import DeadlineExceeded, NotFound, Unavailable
+from afdp.formats.note import NoteError, validate_origin
+from afdp.formats.tiles import TileError, parse_tile_path
 from afdp.gateway.exchange import exchange_of
 
 logger = logging.getLogger(__name__)
 
 ENDPOINT = "/log/{path}"
 
-# c2sp.org/tlog-tiles: checkpoint, tile/<L>/<N>[.p/<W>], tile/entries/<N>[.p/<W>]; vkey is the log's verifier key.
-_PATH = re.compile(r"checkpoint|vkey|tile/(?:entries|[0-9]{1,2})/(?:x[0-9]{3}/){0,6}[0-9]{3}(?:\.p/[1-9][0-9]{0,2})?")
-_ASKED = ("if-none-match", "if-modified-since", "range", "accept-encoding")
+# A further log of the deployment, by its origin.
+_FURTHER = re.compile(r"logs/([^/%]+)/")
+# Neither ranges nor encodings are asked for: what a reader hashes is what the log hashed.
+_ASKED = ("if-none-match",)
 _ANSWERED = (
     "content-type",
     "content-length",
-    "content-encoding",
-    "content-range",
     "accept-ranges",
+    "access-control-allow-origin",
     "cache-control",
+    "cross-origin-resource-policy",
     "etag",
-    "last-modified",
-    "vary",
 )
 _TIMEOUT = httpx.Timeout(10.0, connect=1.0, pool=1.0)
 _LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=16)
@@ -58,11 +59,9 @@ class LogProxy:
         """
         exchange = exchange_of(request.scope)
         exchange.endpoint = ENDPOINT
-        path: str = request.path_params["path"]
-        if not _PATH.fullmatch(path):
-            raise NotFound("the log has no such file; it serves checkpoint, vkey, tile/L/N and tile/entries/N")
+        path = _file_of(request)
         headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
-        headers.setdefault("accept-encoding", "identity")
+        headers["accept-encoding"] = "identity"
         headers["x-request-id"] = exchange.request_id
         asked = self._client.build_request(request.method, path, headers=headers)
         try:
@@ -78,6 +77,20 @@ class LogProxy:
         return StreamingResponse(
             answer.aiter_raw(), answer.status_code, passed, background=BackgroundTask(answer.aclose)
         )
+
+
+def _file_of(request: Request) -> str:
+    """The file that a path names, as it was sent: an escaped character would be a second spelling of it."""
+    path: str = request.scope["raw_path"].decode("latin-1").removeprefix("/log/")
+    further = _FURTHER.match(path)
+    prefix = further[0] if further else ""
+    file = path.removeprefix(prefix)
+    try:
+        if further:
+            validate_origin(further[1])
+        return prefix + (file if file in ("checkpoint", "vkey") else parse_tile_path(file).path())
+    except (TileError, NoteError):
+        raise NotFound("the log has no such file; it serves checkpoint, vkey, tile/L/N and tile/entries/N") from None
 
 
 @asynccontextmanager

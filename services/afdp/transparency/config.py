@@ -48,6 +48,9 @@ class TransparencySettings(DatabaseSettings):
     metrics_port: Port = 9092
     http_port: Port = Field(8053, description="Port of the log's read path: checkpoint, tiles, entries.")
     http_max_connections: int = Field(1024, ge=1, description="Open connections to the read path; more get a 503.")
+    http_header_timeout_seconds: Seconds = Field(
+        10.0, description="How long a reader may take to send a request's head, and how long it may take nothing."
+    )
 
     log_origin: Annotated[str, AfterValidator(_origin)] = Field(
         "notary.localhost", description="The log's name, a bare host name; fixed when the log is created."

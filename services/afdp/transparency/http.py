@@ -1,7 +1,8 @@
 """The log's read path: static files by their look, computed from what is stored (C2SP tlog-tiles).
 
 Only what is published is served, and every path has one spelling. Nothing here is negotiated: no compression, no
-ranges, so that what a client hashes is what the log hashed.
+ranges (RFC 9110, section 14.3), and `no-transform` for those in between, so that what a client hashes is what the log
+hashed. A page in a browser may read the log from anywhere: it is for strangers, and no request to it carries a secret.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from hashlib import sha256
 from typing import Protocol
 
 import uvicorn
@@ -22,7 +24,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ExceptionHandler
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from afdp.bounded_http import bounded_protocol
 from afdp.errors import NotaryError, NotFound
 from afdp.formats.tiles import WIDTH, TileError, parse_tile_path
 from afdp.transparency.config import TransparencySettings
@@ -30,11 +34,20 @@ from afdp.transparency.service import TransparencyLog
 
 logger = logging.getLogger(__name__)
 
-# Neither what is new in a second nor what is not there yet may be remembered.
-_FRESH = {"Cache-Control": "no-store"}
+# A refusal may be wrong in a second: what is not there yet must not be remembered as missing.
+_FORGET = "no-store"
+# What changes may be kept, and is asked for each time: the answer is a 304 while it is the same.
+_FRESH = "public, no-cache, no-transform"
 # A partial tile never changes either, but its path goes out of use once the full tile is there.
-_PARTIAL = {"Cache-Control": "public, max-age=60"}
-_FULL = {"Cache-Control": "public, max-age=31536000, immutable"}
+_PARTIAL = "public, max-age=60, no-transform"
+_FULL = "public, max-age=31536000, immutable, no-transform"
+_EVERYWHERE = {
+    "Accept-Ranges": "none",
+    "Access-Control-Allow-Origin": "*",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+_HEAD_BYTES = 16 * 1024
 _TEXT = "text/plain; charset=utf-8"
 _BYTES = "application/octet-stream"
 
@@ -62,7 +75,7 @@ def application(logs: Served, timeout: float) -> Starlette:
     def route(path: str, resource: str, endpoint: _Endpoint) -> Route:
         async def handle(request: Request) -> Response:
             response = await _answered(endpoint, logs, request, timeout)
-            response.headers["X-Content-Type-Options"] = "nosniff"
+            response.headers.update(_EVERYWHERE)
             _reads.labels(resource, response.status_code).inc()
             return response
 
@@ -92,15 +105,17 @@ async def serving_reads(logs: Served, settings: TransparencySettings) -> AsyncIt
         OSError: the address is taken or not ours.
     """
     listener = socket.create_server((settings.host, settings.http_port), backlog=1024, reuse_port=False)
+    bounds = (settings.http_header_timeout_seconds, _HEAD_BYTES, settings.http_max_connections, _refusal)
     config = uvicorn.Config(
         application(logs, settings.request_timeout_seconds),
-        http="httptools",
+        http=bounded_protocol(*bounds),
+        ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         date_header=True,
-        limit_concurrency=settings.http_max_connections,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
@@ -130,19 +145,16 @@ async def _answered(endpoint: _Endpoint, logs: Served, request: Request, timeout
         async with asyncio.timeout(timeout):
             return await endpoint(log, request)
     except NotaryError as error:
-        headers = dict(_FRESH)
-        if error.retry_after is not None:
-            headers["Retry-After"] = str(max(1, round(error.retry_after)))
-        return _said(error.http_status, error.message, headers)
+        return _said(error.http_status, error.message, error.retry_after)
     except TimeoutError:
-        return _said(504, "the request's time ran out", _FRESH)
+        return _said(504, "the request's time ran out")
     except Exception:  # whatever it is, the reader gets a sentence and never its text
         logger.exception("a read failed unexpectedly")
-        return _said(500, "an internal fault; the log of the service has it", _FRESH)
+        return _said(500, "an internal fault; the log of the service has it")
 
 
 async def _checkpoint(log: TransparencyLog, request: Request) -> Response:
-    return Response((await log.checkpoint()).note.encode(), media_type=_TEXT, headers=_FRESH)
+    return _file(request, (await log.checkpoint()).note.encode(), _TEXT, _FRESH)
 
 
 async def _tile(log: TransparencyLog, request: Request) -> Response:
@@ -154,11 +166,11 @@ async def _tile(log: TransparencyLog, request: Request) -> Response:
         ref = parse_tile_path(path)
     except TileError as error:
         raise NotFound(str(error)) from None
-    return Response(await log.tile(ref), media_type=_BYTES, headers=_FULL if ref.width == WIDTH else _PARTIAL)
+    return _file(request, await log.tile(ref), _BYTES, _FULL if ref.width == WIDTH else _PARTIAL)
 
 
 async def _vkey(log: TransparencyLog, request: Request) -> Response:
-    return Response(f"{log.identity().vkey}\n".encode(), media_type=_TEXT, headers=_FRESH)
+    return _file(request, f"{log.identity().vkey}\n".encode(), _TEXT, _FRESH)
 
 
 async def _health(log: TransparencyLog, request: Request) -> Response:
@@ -169,14 +181,37 @@ async def _health(log: TransparencyLog, request: Request) -> Response:
         appends = "ok"
     except NotaryError as error:
         appends = error.message
-    return JSONResponse({"reads": "ok", "appends": appends}, headers=_FRESH)
+    return JSONResponse({"reads": "ok", "appends": appends}, headers={"Cache-Control": _FORGET})
 
 
 async def _unmatched(request: Request, error: HTTPException) -> Response:
-    headers = {**(error.headers or {}), **_FRESH, "X-Content-Type-Options": "nosniff"}
     _reads.labels("none", error.status_code).inc()
-    return _said(error.status_code, error.detail, headers)
+    response = _said(error.status_code, error.detail)
+    response.headers.update({**(error.headers or {}), **_EVERYWHERE})
+    return response
 
 
-def _said(status: int, sentence: str, headers: dict[str, str]) -> Response:
+def _file(request: Request, data: bytes, media_type: str, caching: str) -> Response:
+    """The whole file; 304 to whom has it already (RFC 9110, section 13.1.2)."""
+    tag = f'"{sha256(data).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": caching}
+    asked = ",".join(request.headers.getlist("if-none-match"))
+    if any(each.strip().removeprefix("W/") in (tag, "*") for each in asked.split(",")):
+        return Response(None, 304, headers)
+    return Response(data, 200, headers, media_type)
+
+
+def _said(status: int, sentence: str, retry_after: float | None = None) -> Response:
+    headers = {"Cache-Control": _FORGET}
+    if retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(retry_after)))
     return Response(f"{sentence}\n".encode(), status, headers, media_type=_TEXT)
+
+
+def _refusal(error: NotaryError) -> bytes:
+    """A whole answer to a request that does not reach the application."""
+    _reads.labels("none", error.http_status).inc()
+    response = _said(error.http_status, error.message, error.retry_after)
+    response.headers.update({**_EVERYWHERE, "Connection": "close"})
+    head = "".join(f"{name.decode()}: {value.decode()}\r\n" for name, value in response.raw_headers)
+    return STATUS_LINE[error.http_status] + f"{head}\r\n".encode() + bytes(response.body)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from afdp.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotaryError, NotFound, OutOfRange
-from afdp.formats.merkle import HASH_SIZE, HashRange, TileHashes, leaf_hash
+from afdp.formats.merkle import HASH_SIZE, HashRange, TileHashes, frontier, leaf_hash, plan_frontier
 from afdp.formats.note import Checkpoint, Note, NoteError, VerifierKey
 from afdp.formats.note import verify as verify_note
-from afdp.formats.tiles import MAX_ENTRY_SIZE, WIDTH, TileRef, encode_bundle, encode_tile, exists
+from afdp.formats.tiles import MAX_ENTRY_SIZE, WIDTH, TileRef, encode_bundle, encode_tile, exists, width_at
+from afdp.transparency.newest import Newest
 from afdp.transparency.proofs import Prover, require_signed, root_of_full_tile, withheld
 from afdp.transparency.values import (
     Growth,
@@ -142,6 +143,7 @@ class TransparencyLog:
         self._appender = appender
         self._prover = Prover(store)
         self._known: SignedCheckpoint | None = None
+        self._newest = Newest(store.published)
 
     async def check(self) -> None:
         """Raises what keeps appends from succeeding; reads may go on."""
@@ -304,20 +306,31 @@ class TransparencyLog:
             NotFound: no published size has it.
             DataLoss: what is stored is not what was logged.
         """
-        level = ref.level or 0
-        if not exists(ref, await self._size_for(ref)):
+        head = await self._head_for(ref)
+        if head is None or not exists(ref, head.size):
             raise NotFound("there is no such tile in the published tree")
-        start, end = ref.start(), ref.start() + ref.width
-        if ref.level is None:
-            return _bundle(await self._store.entries(start, end), start)
-        ranges = [HashRange(level, start, end)]
-        if ref.width == WIDTH:
-            ranges.append(HashRange(level + 1, ref.index, ref.index + 1))
-        hashes = await self._store.hashes(ranges)
-        tile = [hashes[level, index] for index in range(start, end)]
-        if ref.width == WIDTH and root_of_full_tile(tile) != hashes[level + 1, ref.index]:
-            raise withheld(f"tile {ref.path()}")
-        return encode_tile(tile)
+        hashes = (await self._tile(ref.level or 0, ref.index, head))[: ref.width]
+        if ref.level is not None:
+            return encode_tile(hashes)
+        leaves = await self._store.entries(ref.start(), ref.start() + ref.width)
+        return _bundle(leaves, hashes, ref.start())
+
+    async def _tile(self, level: int, index: int, head: SignedCheckpoint) -> list[bytes]:
+        """The hashes of a tile, as wide as it is at this size: those that their parent, or the root, is made of.
+
+        Raises:
+            DataLoss: they are not.
+        """
+        width, start = width_at(level, index, head.size), index * WIDTH
+        full = width == WIDTH
+        above = [HashRange(level, start, start + width), HashRange(level + 1, index, index + 1)]
+        hashes = await self._store.hashes(above if full else plan_frontier(head.size))
+        tile = [hashes[level, at] for at in range(start, start + width)]
+        if full and root_of_full_tile(tile) != hashes[level + 1, index]:
+            raise withheld(f"tile {TileRef(level, index).path()}")
+        if not full and frontier(head.size, hashes).root() != head.root:
+            raise withheld(f"tile {TileRef(level, index, width).path()}, or another at the right edge,")
+        return tile
 
     async def _inclusion(self, leaf_index: int, size: int, root: bytes) -> Inclusion:
         leaf = (await self._store.hashes([HashRange(0, leaf_index, leaf_index + 1)]))[0, leaf_index]
@@ -335,12 +348,11 @@ class TransparencyLog:
         if len(verified) - 1 < witnesses.policy.quorum:
             raise NotFound("the checkpoint was cosigned by other witnesses than those of now")
 
-    async def _size_for(self, ref: TileRef) -> int:
-        """A published size: one that is known, if it has the tile, else the latest."""
+    async def _head_for(self, ref: TileRef) -> SignedCheckpoint | None:
+        """A published checkpoint: one that is known, if its tree has the tile, else the latest."""
         if self._known and exists(ref, self._known.size):
-            return self._known.size
-        latest = await self._published()
-        return latest.size if latest else 0
+            return self._known
+        return await self._published()
 
     async def _published_size(self, field: str, wanted: int) -> int:
         checkpoint = self._known if self._known and 0 < wanted <= self._known.size else await self._published()
@@ -350,10 +362,17 @@ class TransparencyLog:
         return wanted or latest
 
     async def _published(self) -> SignedCheckpoint | None:
-        checkpoint = await self._store.published()
-        if checkpoint and checkpoint != self._known:
+        """The latest checkpoint.
+
+        Raises:
+            DataLoss: it does not hold, or is not what was served before, or after it.
+        """
+        known, checkpoint = self._known, await self._newest()
+        if checkpoint and checkpoint != known:
             require_signed(checkpoint, self._appender.identity())
             self._remember(checkpoint)
+        if known and (checkpoint is None or checkpoint.size < known.size):
+            raise withheld(f"the published checkpoint, behind that of size {known.size} which was served,")
         return checkpoint
 
     async def _root(self, size: int) -> bytes:
@@ -372,9 +391,9 @@ def _refused(index: int, entry: bytes) -> NotaryError | None:
     return InvalidArgument.field(f"entries[{index}]", f"must have 1 to {MAX_ENTRY_SIZE} bytes, not {len(entry)}")
 
 
-def _bundle(leaves: Sequence[Leaf], start: int) -> bytes:
-    for index, leaf in enumerate(leaves, start):
-        if leaf_hash(leaf.entry) != leaf.hash:
+def _bundle(leaves: Sequence[Leaf], hashes: Sequence[bytes], start: int) -> bytes:
+    for index, (leaf, expected) in enumerate(zip(leaves, hashes, strict=True), start):
+        if leaf_hash(leaf.entry) != expected:
             raise withheld(f"entry {index}")
     return encode_bundle([leaf.entry for leaf in leaves])
 

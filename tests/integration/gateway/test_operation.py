@@ -188,29 +188,43 @@ async def log_server(files: dict[str, tuple[int, dict[str, str], bytes]]) -> Asy
 
 
 async def test_tiles_and_checkpoints_pass_through_as_they_are(start_gateway: Any, notary: Any) -> None:
-    tile, forever = bytes(range(256)) * 32, "public, max-age=31536000, immutable"
+    tile, forever = bytes(range(256)) * 32, "public, max-age=31536000, immutable, no-transform"
     files: dict[str, tuple[int, dict[str, str], bytes]] = {
-        "/tile/0/x001/234": (200, {"cache-control": forever, "etag": '"t"', "set-cookie": "a=b"}, tile),
+        "/tile/0/x001/234": (
+            200,
+            {"cache-control": forever, "etag": '"t"', "set-cookie": "a=b", "access-control-allow-origin": "*"},
+            tile,
+        ),
+        "/tile/0/000.p/7": (304, {"cache-control": forever, "etag": '"t"'}, b""),
         "/checkpoint": (
             200,
             {"content-type": "text/plain; charset=utf-8", "cache-control": "no-cache"},
             b"origin\n5\n",
         ),
         "/tile/entries/000.p/5": (503, {}, b"stack trace"),
+        "/logs/acme.example/tile/entries/000.p/2": (200, {}, b"of another log"),
     }
     async with log_server(files) as (url, heads), start_gateway(notary_address=notary.address, log_url=url) as client:
-        got = await client.get("/log/tile/0/x001/234", headers={"If-None-Match": '"u"', "Authorization": "Bearer x"})
+        asked = {"If-None-Match": '"u"', "Authorization": "Bearer x", "Range": "bytes=0-1", "Accept-Encoding": "br"}
+        got = await client.get("/log/tile/0/x001/234", headers=asked)
+        unchanged = await client.get("/log/tile/0/000.p/7", headers={"If-None-Match": '"t"'})
         checkpoint = await client.get("/log/checkpoint")
         head = await client.head("/log/checkpoint")
         missing = await client.get("/log/tile/0/000")
         broken = await client.get("/log/tile/entries/000.p/5")
+        further = await client.get("/log/logs/acme.example/tile/entries/000.p/2")
 
     assert got.content == tile
     assert got.headers["cache-control"] == forever
     assert got.headers["etag"] == '"t"'
     assert "set-cookie" not in got.headers
     assert b'if-none-match: "u"' in heads[0].lower()
-    assert b"authorization" not in heads[0].lower()
+    assert b"accept-encoding: identity" in heads[0].lower()
+    for withheld in (b"authorization", b"range:"):
+        assert withheld not in heads[0].lower()
+    assert got.headers["access-control-allow-origin"] == "*"
+    assert (unchanged.status_code, unchanged.content, unchanged.headers["etag"]) == (304, b"", '"t"')
+    assert further.content == b"of another log"
     assert checkpoint.text == "origin\n5\n"
     assert checkpoint.headers["content-type"] == "text/plain; charset=utf-8"
     assert (head.status_code, head.content) == (200, b"")
@@ -220,7 +234,26 @@ async def test_tiles_and_checkpoints_pass_through_as_they_are(start_gateway: Any
 
 
 @pytest.mark.parametrize(
-    "path", ["", "add-checkpoint", "tile/0/1", "tile/x/000", "%2e%2e/checkpoint", "tile/0/000.p/0"]
+    "path",
+    [
+        "",
+        "add-checkpoint",
+        "%63heckpoint",
+        "/checkpoint",
+        "%2e%2e/checkpoint",
+        "tile/0/1",
+        "tile/x/000",
+        "tile/0/000/",
+        "tile/0/%30%30%30",
+        "tile/0/x000/000",
+        "tile/64/000",
+        "tile/0/000.p/0",
+        "tile/0/000.p/256",
+        "logs/acme.example/health",
+        "logs/acme.example/logs/acme.example/checkpoint",
+        "logs/Acme.example/checkpoint",
+        "logs/.%2e/checkpoint",
+    ],
 )
 async def test_nothing_but_the_logs_files_is_proxied(gateway: httpx.AsyncClient, path: str) -> None:
     answer = await gateway.get(f"/log/{path}")

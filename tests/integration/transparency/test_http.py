@@ -3,7 +3,7 @@
 import asyncio
 import os
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,7 +13,9 @@ import pytest
 from afdp.formats.note import Note, VerifierKey, verify
 from afdp.transparency.http import serving_reads
 
-IMMUTABLE = "public, max-age=31536000, immutable"
+IMMUTABLE = "public, max-age=31536000, immutable, no-transform"
+SHORT = "public, max-age=60, no-transform"
+FRESH = "public, no-cache, no-transform"
 
 
 class Served:
@@ -48,14 +50,14 @@ async def test_a_log_over_two_tile_levels_is_served_to_the_byte(served) -> None:
     expected = {
         "/tile/0/000": (b"".join(leaves[:256]), IMMUTABLE),
         "/tile/0/001": (b"".join(leaves[256:512]), IMMUTABLE),
-        "/tile/0/002.p/88": (b"".join(leaves[512:]), "public, max-age=60"),
-        "/tile/0/002.p/1": (leaves[512], "public, max-age=60"),
-        "/tile/0/000.p/200": (b"".join(leaves[:200]), "public, max-age=60"),
-        "/tile/1/000.p/2": (b"".join(roots), "public, max-age=60"),
-        "/tile/1/000.p/1": (roots[0], "public, max-age=60"),
+        "/tile/0/002.p/88": (b"".join(leaves[512:]), SHORT),
+        "/tile/0/002.p/1": (leaves[512], SHORT),
+        "/tile/0/000.p/200": (b"".join(leaves[:200]), SHORT),
+        "/tile/1/000.p/2": (b"".join(roots), SHORT),
+        "/tile/1/000.p/1": (roots[0], SHORT),
         "/tile/entries/000": (bundle(entries[:256]), IMMUTABLE),
-        "/tile/entries/002.p/88": (bundle(entries[512:]), "public, max-age=60"),
-        "/tile/entries/001.p/3": (bundle(entries[256:259]), "public, max-age=60"),
+        "/tile/entries/002.p/88": (bundle(entries[512:]), SHORT),
+        "/tile/entries/001.p/3": (bundle(entries[256:259]), SHORT),
     }
     for path, (body, caching) in expected.items():
         answer = await served.get(path)
@@ -65,7 +67,7 @@ async def test_a_log_over_two_tile_levels_is_served_to_the_byte(served) -> None:
     answer = await served.get("/checkpoint")
     assert answer.content == checkpoint.note.encode()
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cache-control"] == FRESH
     vkey = (await served.get("/vkey")).text
     assert vkey.endswith("\n")
     assert verify(Note.parse(answer.content), [VerifierKey.parse(vkey.strip())])
@@ -102,15 +104,51 @@ ABSENT = [
 ]
 
 
-@pytest.mark.parametrize("path", ABSENT)
-async def test_what_is_not_there_or_is_spelled_otherwise_is_not_found(served, path) -> None:
+async def test_what_is_not_there_or_is_spelled_otherwise_is_not_found(served) -> None:
     await served.log.append([b"%d" % number for number in range(300)])
 
-    # Sent as written: httpx would put some of these into another form.
-    status, headers, _ = await raw_request(served.url, f"GET {path} HTTP/1.1".encode())
+    for path in ABSENT:
+        # Sent as written: httpx would put some of these into another form.
+        status, headers, _ = await raw_request(served.url, f"GET {path} HTTP/1.1".encode())
+        assert status == 404, path
+        assert headers[b"cache-control"] == b"no-store"
 
-    assert status == 404
-    assert headers[b"cache-control"] == b"no-store"
+
+async def test_requests_for_what_is_not_there_cost_the_database_next_to_nothing(replica, settings) -> None:
+    asked: list[str] = []
+
+    class Counting:
+        def __init__(self, inner: object) -> None:
+            self._inner = inner
+
+        def __getattr__(self, name: str) -> Callable[..., object]:
+            def counted(*arguments: object) -> object:
+                asked.append(name)
+                return getattr(self._inner, name)(*arguments)
+
+            return counted
+
+    malformed = ("0/x999/1", "64/000", "0/000.p/999", "0/-01", "entries/xx", "0/x00/000", "")
+
+    async with (
+        replica(store=Counting) as one,
+        serving_reads(one.logs, settings()) as port,
+        httpx.AsyncClient() as client,
+    ):
+        await one.log.append([b"a"])
+        url = f"http://127.0.0.1:{port}"
+        asked.clear()
+        for path in malformed:
+            assert (await client.get(f"{url}/tile/{path}")).status_code == 404
+        assert (await client.post(url + "/checkpoint")).status_code == 405
+        assert asked == []
+
+        flood = [client.get(f"{url}/tile/0/x001/{at:03}") for at in range(100)]
+        assert {each.status_code for each in await asyncio.gather(*flood)} == {404}
+
+    # One query at a time, and its answer is for all who had asked when it began.
+    assert set(asked) == {"published"}
+    assert len(asked) < 60
 
 
 async def test_an_empty_log_has_no_checkpoint_and_no_tile(served) -> None:
@@ -126,20 +164,105 @@ async def test_only_get_and_head_are_answered(served) -> None:
         head = await served.client.head(served.url + path)
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers["content-length"] == whole.headers["content-length"]
+        assert {**head.headers, "date": ""} == {**whole.headers, "date": ""}
         for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
             refused = await served.client.request(method, served.url + path, content=b"{}")
             assert refused.status_code == 405
+            assert refused.headers["cache-control"] == "no-store"
             assert set(refused.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
 async def test_bytes_are_the_same_whatever_encoding_or_range_is_asked_for(served) -> None:
     await served.log.append([b"a"])
-    plain = await served.get("/tile/entries/000.p/1")
-    asked = await served.get("/tile/entries/000.p/1", headers={"Accept-Encoding": "gzip, br", "Range": "bytes=1-1"})
+    for path in ("/tile/entries/000.p/1", "/tile/0/000.p/1", "/checkpoint", "/vkey"):
+        plain = await served.get(path, headers={"Accept-Encoding": "identity"})
+        asked = await served.get(path, headers={"Accept-Encoding": "gzip, br", "Range": "bytes=1-1"})
 
-    assert plain.content == asked.content == b"\0\1a"
-    assert asked.status_code == 200
-    assert "content-encoding" not in asked.headers
+        assert plain.content == asked.content
+        assert asked.status_code == 200
+        assert {**asked.headers, "date": ""} == {**plain.headers, "date": ""}
+        assert asked.headers["accept-ranges"] == "none"
+        assert "no-transform" in asked.headers["cache-control"]
+        assert not {"content-encoding", "content-range", "vary"} & set(asked.headers)
+
+
+async def test_who_has_a_file_already_is_told_so_and_who_has_an_older_one_gets_the_new_one(served) -> None:
+    await served.log.append([b"%d" % number for number in range(256)])
+    for path, caching in (("/tile/0/000", IMMUTABLE), ("/tile/1/000.p/1", SHORT), ("/checkpoint", FRESH)):
+        first = await served.get(path)
+        tag = first.headers["etag"]
+        assert tag.startswith('"')
+        for have in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+            again = await served.get(path, headers={"If-None-Match": have})
+            assert (again.status_code, again.content) == (304, b"")
+            assert (again.headers["etag"], again.headers["cache-control"]) == (tag, caching)
+        assert (await served.get(path, headers={"If-None-Match": '"other"'})).content == first.content
+    old = (await served.get("/checkpoint")).headers["etag"]
+
+    await served.log.append([b"more"])
+
+    newer = await served.get("/checkpoint", headers={"If-None-Match": old})
+    assert newer.status_code == 200
+    assert newer.text.splitlines()[1] == "257"
+
+
+async def test_a_page_in_a_browser_may_read_the_log_from_anywhere(served) -> None:
+    await served.log.append([b"a"])
+    for path in ("/checkpoint", "/tile/0/000.p/1", "/vkey", "/nothing"):
+        answer = await served.get(path, headers={"Origin": "https://auditor.example"})
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+async def test_who_is_slow_to_ask_is_let_go_and_the_others_are_served(replica, settings) -> None:
+    async with (
+        replica() as one,
+        serving_reads(one.logs, settings(http_header_timeout_seconds=0.2)) as port,
+        httpx.AsyncClient() as client,
+    ):
+        slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+        for _, writer in slow:
+            writer.write(b"GET /vkey HTTP/1.1\r\nHost: log\r\nX-Slow: ")
+        assert (await client.get(f"http://127.0.0.1:{port}/vkey")).status_code == 200
+
+        async with asyncio.timeout(10):
+            for reader, writer in slow:
+                assert await reader.read() == b""
+                writer.close()
+        assert (await client.get(f"http://127.0.0.1:{port}/vkey")).status_code == 200
+
+
+async def test_who_does_not_take_its_answer_is_let_go(replica, settings, eventually) -> None:
+    bounds = {"http_header_timeout_seconds": 0.2, "http_max_connections": 1}
+    async with replica() as one, serving_reads(one.logs, settings(**bounds)) as port, httpx.AsyncClient() as client:
+        await one.log.append([os.urandom(65_535) for _ in range(200)])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
+        writer.write(b"GET /tile/entries/000.p/200 HTTP/1.1\r\nHost: log\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+
+        async def is_let_go() -> bool:
+            answer = await client.get(f"http://127.0.0.1:{port}/vkey", headers={"Connection": "close"})
+            return answer.status_code == 200
+
+        await eventually(is_let_go)
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await reader.readexactly(13_107_400)
+        writer.close()
+
+    assert b"content-length: 13107400" in head.lower()
+
+
+async def test_a_head_that_is_too_large_and_a_connection_too_many_are_refused_clearly(replica, settings) -> None:
+    async with replica() as one, serving_reads(one.logs, settings(http_max_connections=1)) as port:
+        url = f"http://127.0.0.1:{port}"
+        status, headers, _ = await raw_request(url, b"GET /vkey HTTP/1.1\r\nX-Large: " + b"x" * 20_000)
+        assert (status, headers[b"cache-control"]) == (431, b"no-store")
+        _, first = await asyncio.open_connection("127.0.0.1", port)
+        status, headers, body = await raw_request(url, b"GET /vkey HTTP/1.1")
+        first.close()
+
+    assert (status, headers[b"retry-after"]) == (503, b"1")
+    assert body == b"too many connections are open; try again\n"
 
 
 async def test_an_entry_that_was_changed_at_rest_is_not_served(served, sql) -> None:
@@ -156,6 +279,31 @@ async def test_an_entry_that_was_changed_at_rest_is_not_served(served, sql) -> N
     assert "entry 260" in forged.text
     assert "tile/0/000" in flipped.text
     assert (await served.get("/tile/entries/001.p/4")).status_code == 200
+
+
+@pytest.mark.parametrize("table", ["entry", "node"])
+async def test_a_partial_tile_with_a_flipped_bit_is_not_served(served, sql, table) -> None:
+    await served.log.append([b"%d" % number for number in range(300)])
+    column, level, where = ("leaf_hash", 0, "leaf_index = 299") if table == "entry" else ("hash", 1, "level = 1")
+    await sql.execute(f"UPDATE {table} SET {column} = set_bit({column}, 9, 1 - get_bit({column}, 9)) WHERE {where}")
+
+    for path in (f"/tile/{level}/00{1 - level}.p/{1 if level else 44}", "/tile/0/001.p/1", "/tile/entries/001.p/44"):
+        answer = await served.get(path)
+        assert answer.status_code == 500, path
+        assert "does not hold" in answer.text
+    assert (await served.get("/checkpoint")).status_code == 200
+
+
+async def test_a_checkpoint_that_goes_back_is_not_served(served, sql) -> None:
+    await served.log.append([b"a"])
+    old = await sql.fetchrow("SELECT size, root, note FROM checkpoint")
+    await served.log.append([b"b"])
+    await sql.execute("UPDATE checkpoint SET size = $1, root = $2, note = $3", *old)
+
+    answer = await served.get("/checkpoint")
+
+    assert answer.status_code == 500
+    assert "behind that of size 2" in answer.text
 
 
 async def test_health_tells_reads_from_appends(served, signer) -> None:
