@@ -22,7 +22,8 @@ from afdp.gateway.edge import Edge
 from afdp.gateway.exchange import exchange_of
 from afdp.gateway.health import health, judge_readiness
 from afdp.gateway.log_proxy import LogProxy
-from afdp.gateway.problems import MethodNotAllowed, ProblemResponse
+from afdp.gateway.problems import MethodNotAllowed
+from afdp.gateway.rekor import error_response
 from afdp.gateway.transcoder import Limits, Transcoder
 from afdp.gateway.trust_files import TrustFiles
 from afdp.gateway.upstream import Upstream
@@ -40,7 +41,7 @@ def build_app(settings: GatewaySettings, api: Api, upstream: Upstream, log: LogP
         Transcoder(api, upstream, bodies, limits, {"HealthCheck": judge_readiness}),
         _page("/health", health),
         _page("/metrics", metrics),
-        log.route(),
+        *log.routes(),
         TrustFiles(api, upstream, settings.request_timeout_seconds).route(),
         *(_page(path, serve) for path, serve in documentation(api).items()),
     ]
@@ -70,7 +71,7 @@ def _page(path: str, serve: Serve) -> Route:
 
 async def _notary_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, NotaryError)  # noqa: S101 - Starlette's handlers are typed for any exception
-    return ProblemResponse(error, exchange_of(request.scope).request_id)
+    return error_response(request.scope, error, exchange_of(request.scope).request_id)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -20,6 +20,9 @@ class GatewaySettings(ServiceSettings):
     log_url: AnyHttpUrl = Field(
         AnyHttpUrl("http://127.0.0.1:8053"), description="Where the transparency log serves its read path."
     )
+    log_reading: Literal["open", "off"] = Field(
+        "open", description="Whether anybody may read the log here, under /log/ and /api/v2/."
+    )
     # The API allows 16 MiB of evidence in a batch; what stands around it needs some room.
     max_body_bytes: int = Field(17 * MIB, ge=1024, description="Largest request body.")
     max_buffered_bytes: int = Field(256 * MIB, ge=1024, description="Bytes of all bodies held at once.")

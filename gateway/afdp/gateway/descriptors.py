@@ -54,6 +54,7 @@ class Method:
     idempotent: bool  # may be sent again
     planned: str  # named and not built yet: the sentence to say so; else empty
     rules: tuple[HttpRule, ...]
+    success: int = 200  # the HTTP status
 
 
 class Api:
@@ -95,6 +96,7 @@ class Api:
     def _methods(self, service: str) -> Iterator[Method]:
         http = self.pool.FindExtensionByName("google.api.http")
         planned = self.pool.FindExtensionByName("afdp.common.v1.planned")
+        success = self.pool.FindExtensionByName("afdp.common.v1.success_status")
         for proto in self._service_proto(service).method:
             known = self.service.methods_by_name[proto.name]
             yield Method(
@@ -108,6 +110,7 @@ class Api:
                 rules=tuple(self._rules(proto.options.Extensions[http], known))
                 if proto.options.HasExtension(http)
                 else (),
+                success=proto.options.Extensions[success] or 200,
             )
 
     def _rules(self, http: Any, method: MethodDescriptor) -> Iterator[HttpRule]:

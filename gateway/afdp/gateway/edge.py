@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from afdp.errors import Internal, ResourceExhausted
 from afdp.gateway.exchange import KEY, Exchange, request_id_from
 from afdp.gateway.metrics import IN_FLIGHT, REFUSED, observe
-from afdp.gateway.problems import ProblemResponse
+from afdp.gateway.rekor import error_response
 from afdp.telemetry import context
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Edge:
         if self._free < 0 and scope["path"] not in _ALWAYS_SERVED:
             REFUSED.inc()
             refusal = ResourceExhausted("too many requests are being served; try again", retry_after=1.0)
-            await ProblemResponse(refusal, answer.request_id)(scope, receive, answer)
+            await error_response(scope, refusal, answer.request_id)(scope, receive, answer)
             return
         try:
             await self._app(scope, receive, answer)
@@ -97,7 +97,7 @@ class Edge:
             )
             if not answer.started:
                 fault = Internal("an internal error; its cause is in the log under the request ID")
-                await ProblemResponse(fault, answer.request_id)(scope, receive, answer)
+                await error_response(scope, fault, answer.request_id)(scope, receive, answer)
 
 
 class _Answer:

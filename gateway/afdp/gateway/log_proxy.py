@@ -1,4 +1,6 @@
-"""The log's read path under `/log/`: tiles and checkpoints passed through as they are, nothing else."""
+"""The log's read path under `/log/`, and under `/api/v2/` where readers of Rekor v2 look for it: tiles and checkpoints
+passed through as they are, nothing else.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,15 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from afdp.errors import DeadlineExceeded, NotFound, Unavailable
+from afdp.errors import DeadlineExceeded, NotFound, PermissionDenied, Unavailable
 from afdp.formats.note import NoteError, validate_origin
 from afdp.formats.tiles import TileError, parse_tile_path
 from afdp.gateway.exchange import exchange_of
+from afdp.gateway.rekor import PREFIX
 
 logger = logging.getLogger(__name__)
 
-ENDPOINT = "/log/{path}"
+_PREFIXES = ("/log/", PREFIX)
 
 # A further log of the deployment, by its origin.
 _FURTHER = re.compile(r"logs/([^/%]+)/")
@@ -42,24 +45,30 @@ _LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=16)
 class LogProxy:
     """GET and HEAD of the log's files."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, *, open_to_all: bool = True) -> None:
         self._client = client
+        self._open = open_to_all
 
-    def route(self) -> Route:
-        """Where it is served."""
-        return Route("/log/{path:path}", self.serve, methods=["GET", "HEAD"])
+    def routes(self) -> list[Route]:
+        """Where it is served: under a path of ours, and where Rekor v2 has it."""
+        templates = ("/log/{path:path}", f"{PREFIX}checkpoint", f"{PREFIX}tile/{{path:path}}")
+        return [Route(template, self.serve, methods=["GET", "HEAD"]) for template in templates]
 
     async def serve(self, request: Request) -> Response:
         """One file of the log.
 
         Raises:
+            PermissionDenied: it is not open to readers here.
             NotFound: no file of a log has such a path.
             Unavailable: the log cannot be reached.
             DeadlineExceeded: the log did not answer in time.
         """
         exchange = exchange_of(request.scope)
-        exchange.endpoint = ENDPOINT
-        path = _file_of(request)
+        prefix = next(each for each in _PREFIXES if request.scope["path"].startswith(each))
+        exchange.endpoint = f"{prefix}{{path}}"
+        if not self._open:
+            raise PermissionDenied("the log is not open to readers here")
+        path = _file_of(request, prefix)
         headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
         headers["accept-encoding"] = "identity"
         headers["x-request-id"] = exchange.request_id
@@ -79,9 +88,9 @@ class LogProxy:
         )
 
 
-def _file_of(request: Request) -> str:
+def _file_of(request: Request, served_under: str) -> str:
     """The file that a path names, as it was sent: an escaped character would be a second spelling of it."""
-    path: str = request.scope["raw_path"].decode("latin-1").removeprefix("/log/")
+    path: str = request.scope["raw_path"].decode("latin-1").removeprefix(served_under)
     further = _FURTHER.match(path)
     prefix = further[0] if further else ""
     file = path.removeprefix(prefix)
@@ -94,8 +103,11 @@ def _file_of(request: Request) -> str:
 
 
 @asynccontextmanager
-async def open_log_proxy(url: str) -> AsyncIterator[LogProxy]:
-    """A proxy of the log that is served under a base URL, for as long as the context is open."""
+async def open_log_proxy(url: str, *, open_to_all: bool = True) -> AsyncIterator[LogProxy]:
+    """A proxy of the log that is served under a base URL, for as long as the context is open.
+
+    Without `open_to_all` it refuses every reader.
+    """
     base = url if url.endswith("/") else url + "/"
     async with httpx.AsyncClient(base_url=base, timeout=_TIMEOUT, limits=_LIMITS, trust_env=False) as client:
-        yield LogProxy(client)
+        yield LogProxy(client, open_to_all=open_to_all)

@@ -9,6 +9,8 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from afdp.gateway.body import JSON
 from afdp.gateway.descriptors import Api, HttpRule, Method, RawBody
+from afdp.gateway.rekor import PREFIX as REKOR
+from afdp.gateway.rekor_schemas import BODIES, STATUS
 from afdp.gateway.request import IDEMPOTENCY_KEY
 from afdp.gateway.routes import template_variables
 from afdp.gateway.schemas import Schema, Schemas
@@ -26,6 +28,7 @@ _TAGS = {
     "receipts": "Receipts by their ID.",
     "workflows": "What became of a request to notarise.",
     "keys": "The keys that sign.",
+    "log": "Entries that you sign yourself, for clients of Rekor v2: as there, errors are a `google.rpc.Status`.",
     "timestamp": "The time, signed (RFC 3161).",
     "trust-root": "What a verifier has to trust.",
     "status": "How each part is, for operators.",
@@ -91,7 +94,9 @@ def _operation(api: Api, method: Method, rule: HttpRule, schemas: Schemas) -> di
 
 
 def _raw_content(raw: RawBody, schemas: Schemas) -> dict[str, Any]:
-    """A body that is no JSON. `format: binary` is of OpenAPI 3.0; 3.1 leaves the schema free, and tools read it."""
+    """A body that is no message. `format: binary` is of OpenAPI 3.0; 3.1 leaves the schema free, and tools read it."""
+    if raw.media_type == JSON:
+        return {JSON: {"schema": BODIES[raw.field.full_name]}}
     schema: Schema = {"type": "string", "format": "binary", "description": schemas.field_comment(raw.field)}
     if raw.max_bytes:
         schema |= {"minLength": 1, "maxLength": raw.max_bytes}
@@ -123,11 +128,10 @@ def _responses(method: Method, rule: HttpRule, schemas: Schemas) -> dict[str, An
         answer = _raw_content(rule.raw_response, schemas)
     else:
         answer = {JSON: {"schema": schemas.printed(method.response)}}
-    return {
-        "200": {"description": said, "headers": _REQUEST_ID, "content": answer},
-        **{status: {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)},
-        "default": {"$ref": "#/components/responses/default"},
-    }
+    ok = {str(method.success): {"description": said, "headers": _REQUEST_ID, "content": answer}}
+    if rule.template.startswith(REKOR):
+        return ok | {status: _STATUS_RESPONSES[status] for status in [*sorted({*statuses, "409"}), "default"]}
+    return ok | {status: {"$ref": f"#/components/responses/{status}"} for status in [*sorted(statuses), "default"]}
 
 
 def _tag(template: str) -> str:
@@ -188,6 +192,16 @@ _PROBLEM_RESPONSES = {
     "503": _problem_response("A dependency is away; nothing is lost.", retry=True),
     "504": _problem_response("The time ran out; retry with the same idempotency key."),
     "default": _problem_response("Any other error."),
+}
+
+_LOG_INDEX = {"X-Log-Index": {"description": "Where the entry is.", "schema": {"type": "integer"}}}
+_STATUS_RESPONSES = {
+    status: {
+        "description": response["description"],
+        "headers": response["headers"] | (_LOG_INDEX if status == "409" else {}),
+        "content": {JSON: {"schema": STATUS}},
+    }
+    for status, response in _PROBLEM_RESPONSES.items()
 }
 
 _HEALTH: dict[str, Any] = {

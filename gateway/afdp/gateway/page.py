@@ -109,7 +109,8 @@ def _body(operation: Operation, document: Document) -> str:
 
 
 def _answers(operation: Operation, document: Document) -> str:
-    ok = operation["responses"]["200"]
+    success = next(status for status in operation["responses"] if status.startswith("2"))
+    ok = operation["responses"][success]
     [(media_type, content)] = ok["content"].items()
     schema = content["schema"]
     if media_type == JSON:
@@ -120,9 +121,9 @@ def _answers(operation: Operation, document: Document) -> str:
     problems = "".join(
         f"<li><code>{status}</code> {_text(resolved(response, document)['description'])}</li>"
         for status, response in operation["responses"].items()
-        if status not in ("200", "default")
+        if status not in (success, "default")
     )
-    return f"<h4>Answer</h4><details><summary>200 · {_text(ok['description'])}</summary>{shown}</details>" + (
+    return f"<h4>Answer</h4><details><summary>{success} · {_text(ok['description'])}</summary>{shown}</details>" + (
         f'<details><summary>Problems</summary><ul class="statuses">{problems}</ul></details>' if problems else ""
     )
 

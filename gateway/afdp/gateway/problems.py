@@ -49,11 +49,12 @@ class ProblemResponse(Response):
 
     def __init__(self, error: NotaryError, request_id: str, **members: object) -> None:
         super().__init__(
-            orjson.dumps(problem(error, request_id, **members)), error.http_status, headers=_headers(error)
+            orjson.dumps(problem(error, request_id, **members)), error.http_status, headers=headers_of(error)
         )
 
 
-def _headers(error: NotaryError) -> dict[str, str]:
+def headers_of(error: NotaryError) -> dict[str, str]:
+    """The headers that belong to an error's kind."""
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(max(1, ceil(error.retry_after)))  # RFC 9110, section 10.2.3: whole seconds

@@ -135,7 +135,7 @@ class Transcoder(BaseRoute):
             answer = await self._answer(binding, body, matched.variables, headers, scope)
         finally:
             self._bodies.release(body)
-        await Response(answer, media_type=binding.media_type)(scope, receive, send)
+        await Response(answer, binding.method.success, media_type=binding.media_type)(scope, receive, send)
 
     async def _body(self, binding: Binding, headers: _Headers, receive: Receive) -> bytes:
         if not binding.decode.takes_body:

@@ -11,9 +11,11 @@ from afdp.messages.transparency import TransparencyServiceClient
 from afdp.notary.anchors import Anchors
 from afdp.notary.config import NotarySettings
 from afdp.notary.cosignatures import Cosignatures
+from afdp.notary.entries import DEPTH, BatchLimits, EntryDesk, Submitted
 from afdp.notary.health import PeerWatch
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.lifecycle import KeyLifecycle
+from afdp.notary.model import Submission
 from afdp.notary.outside import OutsideStamps
 from afdp.notary.pipeline import Limits, Pipeline, Stages
 from afdp.notary.queue import FairQueue
@@ -63,9 +65,14 @@ async def main(settings: NotarySettings) -> None:
         )
         stages = Stages(signer, metadata, transparency, keys, stamps, settings.stage_timeout_seconds)
         recovery = Recovery(metadata, stages, settings.recovery_interval_seconds, settings.stage_timeout_seconds)
-        queue = FairQueue(settings.queue_items, settings.queue_bytes)
+        queue = FairQueue[Submission](settings.queue_items, settings.queue_bytes)
         limits = Limits(settings.batch_items, settings.batch_bytes)
         pipeline = Pipeline(queue, stages, limits, recovery.ask)
+        entry_queue = FairQueue[Submitted](settings.queue_items, settings.queue_bytes, DEPTH)
+        entry_limits = BatchLimits(settings.entry_batch_items, settings.batch_bytes)
+        entries = EntryDesk(
+            settings.entry_rules, entry_queue, transparency, keys, entry_limits, settings.stage_timeout_seconds
+        )
         peers = PeerWatch(channels)
         lifetime = timedelta(seconds=settings.trust_timestamp_seconds)
         trust = TrustOffice(keys, signer, metadata, lifetime, settings.trust_interval_seconds)
@@ -73,9 +80,10 @@ async def main(settings: NotarySettings) -> None:
         office = ReceiptOffice(keys, *additions)
         notary = Notary(pipeline, office, keys, metadata, signer, settings.witness_wait_seconds)
         status = ServiceStatus(peers, signer, settings.fips, trust, stamps)
-        servicer = NotaryServicer(notary, Validator(notary, trust), trust, peers, status, settings.stream_in_flight)
+        validator = Validator(notary, trust)
+        servicer = NotaryServicer(notary, validator, entries, trust, peers, status, settings.stream_in_flight)
 
-        parts = [pipeline.run(), recovery.run(), peers.run(), status.run(), trust.run(), stamps.run()]
+        parts = [pipeline.run(), entries.run(), recovery.run(), peers.run(), status.run(), trust.run(), stamps.run()]
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())
         await stack.enter_async_context(running(*parts))

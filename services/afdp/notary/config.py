@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds, ServiceSettings
+from afdp.formats.entry_request import EntryAlgorithm
+from afdp.notary.entry_rules import EntryRules
 from afdp.notary.stamp_policy import StampRule
 
 
@@ -37,6 +39,19 @@ class NotarySettings(ServiceSettings):
         64 * 1024 * 1024, ge=1024 * 1024, description="Most bytes that wait, weighed as batch_bytes are."
     )
     stage_timeout_seconds: Seconds = Field(10.0, description="Longest wait for one stage of a batch.")
+    log_entries: Literal["open", "off"] = Field(
+        "open", description="Whether entries that callers have signed are logged (Rekor v2's API)."
+    )
+    entry_algorithms: Annotated[tuple[EntryAlgorithm, ...], NoDecode] = Field(
+        tuple(EntryAlgorithm),
+        min_length=1,
+        description="What may have signed them: Sigstore's `keyDetails`, by commas.",
+    )
+    entry_certificates: bool = Field(
+        False,
+        description="Whether they may name their signer by a certificate; its e-mail address is in the log for ever.",
+    )
+    entry_batch_items: int = Field(1024, ge=1, le=4096, description="Most of them in one append.")
     stream_in_flight: int = Field(256, ge=1, description="Most requests of one stream that are worked on at once.")
     witness_wait_seconds: float = Field(
         10.0,
@@ -68,7 +83,7 @@ class NotarySettings(ServiceSettings):
         description="How long its timestamp is valid: so long can newer revocations be held back unnoticed.",
     )
 
-    @field_validator("external_stamps", mode="before")
+    @field_validator("external_stamps", "entry_algorithms", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -82,3 +97,8 @@ class NotarySettings(ServiceSettings):
             except ValueError as error:
                 raise ValueError(f"{rule!r}: {error}") from None
         return value
+
+    @property
+    def entry_rules(self) -> EntryRules:
+        """Which entries of callers are taken."""
+        return EntryRules(self.log_entries == "open", frozenset(self.entry_algorithms), self.entry_certificates)

@@ -69,6 +69,11 @@ class Submission:
     outcome: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
+    def tenant(self) -> str:
+        """Whose turn in the queue it takes."""
+        return self.order.principal.tenant
+
+    @property
     def size(self) -> int:
         """The most that its draft takes in a message, in bytes: its weight in the queue and in a batch.
 

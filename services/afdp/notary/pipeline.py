@@ -58,7 +58,9 @@ class Limits:
 class Pipeline:
     """Takes orders, gives records."""
 
-    def __init__(self, queue: FairQueue, stages: Stages, limits: Limits, on_unfinished: Callable[[], None]) -> None:
+    def __init__(
+        self, queue: FairQueue[Submission], stages: Stages, limits: Limits, on_unfinished: Callable[[], None]
+    ) -> None:
         self._queue = queue
         self._stages = stages
         self._limits = limits

@@ -12,6 +12,7 @@ from afdp.items import to_item
 from afdp.messages import metadata as store
 from afdp.messages import notary as pb
 from afdp.messages import signer as keyring
+from afdp.notary.entries import EntryDesk
 from afdp.notary.evidence import checked, checked_item, to_message
 from afdp.notary.health import PeerWatch
 from afdp.notary.ids import NAMES, PREFIXES, SIMPLE_SIGNING, parse_hash
@@ -35,6 +36,7 @@ class NotaryServicer(pb.NotaryServiceBase):
         self,
         notary: Notary,
         validator: Validator,
+        entries: EntryDesk,
         trust: TrustOffice,
         peers: PeerWatch,
         status: ServiceStatus,
@@ -42,6 +44,7 @@ class NotaryServicer(pb.NotaryServiceBase):
     ) -> None:
         self._notary = notary
         self._validator = validator
+        self._entries = entries
         self._trust = trust
         self._peers = peers
         self._status = status
@@ -81,6 +84,9 @@ class NotaryServicer(pb.NotaryServiceBase):
     async def validate_evidence(self, request: pb.ValidateEvidenceRequest) -> pb.ValidateEvidenceResponse:
         evidence = checked(request.evidence_package, "evidence_package")
         return await self._validator.validate(_ANYBODY, evidence, request.signature)
+
+    async def add_log_entry(self, request: pb.AddLogEntryRequest) -> pb.AddLogEntryResponse:
+        return pb.AddLogEntryResponse(await self._entries.add(_ANYBODY, request.entry))
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -133,7 +133,7 @@ def _checkpoint(checkpoint: SignedCheckpoint | None) -> pb.Checkpoint | None:
 def _result(answer: Inclusion | NotaryError) -> pb.AppendResult:
     if isinstance(answer, NotaryError):
         return pb.AppendResult(error=to_item(answer))
-    return pb.AppendResult(inclusion=_inclusion(answer))
+    return pb.AppendResult(inclusion=_inclusion(answer), existing=answer.existed)
 
 
 def _inclusion(inclusion: Inclusion) -> pb.Inclusion:

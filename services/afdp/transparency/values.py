@@ -207,11 +207,16 @@ class WitnessPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Inclusion:
-    """Where a leaf is, with the audit path to a checkpoint's root, from its sibling upwards."""
+    """Where a leaf is, with the audit path to a checkpoint's root, from its sibling upwards.
+
+    Attributes:
+        existed: told by an append: whether the leaf was there before it.
+    """
 
     leaf_index: int
     leaf_hash: bytes
     proof: tuple[bytes, ...]
+    existed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

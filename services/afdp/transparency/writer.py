@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 from prometheus_client import Gauge, Histogram
 
@@ -27,6 +28,7 @@ from afdp.transparency.values import (
     BrokenLog,
     FrozenLog,
     Growth,
+    Inclusion,
     Leaf,
     Logged,
     LogIdentity,
@@ -228,7 +230,7 @@ class LogWriter:
                     inclusions[leaf.hash] = withheld(f"the leaf hash of entry {positions[leaf.hash]}")
         if len(positions) < len(leaves):
             inclusions |= {each: self._frozen() for each in leaves if each not in positions}
-        return Logged(checkpoint, inclusions)
+        return Logged(checkpoint, _marked(inclusions, extension.old.size if extension else tree.size))
 
     async def _integrate(self, leaves: Mapping[bytes, Leaf]) -> tuple[Frontier, Extension | None, Mapping[bytes, int]]:
         """Commits leaves to the tree: the tree then, how it grew if it did, and where every leaf is.
@@ -377,6 +379,16 @@ def _grown(edge: Frontier, leaves: Iterable[Leaf]) -> Growth:
 
 def _positions(growth: Growth) -> dict[bytes, int]:
     return {leaf.hash: index for index, leaf in enumerate(growth.leaves, growth.extension.old.size)}
+
+
+def _marked(inclusions: Mapping[bytes, Inclusion | NotaryError], size: int) -> Mapping[bytes, Inclusion | NotaryError]:
+    """The same, with what was there in a tree of this size marked as such."""
+    there = {
+        leaf: replace(found, existed=True)
+        for leaf, found in inclusions.items()
+        if isinstance(found, Inclusion) and found.leaf_index < size
+    }
+    return {**inclusions, **there} if there else inclusions
 
 
 def _last_size(error: FailedPrecondition, proven: int, checkpoint: Checkpoint) -> int:

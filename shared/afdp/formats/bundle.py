@@ -132,7 +132,7 @@ def _json(hint: str, envelope: dict[str, object], entry: LogEntry | None, timest
             "mediaType": MEDIA_TYPE,
             "verificationMaterial": {
                 "publicKey": {"hint": hint},
-                "tlogEntries": [] if entry is None else [_entry_object(entry)],
+                "tlogEntries": [] if entry is None else [entry_object(entry)],
                 "timestampVerificationData": {
                     "rfc3161Timestamps": [{"signedTimestamp": b64(each)} for each in timestamps]
                 },
@@ -142,7 +142,8 @@ def _json(hint: str, envelope: dict[str, object], entry: LogEntry | None, timest
     )
 
 
-def _entry_object(entry: LogEntry) -> dict[str, object]:
+def entry_object(entry: LogEntry) -> dict[str, object]:
+    """A `dev.sigstore.rekor.v1.TransparencyLogEntry` as protobuf's JSON has it."""
     # A reader must find each of these: sigstore-go and sigstore-js want `hashes` also where it is empty.
     return {
         "logIndex": str(entry.log_index),

@@ -148,7 +148,7 @@ async def test_the_openapi_document_is_valid_and_has_only_what_works(gateway: ht
     assert document["openapi"] == "3.1.0"
     assert "/api/v1/evidence/sign" in document["paths"]
     assert "/api/v1/keys/{key_id}:revoke" in document["paths"]
-    for planned in ("/api/v1/evidence/sign/approval", "/api/v1/receipts:watch", "/api/v2/log/entries"):
+    for planned in ("/api/v1/evidence/sign/approval", "/api/v1/receipts:watch"):
         assert planned not in document["paths"]
 
 

@@ -9,11 +9,13 @@ import jsonschema
 import orjson
 import pytest
 
+from afdp.formats.entry_request import read_entry_request
 from afdp.gateway.descriptors import Api
 from afdp.gateway.examples import request_example
 from afdp.gateway.known import CONSTRAINTS, REQUIRED
 from afdp.gateway.openapi import openapi
 from afdp.gateway.page import page
+from afdp.verify.entry_request import verify_entry_request
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def test_every_method_that_works_is_in_it_and_no_other(api: Api, document: dict[
 
     assert named == {method.name for method in api.methods if not method.planned} | {"Health"}
     assert {"SignEvidence", "HealthCheck"} <= named
-    assert named.isdisjoint({"DecideApproval", "CancelWorkflow", "AddLogEntry"})
+    assert named.isdisjoint({"DecideApproval", "CancelWorkflow"})
 
 
 def test_everything_is_described(document: dict[str, Any]) -> None:
@@ -104,6 +106,19 @@ def test_empty_answers_are_valid_by_their_schemas(api: Api, document: dict[str, 
             continue
         schema = operations[method.name]["responses"]["200"]["content"]["application/json"]["schema"]
         check(document, schema, orjson.loads(encode(api.message_class(method.response.full_name)())))
+
+
+def test_rekors_bodies_are_described_and_the_example_is_one_that_a_log_takes(document: dict[str, Any]) -> None:
+    operation = document["paths"]["/api/v2/log/entries"]["post"]
+    example = request_example(body_schema(document, "/api/v2/log/entries"), document)
+
+    check(document, body_schema(document, "/api/v2/log/entries"), example)
+    verify_entry_request(read_entry_request(orjson.dumps(example)))
+    assert "200" not in operation["responses"]
+    [(media_type, refused)] = operation["responses"]["400"]["content"].items()
+    assert media_type == "application/json"
+    assert set(refused["schema"]["properties"]) == {"code", "message", "details"}
+    assert "hashedRekordRequestV002.signature.verifier." in page(document, "")
 
 
 def test_a_body_that_is_no_json_is_said_to_be_what_it_is(document: dict[str, Any]) -> None:

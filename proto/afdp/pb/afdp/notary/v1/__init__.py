@@ -334,7 +334,8 @@ class AddLogEntryRequest(betterproto2.Message):
 
     entry: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
-    Rekor v2's CreateEntryRequest as JSON.
+    Rekor v2's CreateEntryRequest as JSON, 1 to 98,304 bytes: a `hashedRekordRequestV002` with a digest, the signature
+    over it, and the key that made it.
     """
 
 
@@ -349,7 +350,7 @@ class AddLogEntryResponse(betterproto2.Message):
 
     log_entry: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
-    Sigstore's TransparencyLogEntry as JSON.
+    Sigstore's TransparencyLogEntry as JSON, with the inclusion proof and the checkpoint that it leads to.
     """
 
 

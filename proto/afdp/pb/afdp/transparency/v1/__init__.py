@@ -156,6 +156,11 @@ class AppendResult(betterproto2.Message):
     Why it was refused; the others went on.
     """
 
+    existing: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    Whether the entry was in the log before this call.
+    """
+
 
 default_message_pool.register_message("afdp.transparency.v1", "AppendResult", AppendResult)
 
