@@ -13,7 +13,10 @@ from afdp.metadata.values import (
     LogPosition,
     Outcome,
     Prepared,
+    Queued,
+    QueueLength,
     Record,
+    Rekor1Entry,
     SearchTerms,
     SignedRecord,
     Summary,
@@ -62,11 +65,13 @@ def to_record(record: Record) -> messages.Record:
             leaf_hash=draft.leaf_hash,
             notarized_at=draft.notarized_at,
             timestamp=draft.timestamp,
+            external_log=draft.external_log,
         ),
         state=RecordState.PENDING if record.log is None else RecordState.LOGGED,
         log=None if record.log is None else _to_position(record.log),
         logged_at=record.logged_at,
         external_timestamp=record.external_timestamp,
+        more=[_to_position(each) for each in record.more],
     )
 
 
@@ -79,6 +84,18 @@ def to_unstamped(signature: UnstampedSignature) -> messages.UnstampedSignature:
         key_id=signature.key_id,
         attempts=signature.attempts,
     )
+
+
+def to_queued(queued: Queued) -> messages.QueuedRecord:
+    """What a log of others needs of a record."""
+    return messages.QueuedRecord(
+        str(queued.receipt_id), queued.statement, queued.signature, queued.key_id, queued.attempts
+    )
+
+
+def to_queue(queue: QueueLength) -> messages.LogQueue:
+    """How long a queue is."""
+    return messages.LogQueue(queue.log, queue.length, queue.oldest)
 
 
 def to_summary(summary: Summary) -> messages.RecordSummary:
@@ -139,7 +156,12 @@ def _to_position(position: LogPosition) -> messages.LogPosition:
         tree_size=position.tree_size,
         proof=position.proof,
         checkpoint=position.checkpoint,
+        rekor1=None if position.rekor1 is None else _to_rekor1(position.rekor1),
     )
+
+
+def _to_rekor1(entry: Rekor1Entry) -> messages.Rekor1Entry:
+    return messages.Rekor1Entry(entry.body, entry.log_index, entry.integrated_time, entry.promise)
 
 
 def to_trust_file(file: TrustFile) -> messages.TrustFile:

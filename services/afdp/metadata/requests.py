@@ -16,8 +16,11 @@ from afdp.metadata.values import (
     Completion,
     Draft,
     Idempotency,
+    LogPosition,
     Principal,
     Publication,
+    QueuedCompletion,
+    Rekor1Entry,
     Search,
     SearchTerms,
     TrustFile,
@@ -37,6 +40,8 @@ MAX_CLAIMED = 16
 MAX_ARTIFACTS = 1000
 MAX_PROOF_HASHES = 64
 MAX_CHECKPOINT_BYTES = 64 * 1024
+MAX_MORE_LOGS = 8
+MAX_ENTRY_BYTES = 64 * 1024
 MAX_TRUST_FILES = 20_000
 MAX_TRUST_FILE_BYTES = 4 * 1024 * 1024
 
@@ -77,6 +82,8 @@ def _read_draft(draft: messages.Draft, path: str) -> Draft | InvalidArgument:
         timestamp=fields.blob("timestamp", draft.timestamp, MAX_TIMESTAMP_BYTES, least=0),
         dedupe=draft.dedupe,
         external_stamp=draft.external_stamp,
+        external_log=fields.text("external_log", draft.external_log, least=0),
+        more_logs=fields.log_names("more_logs", draft.more_logs),
     )
     return fields.error() or read
 
@@ -107,6 +114,51 @@ def _read_completion(completion: messages.Completion, path: str) -> Completion |
         proof=fields.digests("proof", completion.proof, MAX_PROOF_HASHES),
     )
     return fields.error() or read
+
+
+def read_lease_queued(request: messages.LeaseQueuedRequest) -> tuple[str, int, timedelta]:
+    """The log's name, how many records, and for how long."""
+    fields = _Fields()
+    log = fields.text("log", request.log)
+    limit = fields.number("limit", request.limit, 1, MAX_ITEMS)
+    seconds = fields.number("lease_seconds", request.lease_seconds, 1, 3600)
+    fields.require()
+    return log, limit, timedelta(seconds=seconds)
+
+
+def read_complete_queued(
+    request: messages.CompleteQueuedRequest,
+) -> tuple[str, list[QueuedCompletion | InvalidArgument]]:
+    """The log's name, and the completions; one that is wrong is an error in its place."""
+    _require_count("completions", request.completions)
+    fields = _Fields()
+    log = fields.text("log", request.log)
+    fields.require()
+    return log, [_read_queued(each, f"completions[{index}].") for index, each in enumerate(request.completions)]
+
+
+def _read_queued(completion: messages.QueuedCompletion, path: str) -> QueuedCompletion | InvalidArgument:
+    fields = _Fields(path)
+    read = QueuedCompletion(
+        receipt_id=fields.uuid7("receipt_id", completion.receipt_id),
+        position=fields.position("position", completion.position),
+    )
+    return fields.error() or read
+
+
+def read_defer_queued(request: messages.DeferQueuedRequest) -> tuple[str, dict[UUID, timedelta]]:
+    """The log's name, and for how long each record waits."""
+    _require_count("deferrals", request.deferrals)
+    fields = _Fields()
+    log = fields.text("log", request.log)
+    waits = {
+        fields.uuid7(f"deferrals[{index}].receipt_id", each.receipt_id): timedelta(
+            milliseconds=fields.number(f"deferrals[{index}].milliseconds", each.milliseconds, 0, 86_400_000)
+        )
+        for index, each in enumerate(request.deferrals)
+    }
+    fields.require()
+    return log, waits
 
 
 def read_list_pending(request: messages.ListPendingRequest) -> tuple[int, UUID | None, datetime | None]:
@@ -346,6 +398,36 @@ class _Fields:
         if len(value) != 32:
             self._refuse(name, "must have 32 bytes")
         return value
+
+    def log_names(self, name: str, values: Sequence[str]) -> tuple[str, ...]:
+        if len(values) > MAX_MORE_LOGS or len(set(values)) != len(values):
+            self._refuse(name, f"must be at most {MAX_MORE_LOGS} names, each once")
+        return tuple(self.text(f"{name}[{index}]", each) for index, each in enumerate(values))
+
+    def position(self, name: str, value: messages.LogPosition | None) -> LogPosition:
+        if value is None:
+            self._refuse(name, "must be given")
+            value = messages.LogPosition()
+        within = self._within(name)
+        return LogPosition(
+            origin=within.text("origin", value.origin),
+            log_index=within.number("log_index", value.log_index, 0, _INT64),
+            tree_size=within.number("tree_size", value.tree_size, 1, _INT64),
+            proof=within.digests("proof", value.proof, MAX_PROOF_HASHES),
+            checkpoint=within.text("checkpoint", value.checkpoint, MAX_CHECKPOINT_BYTES),
+            rekor1=within.rekor1("rekor1", value.rekor1),
+        )
+
+    def rekor1(self, name: str, value: messages.Rekor1Entry | None) -> Rekor1Entry | None:
+        if value is None:
+            return None
+        within = self._within(name)
+        return Rekor1Entry(
+            body=within.blob("body", value.body, MAX_ENTRY_BYTES),
+            log_index=within.number("log_index", value.log_index, 0, _INT64),
+            integrated_time=within.number("integrated_time", value.integrated_time, 0, _INT64),
+            promise=within.blob("promise", value.promise, MAX_SIGNATURE_BYTES),
+        )
 
     def optional_digest(self, name: str, value: bytes) -> bytes | None:
         return self.digest(name, value) if value else None

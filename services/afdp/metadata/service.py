@@ -5,7 +5,7 @@ Knows drafts, records and workflows. Knows no gRPC and no SQL.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -27,6 +27,9 @@ from afdp.metadata.values import (
     Outcome,
     Position,
     Publication,
+    Queued,
+    QueuedCompletion,
+    QueueLength,
     Record,
     Search,
     SignedRecord,
@@ -42,7 +45,7 @@ from afdp.metadata.values import (
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 _SUMMARY_BYTES = 2 * 1024  # more than a summary takes without its artifacts
 
-T = TypeVar("T", Draft, Completion)
+T = TypeVar("T", Draft, Completion, QueuedCompletion)
 R = TypeVar("R")
 
 
@@ -66,6 +69,20 @@ class Store(Protocol):
 
     async def list_pending(self, limit: int, after: UUID | None, before: datetime | None) -> list[Record]:
         """PENDING records of all tenants by ascending receipt ID."""
+
+    async def lease_queued(self, log: str, limit: int, lease: timedelta) -> list[Queued]:
+        """Take records that are due out of a queue, for the length of the lease; fewer where they are large."""
+
+    async def complete_queued(
+        self, log: str, completions: Sequence[QueuedCompletion]
+    ) -> list[LogPosition | NotaryError]:
+        """Write where queued records are: the position on record per completion, in order."""
+
+    async def defer_queued(self, log: str, waits: Mapping[UUID, timedelta]) -> None:
+        """Put queued records back for these times; what is not in the queue is passed over."""
+
+    async def queues(self) -> list[QueueLength]:
+        """The queues that are not empty."""
 
     async def get_record(self, tenant: str, receipt_id: UUID) -> Record | None:
         """One record, whole."""
@@ -185,6 +202,29 @@ class Metadata:
     async def list_pending(self, limit: int, after: UUID | None, before: datetime | None) -> list[Record]:
         """PENDING records of all tenants, oldest first; fewer than `limit`: there are no more."""
         return await self._store.list_pending(limit, after, before)
+
+    async def lease_queued(self, log: str, limit: int, lease: timedelta) -> list[Queued]:
+        """Take records that are due out of the queue for a log of others, for the length of the lease."""
+        return await self._store.lease_queued(log, limit, lease)
+
+    async def complete_queued(
+        self, log: str, completions: Sequence[QueuedCompletion | NotaryError]
+    ) -> list[LogPosition | NotaryError]:
+        """Write where queued records are in a log of others: the position on record per completion, in order.
+
+        A record that has a position there already keeps it.
+        """
+        checked = [_noted(completion, index) for index, completion in enumerate(completions)]
+        good = [completion for completion in checked if not isinstance(completion, NotaryError)]
+        return _merged(checked, await self._store.complete_queued(log, good) if good else [])
+
+    async def defer_queued(self, log: str, waits: Mapping[UUID, timedelta]) -> None:
+        """Put queued records back for these times."""
+        await self._store.defer_queued(log, waits)
+
+    async def queues(self) -> list[QueueLength]:
+        """The queues for logs of others that are not empty."""
+        return await self._store.queues()
 
     async def get_record(self, tenant: str, receipt_id: UUID) -> Record:
         """One record, whole. Raises NotFound where this tenant has none."""
@@ -307,6 +347,19 @@ def _require_note_of(checkpoint: Checkpoint) -> None:
 def _within(checkpoint: Checkpoint, completion: Completion | NotaryError, index: int) -> Completion | NotaryError:
     if isinstance(completion, Completion) and completion.log_index >= checkpoint.tree_size:
         return InvalidArgument.field(f"completions[{index}].log_index", "must be less than tree_size")
+    return completion
+
+
+def _noted(completion: QueuedCompletion | NotaryError, index: int) -> QueuedCompletion | NotaryError:
+    if isinstance(completion, NotaryError):
+        return completion
+    path, at = f"completions[{index}].position", completion.position
+    try:
+        _require_note_of(Checkpoint(at.origin, at.tree_size, at.checkpoint))
+    except InvalidArgument as error:
+        return InvalidArgument.field(f"{path}.checkpoint", error.fields[0].message)
+    if at.log_index >= at.tree_size:
+        return InvalidArgument.field(f"{path}.log_index", "must be less than tree_size")
     return completion
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 from afdp.messages.metadata import (
     ClaimStampsRequest,
     ClaimStampsResponse,
+    CompleteQueuedRequest,
+    CompleteQueuedResponse,
     CompleteRequest,
     CompleteResponse,
     CreateBatchRequest,
     CreateBatchResponse,
+    DeferQueuedRequest,
+    DeferQueuedResponse,
     FindEvidenceRequest,
     FindEvidenceResponse,
     FinishBatchRequest,
     FinishBatchResponse,
+    GetQueuesRequest,
+    GetQueuesResponse,
     GetRecordRequest,
     GetRecordResponse,
     GetStampBacklogRequest,
@@ -25,6 +31,8 @@ from afdp.messages.metadata import (
     GetWorkflowResponse,
     KeepStampRequest,
     KeepStampResponse,
+    LeaseQueuedRequest,
+    LeaseQueuedResponse,
     ListPendingRequest,
     ListPendingResponse,
     ListSignedRecordsRequest,
@@ -63,6 +71,21 @@ class MetadataServicer(MetadataServiceBase):
     async def list_pending(self, request: ListPendingRequest) -> ListPendingResponse:
         records = await self._metadata.list_pending(*requests.read_list_pending(request))
         return ListPendingResponse(records=[answers.to_record(record) for record in records])
+
+    async def lease_queued(self, request: LeaseQueuedRequest) -> LeaseQueuedResponse:
+        queued = await self._metadata.lease_queued(*requests.read_lease_queued(request))
+        return LeaseQueuedResponse(records=[answers.to_queued(each) for each in queued])
+
+    async def complete_queued(self, request: CompleteQueuedRequest) -> CompleteQueuedResponse:
+        positions = await self._metadata.complete_queued(*requests.read_complete_queued(request))
+        return CompleteQueuedResponse(results=[answers.to_complete_result(position) for position in positions])
+
+    async def defer_queued(self, request: DeferQueuedRequest) -> DeferQueuedResponse:
+        await self._metadata.defer_queued(*requests.read_defer_queued(request))
+        return DeferQueuedResponse()
+
+    async def get_queues(self, request: GetQueuesRequest) -> GetQueuesResponse:
+        return GetQueuesResponse(queues=[answers.to_queue(each) for each in await self._metadata.queues()])
 
     async def get_record(self, request: GetRecordRequest) -> GetRecordResponse:
         record = await self._metadata.get_record(*requests.read_get_record(request))

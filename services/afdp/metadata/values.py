@@ -50,6 +50,8 @@ class Draft:
         leaf_hash: its entry's, by RFC 6962.
         timestamp: the RFC 3161 response over the signature, DER; empty where there is none.
         external_stamp: whether an authority outside of the notary is to stamp the signature as well, later.
+        external_log: the log of others that it goes to instead of one of ours; empty: none.
+        more_logs: logs of others that it goes to as well.
     """
 
     receipt_id: UUID
@@ -68,6 +70,8 @@ class Draft:
     timestamp: bytes = b""
     dedupe: bool = False
     external_stamp: bool = False
+    external_log: str = ""
+    more_logs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,22 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Rekor1Entry:
+    """What an entry of a Rekor v1 has beside its place in the tree.
+
+    Attributes:
+        log_index: through all trees of the log.
+        integrated_time: Unix seconds.
+        promise: the signed entry timestamp.
+    """
+
+    body: bytes
+    log_index: int
+    integrated_time: int
+    promise: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class LogPosition:
     """Where an entry is in the log, with the proof for the tree of `checkpoint`."""
 
@@ -97,6 +117,7 @@ class LogPosition:
     tree_size: int
     proof: bytes
     checkpoint: str
+    rekor1: Rekor1Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +126,14 @@ class Record:
 
     Attributes:
         external_timestamp: as `Draft.timestamp`, by an authority outside of the notary; empty while there is none.
+        more: its places in further logs.
     """
 
     draft: Draft
     log: LogPosition | None
     logged_at: datetime | None
     external_timestamp: bytes = b""
+    more: tuple[LogPosition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +153,39 @@ class UnstampedSignature:
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """What a log of others needs of a record; `attempts` counts how often it was taken out of the queue."""
+
+    receipt_id: UUID
+    statement: bytes
+    signature: bytes
+    key_id: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
 class StampBacklog:
     """How many signatures wait for such a stamp, and when the oldest was made."""
 
     waiting: int
     oldest: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedCompletion:
+    """A queued record that is now in a log of others."""
+
+    receipt_id: UUID
+    position: LogPosition
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLength:
+    """How many records wait for a log of others, and since when the oldest does."""
+
+    log: str
+    length: int
+    oldest: datetime
 
 
 @dataclass(frozen=True, slots=True)

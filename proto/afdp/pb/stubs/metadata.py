@@ -6,14 +6,20 @@ from afdp.messages.transport import Caller
 from afdp.pb.afdp.metadata.v1 import (
     ClaimStampsRequest,
     ClaimStampsResponse,
+    CompleteQueuedRequest,
+    CompleteQueuedResponse,
     CompleteRequest,
     CompleteResponse,
     CreateBatchRequest,
     CreateBatchResponse,
+    DeferQueuedRequest,
+    DeferQueuedResponse,
     FindEvidenceRequest,
     FindEvidenceResponse,
     FinishBatchRequest,
     FinishBatchResponse,
+    GetQueuesRequest,
+    GetQueuesResponse,
     GetRecordRequest,
     GetRecordResponse,
     GetStampBacklogRequest,
@@ -26,6 +32,8 @@ from afdp.pb.afdp.metadata.v1 import (
     GetWorkflowResponse,
     KeepStampRequest,
     KeepStampResponse,
+    LeaseQueuedRequest,
+    LeaseQueuedResponse,
     ListPendingRequest,
     ListPendingResponse,
     ListSignedRecordsRequest,
@@ -102,6 +110,18 @@ class MetadataServiceBase:
         raise NotImplementedError
 
     async def put_trust_files(self, request: PutTrustFilesRequest) -> PutTrustFilesResponse:
+        raise NotImplementedError
+
+    async def lease_queued(self, request: LeaseQueuedRequest) -> LeaseQueuedResponse:
+        raise NotImplementedError
+
+    async def complete_queued(self, request: CompleteQueuedRequest) -> CompleteQueuedResponse:
+        raise NotImplementedError
+
+    async def defer_queued(self, request: DeferQueuedRequest) -> DeferQueuedResponse:
+        raise NotImplementedError
+
+    async def get_queues(self, request: GetQueuesRequest) -> GetQueuesResponse:
         raise NotImplementedError
 
 
@@ -234,5 +254,31 @@ class MetadataServiceClient:
     ) -> PutTrustFilesResponse:
         answer: PutTrustFilesResponse = await self._caller.unary_unary(
             "/afdp.metadata.v1.MetadataService/PutTrustFiles", request, timeout
+        )
+        return answer
+
+    async def lease_queued(self, request: LeaseQueuedRequest, *, timeout: float | None = None) -> LeaseQueuedResponse:
+        answer: LeaseQueuedResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/LeaseQueued", request, timeout
+        )
+        return answer
+
+    async def complete_queued(
+        self, request: CompleteQueuedRequest, *, timeout: float | None = None
+    ) -> CompleteQueuedResponse:
+        answer: CompleteQueuedResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/CompleteQueued", request, timeout
+        )
+        return answer
+
+    async def defer_queued(self, request: DeferQueuedRequest, *, timeout: float | None = None) -> DeferQueuedResponse:
+        answer: DeferQueuedResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/DeferQueued", request, timeout
+        )
+        return answer
+
+    async def get_queues(self, request: GetQueuesRequest, *, timeout: float | None = None) -> GetQueuesResponse:
+        answer: GetQueuesResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/GetQueues", request, timeout
         )
         return answer

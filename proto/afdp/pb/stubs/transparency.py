@@ -20,8 +20,12 @@ from afdp.pb.afdp.transparency.v1 import (
     GetLogResponse,
     GetStampedCheckpointRequest,
     GetStampedCheckpointResponse,
+    ListExternalLogsRequest,
+    ListExternalLogsResponse,
     ListLogsRequest,
     ListLogsResponse,
+    LogExternallyRequest,
+    LogExternallyResponse,
 )
 
 __all__ = ["TransparencyServiceBase", "TransparencyServiceClient"]
@@ -57,6 +61,12 @@ class TransparencyServiceBase:
         raise NotImplementedError
 
     async def list_logs(self, request: ListLogsRequest) -> ListLogsResponse:
+        raise NotImplementedError
+
+    async def log_externally(self, request: LogExternallyRequest) -> LogExternallyResponse:
+        raise NotImplementedError
+
+    async def list_external_logs(self, request: ListExternalLogsRequest) -> ListExternalLogsResponse:
         raise NotImplementedError
 
 
@@ -127,5 +137,21 @@ class TransparencyServiceClient:
     async def list_logs(self, request: ListLogsRequest, *, timeout: float | None = None) -> ListLogsResponse:
         answer: ListLogsResponse = await self._caller.unary_unary(
             "/afdp.transparency.v1.TransparencyService/ListLogs", request, timeout
+        )
+        return answer
+
+    async def log_externally(
+        self, request: LogExternallyRequest, *, timeout: float | None = None
+    ) -> LogExternallyResponse:
+        answer: LogExternallyResponse = await self._caller.unary_unary(
+            "/afdp.transparency.v1.TransparencyService/LogExternally", request, timeout
+        )
+        return answer
+
+    async def list_external_logs(
+        self, request: ListExternalLogsRequest, *, timeout: float | None = None
+    ) -> ListExternalLogsResponse:
+        answer: ListExternalLogsResponse = await self._caller.unary_unary(
+            "/afdp.transparency.v1.TransparencyService/ListExternalLogs", request, timeout
         )
         return answer

@@ -28,12 +28,12 @@ _STATEMENT = """
             $6::uuid[], $7::text[], $8::timestamptz[], $9::bytea[], $10::bigint[], $11::text[], $12::text[],
             $13::text[], $14::timestamptz[], $15::bytea[], $16::text[], $17::smallint[], $18::uuid[], $19::text[],
             $20::text[], $21::text[], $22::bytea[], $23::bytea[], $24::bytea[], $25::bytea[], $26::bytea[],
-            $27::bytea[], $28::bytea[], $29::uuid[], $30::boolean[]
+            $27::bytea[], $28::bytea[], $29::uuid[], $30::boolean[], $31::text[]
         ) AS d (
             receipt_id, tenant, notarized_at, evidence_hash, evidence_key, event_type, actor_type,
             actor_id, timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, issuer,
             subject, method, evidence, statement, signature, leaf_hash, timestamp, digest,
-            fingerprint, target, external_stamp
+            fingerprint, target, external_stamp, external_log
         )
     ), claimed AS (
         {claimed}
@@ -59,10 +59,17 @@ _STATEMENT = """
         SELECT * FROM unnest($2::bigint[], $3::timestamptz[], $4::uuid[], $5::bytea[])
             AS artifact (artifact_key, notarized_at, receipt_id, artifact_hash)
         WHERE receipt_id IN (SELECT receipt_id FROM new)
-    ), in_pending AS (
-        INSERT INTO pending (receipt_id, notarized_at) SELECT receipt_id, notarized_at FROM new
     ), in_stamp_wanted AS (
         INSERT INTO stamp_wanted (receipt_id, since) SELECT receipt_id, notarized_at FROM new WHERE external_stamp
+    ), in_pending AS (
+        INSERT INTO pending (receipt_id, notarized_at)
+        SELECT receipt_id, notarized_at FROM new WHERE external_log IS NULL
+    ), in_queue AS (
+        INSERT INTO log_queue (receipt_id, log, main)
+        SELECT receipt_id, external_log, true FROM new WHERE external_log IS NOT NULL
+        UNION ALL
+        SELECT receipt_id, log, false FROM unnest($32::uuid[], $33::text[]) AS further (receipt_id, log)
+        WHERE receipt_id IN (SELECT receipt_id FROM new)
     )
     SELECT receipt_id FROM won
 """
@@ -187,7 +194,8 @@ def _independent(items: Sequence[_Item]) -> tuple[list[_Item], list[_Item]]:
 async def _write_together(
     connection: Connection, items: Sequence[_Item], retention: timedelta
 ) -> tuple[set[UUID], dict[int, Outcome]]:
-    rows = await connection.fetch(_WRITE, retention, *_artifact_columns(items), *_columns(items))
+    columns = (*_artifact_columns(items), *_columns(items), *_further_columns(items))
+    rows = await connection.fetch(_WRITE, retention, *columns)
     return {row["receipt_id"] for row in rows}, {}
 
 
@@ -227,7 +235,7 @@ def _artifact_columns(items: Sequence[_Item]) -> tuple[list[object], ...]:
 
 
 def _columns(items: Sequence[_Item]) -> list[list[object]]:
-    """Parameters 6 to 30 of `_WRITE`: one element per draft."""
+    """Parameters 6 to 31 of `_WRITE`: one element per draft."""
     rows = [
         (
             draft.receipt_id,
@@ -255,11 +263,18 @@ def _columns(items: Sequence[_Item]) -> list[list[object]]:
             draft.idempotency.fingerprint if draft.idempotency else None,
             item.target,
             draft.external_stamp,
+            draft.external_log or None,
         )
         for item in items
         for draft in (item.draft,)
     ]
     return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _further_columns(items: Sequence[_Item]) -> tuple[list[object], list[object]]:
+    """Parameters 32 and 33 of `_WRITE`: one element per draft and further log."""
+    rows = [(item.draft.receipt_id, log) for item in items for log in item.draft.more_logs]
+    return [receipt_id for receipt_id, _ in rows], [log for _, log in rows]
 
 
 async def _answered_by_targets(connection: Connection, items: Iterable[_Item]) -> dict[int, Outcome]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -11,17 +12,22 @@ import asyncpg
 from afdp.errors import ResourceExhausted
 from afdp.messages.metadata import WorkflowType
 from afdp.metadata.postgres.lookup import lookup_key
-from afdp.metadata.values import Draft, LogPosition, Principal, Record, SearchTerms
+from afdp.metadata.postgres.queues import more_positions, to_position
+from afdp.metadata.values import Draft, Principal, Record, SearchTerms
 from afdp.postgres import Connection
 
 _WHOLE = """
     SELECT r.*, c.issuer, c.subject, c.method, c.evidence, c.statement, c.signature, c.leaf_hash, c.timestamp,
-           e.origin, e.log_index, e.tree_size, e.proof, e.logged_at, k.note, x.timestamp AS external_timestamp
+           e.origin, e.log_index, e.tree_size, e.proof, e.logged_at, k.note, x.timestamp AS external_timestamp,
+           v.body, v.log_index AS shown_index, v.integrated_time, v.promise, q.log AS external_log,
+           EXISTS (SELECT FROM further_entry f WHERE f.receipt_id = r.receipt_id) AS has_more
     FROM record r
     JOIN record_content c USING (receipt_id)
     LEFT JOIN log_entry e USING (receipt_id)
     LEFT JOIN checkpoint k ON k.origin = e.origin AND k.tree_size = e.tree_size
     LEFT JOIN external_stamp x USING (receipt_id)
+    LEFT JOIN rekor1_entry v ON v.receipt_id = e.receipt_id AND v.origin = e.origin
+    LEFT JOIN log_queue q ON q.receipt_id = r.receipt_id AND q.main
 """
 _BY_IDS = f"{_WHOLE} WHERE r.receipt_id = ANY($1::uuid[]) ORDER BY r.receipt_id"
 _OF_TENANT = f"{_WHOLE} WHERE r.receipt_id = $1 AND r.tenant = $2"
@@ -50,13 +56,13 @@ _OTHER_BYTES = 4 * 1024
 async def by_ids(connection: Connection, receipt_ids: Iterable[UUID]) -> dict[UUID, Record]:
     """Those records that exist, of any tenant, by ascending receipt ID."""
     rows = await connection.fetch(_BY_IDS, list(receipt_ids))
-    return {row["receipt_id"]: to_record(row) for row in rows}
+    return {record.draft.receipt_id: record for record in await _whole(connection, rows)}
 
 
 async def of_tenant(connection: Connection, tenant: str, receipt_id: UUID) -> Record | None:
     """One record of a tenant."""
     row = await connection.fetchrow(_OF_TENANT, receipt_id, tenant)
-    return to_record(row) if row else None
+    return (await _whole(connection, [row]))[0] if row else None
 
 
 async def by_evidence(
@@ -67,7 +73,7 @@ async def by_evidence(
     row = await connection.fetchrow(_BY_EVIDENCE, *named, signature)
     if row is None:
         return None
-    return to_record(row), await connection.fetchval(_COUNT_OF_EVIDENCE, *named)
+    return (await _whole(connection, [row]))[0], await connection.fetchval(_COUNT_OF_EVIDENCE, *named)
 
 
 async def pending(
@@ -82,6 +88,14 @@ async def pending(
     if sum(row["size"] + _OTHER_BYTES for row in rows) > max_bytes:
         raise ResourceExhausted("these records do not fit in one answer: ask for a smaller page_size")
     return list((await by_ids(connection, (row["receipt_id"] for row in rows))).values())
+
+
+async def _whole(connection: Connection, rows: Sequence[asyncpg.Record]) -> list[Record]:
+    records = [to_record(row) for row in rows]
+    if with_more := [row["receipt_id"] for row in rows if row["has_more"]]:
+        more = await more_positions(connection, with_more)
+        records = [replace(record, more=more.get(record.draft.receipt_id, ())) for record in records]
+    return records
 
 
 def to_record(row: asyncpg.Record) -> Record:
@@ -101,12 +115,12 @@ def to_record(row: asyncpg.Record) -> Record:
         leaf_hash=row["leaf_hash"],
         notarized_at=row["notarized_at"],
         timestamp=row["timestamp"] or b"",
+        external_log=row["external_log"] or "",
     )
     external = row["external_timestamp"] or b""
     if row["origin"] is None:
         return Record(draft, None, None, external)
-    position = LogPosition(row["origin"], row["log_index"], row["tree_size"], row["proof"], row["note"])
-    return Record(draft, position, row["logged_at"], external)
+    return Record(draft, to_position(row), row["logged_at"], external)
 
 
 async def notarized_at(connection: Connection, tenant: str, receipt_id: UUID) -> datetime | None:

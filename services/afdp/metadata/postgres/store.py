@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -12,7 +12,7 @@ from uuid import UUID
 from afdp.errors import NotaryError
 from afdp.messages.metadata import WorkflowType
 from afdp.metadata.config import MetadataSettings
-from afdp.metadata.postgres import batches, housekeeping, records, stamps, trust_files, workflow_list
+from afdp.metadata.postgres import batches, housekeeping, queues, records, stamps, trust_files, workflow_list
 from afdp.metadata.postgres.complete import complete
 from afdp.metadata.postgres.prepare import prepare
 from afdp.metadata.postgres.search import search, signed
@@ -25,6 +25,9 @@ from afdp.metadata.values import (
     Outcome,
     Position,
     Publication,
+    Queued,
+    QueuedCompletion,
+    QueueLength,
     Record,
     Search,
     SignedRecord,
@@ -79,6 +82,25 @@ class PostgresStore:
         """
         most = self._max_answer_bytes
         return await self._database.run(lambda connection: records.pending(connection, limit, after, before, most))
+
+    async def lease_queued(self, log: str, limit: int, lease: timedelta) -> list[Queued]:
+        """Queued records that are due, taken out for a while."""
+        most = self._max_answer_bytes // 2
+        return await self._database.run(lambda connection: queues.lease(connection, log, limit, lease, most))
+
+    async def complete_queued(
+        self, log: str, completions: Sequence[QueuedCompletion]
+    ) -> list[LogPosition | NotaryError]:
+        """Queued records are in the log."""
+        return await self._database.run(lambda connection: queues.complete(connection, log, completions))
+
+    async def defer_queued(self, log: str, waits: Mapping[UUID, timedelta]) -> None:
+        """Queued records wait for longer."""
+        await self._database.run(lambda connection: queues.defer(connection, log, waits))
+
+    async def queues(self) -> list[QueueLength]:
+        """The queues that are not empty."""
+        return await self._database.run(queues.lengths)
 
     async def get_record(self, tenant: str, receipt_id: UUID) -> Record | None:
         """One record of a tenant."""

@@ -6,17 +6,24 @@
 __all__ = (
     "ClaimStampsRequest",
     "ClaimStampsResponse",
+    "CompleteQueuedRequest",
+    "CompleteQueuedResponse",
     "CompleteRequest",
     "CompleteResponse",
     "CompleteResult",
     "Completion",
     "CreateBatchRequest",
     "CreateBatchResponse",
+    "DeferQueuedRequest",
+    "DeferQueuedResponse",
+    "Deferral",
     "Draft",
     "FindEvidenceRequest",
     "FindEvidenceResponse",
     "FinishBatchRequest",
     "FinishBatchResponse",
+    "GetQueuesRequest",
+    "GetQueuesResponse",
     "GetRecordRequest",
     "GetRecordResponse",
     "GetStampBacklogRequest",
@@ -30,6 +37,8 @@ __all__ = (
     "Idempotency",
     "KeepStampRequest",
     "KeepStampResponse",
+    "LeaseQueuedRequest",
+    "LeaseQueuedResponse",
     "ListPendingRequest",
     "ListPendingResponse",
     "ListSignedRecordsRequest",
@@ -37,6 +46,7 @@ __all__ = (
     "ListWorkflowsRequest",
     "ListWorkflowsResponse",
     "LogPosition",
+    "LogQueue",
     "PostponeStampsRequest",
     "PostponeStampsResponse",
     "PrepareRequest",
@@ -46,9 +56,12 @@ __all__ = (
     "Principal",
     "PutTrustFilesRequest",
     "PutTrustFilesResponse",
+    "QueuedCompletion",
+    "QueuedRecord",
     "Record",
     "RecordState",
     "RecordSummary",
+    "Rekor1Entry",
     "SearchRecordsRequest",
     "SearchRecordsResponse",
     "SearchTerms",
@@ -259,6 +272,41 @@ default_message_pool.register_message("afdp.metadata.v1", "ClaimStampsResponse",
 
 
 @dataclass(eq=False, repr=False)
+class CompleteQueuedRequest(betterproto2.Message):
+    """
+    Where records are.
+    """
+
+    log: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The log's name.
+    """
+
+    completions: "list[QueuedCompletion]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    1 to 1,024.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "CompleteQueuedRequest", CompleteQueuedRequest)
+
+
+@dataclass(eq=False, repr=False)
+class CompleteQueuedResponse(betterproto2.Message):
+    """
+    What became of them.
+    """
+
+    results: "list[CompleteResult]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    One per completion, in order.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "CompleteQueuedResponse", CompleteQueuedResponse)
+
+
+@dataclass(eq=False, repr=False)
 class CompleteRequest(betterproto2.Message):
     """
     Records that are now in the log.
@@ -406,6 +454,58 @@ default_message_pool.register_message("afdp.metadata.v1", "CreateBatchResponse",
 
 
 @dataclass(eq=False, repr=False)
+class DeferQueuedRequest(betterproto2.Message):
+    """
+    What is put back.
+    """
+
+    log: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The log's name.
+    """
+
+    deferrals: "list[Deferral]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    1 to 1,024.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "DeferQueuedRequest", DeferQueuedRequest)
+
+
+@dataclass(eq=False, repr=False)
+class DeferQueuedResponse(betterproto2.Message):
+    """
+    Nothing to say.
+    """
+
+    pass
+
+
+default_message_pool.register_message("afdp.metadata.v1", "DeferQueuedResponse", DeferQueuedResponse)
+
+
+@dataclass(eq=False, repr=False)
+class Deferral(betterproto2.Message):
+    """
+    Until when one record waits.
+    """
+
+    receipt_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    UUIDv7, text form.
+    """
+
+    milliseconds: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    From now on, at most 86,400,000.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "Deferral", Deferral)
+
+
+@dataclass(eq=False, repr=False)
 class Draft(betterproto2.Message):
     """
     A signed statement on its way into the log.
@@ -501,6 +601,16 @@ class Draft(betterproto2.Message):
     Whether an authority outside of the notary is to stamp the signature as well, later.
     """
 
+    external_log: "str" = betterproto2.field(20, betterproto2.TYPE_STRING)
+    """
+    The log of others that its entry goes to instead of one of ours, kept while the record is PENDING; empty: none.
+    """
+
+    more_logs: "list[str]" = betterproto2.field(21, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Logs of others that it goes to as well, once each.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "Draft", Draft)
 
@@ -590,6 +700,33 @@ class FinishBatchResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "FinishBatchResponse", FinishBatchResponse)
+
+
+@dataclass(eq=False, repr=False)
+class GetQueuesRequest(betterproto2.Message):
+    """
+    Nothing to say.
+    """
+
+    pass
+
+
+default_message_pool.register_message("afdp.metadata.v1", "GetQueuesRequest", GetQueuesRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetQueuesResponse(betterproto2.Message):
+    """
+    The queues.
+    """
+
+    queues: "list[LogQueue]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Those that are not empty.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "GetQueuesResponse", GetQueuesResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -819,6 +956,46 @@ default_message_pool.register_message("afdp.metadata.v1", "KeepStampResponse", K
 
 
 @dataclass(eq=False, repr=False)
+class LeaseQueuedRequest(betterproto2.Message):
+    """
+    Which records, and for how long.
+    """
+
+    log: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The log's name.
+    """
+
+    limit: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    1 to 1,024.
+    """
+
+    lease_seconds: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+    """
+    1 to 3,600.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "LeaseQueuedRequest", LeaseQueuedRequest)
+
+
+@dataclass(eq=False, repr=False)
+class LeaseQueuedResponse(betterproto2.Message):
+    """
+    The records, longest due first; fewer than asked for also where they are large.
+    """
+
+    records: "list[QueuedRecord]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    None: nothing is due.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "LeaseQueuedResponse", LeaseQueuedResponse)
+
+
+@dataclass(eq=False, repr=False)
 class ListPendingRequest(betterproto2.Message):
     """
     Which PENDING records.
@@ -1027,8 +1204,40 @@ class LogPosition(betterproto2.Message):
     The signed note of that tree.
     """
 
+    rekor1: "Rekor1Entry | None" = betterproto2.field(20, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    What an entry of a Rekor v1 has beside.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "LogPosition", LogPosition)
+
+
+@dataclass(eq=False, repr=False)
+class LogQueue(betterproto2.Message):
+    """
+    The queue for one log of others.
+    """
+
+    log: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The log's name.
+    """
+
+    length: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    How many records wait, those taken out included.
+    """
+
+    oldest: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Since when the oldest waits.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "LogQueue", LogQueue)
 
 
 @dataclass(eq=False, repr=False)
@@ -1206,6 +1415,61 @@ default_message_pool.register_message("afdp.metadata.v1", "PutTrustFilesResponse
 
 
 @dataclass(eq=False, repr=False)
+class QueuedCompletion(betterproto2.Message):
+    """
+    Where one record is.
+    """
+
+    receipt_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    UUIDv7, text form.
+    """
+
+    position: "LogPosition | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Its place and proof.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "QueuedCompletion", QueuedCompletion)
+
+
+@dataclass(eq=False, repr=False)
+class QueuedRecord(betterproto2.Message):
+    """
+    What a log of others needs of a record.
+    """
+
+    receipt_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    UUIDv7, text form.
+    """
+
+    statement: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    The in-toto statement's bytes.
+    """
+
+    signature: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+    """
+    The signature over its DSSE PAE, DER.
+    """
+
+    key_id: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    `name:version` of the key.
+    """
+
+    attempts: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+    """
+    How often it was taken out, this time included.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "QueuedRecord", QueuedRecord)
+
+
+@dataclass(eq=False, repr=False)
 class Record(betterproto2.Message):
     """
     A record, whole.
@@ -1236,6 +1500,11 @@ class Record(betterproto2.Message):
     external_timestamp: "bytes" = betterproto2.field(5, betterproto2.TYPE_BYTES)
     """
     The RFC 3161 response over the signature by an authority outside of the notary, DER; empty while there is none.
+    """
+
+    more: "list[LogPosition]" = betterproto2.field(20, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Where it is in further logs.
     """
 
 
@@ -1294,6 +1563,36 @@ class RecordSummary(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "RecordSummary", RecordSummary)
+
+
+@dataclass(eq=False, repr=False)
+class Rekor1Entry(betterproto2.Message):
+    """
+    What an entry of a Rekor v1 has beside its place in the tree.
+    """
+
+    body: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    The entry as the log has it.
+    """
+
+    log_index: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    Zero-based, through all trees of the log.
+    """
+
+    integrated_time: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    Unix seconds.
+    """
+
+    promise: "bytes" = betterproto2.field(4, betterproto2.TYPE_BYTES)
+    """
+    The signed entry timestamp.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "Rekor1Entry", Rekor1Entry)
 
 
 @dataclass(eq=False, repr=False)

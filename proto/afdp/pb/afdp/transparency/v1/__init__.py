@@ -8,6 +8,8 @@ __all__ = (
     "AppendResponse",
     "AppendResult",
     "Checkpoint",
+    "ExternalEntry",
+    "ExternalLog",
     "FindLeavesRequest",
     "FindLeavesResponse",
     "FindLeavesResult",
@@ -24,9 +26,13 @@ __all__ = (
     "GetStampedCheckpointRequest",
     "GetStampedCheckpointResponse",
     "Inclusion",
+    "ListExternalLogsRequest",
+    "ListExternalLogsResponse",
     "ListLogsRequest",
     "ListLogsResponse",
     "Log",
+    "LogExternallyRequest",
+    "LogExternallyResponse",
     "LogState",
 )
 
@@ -188,6 +194,130 @@ class Checkpoint(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.transparency.v1", "Checkpoint", Checkpoint)
+
+
+@dataclass(eq=False, repr=False)
+class ExternalEntry(betterproto2.Message):
+    """
+    An entry in a log of others, with its proof.
+    """
+
+    log_id: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    The untruncated key ID of the log, 32 bytes: `logId.keyId`.
+    """
+
+    origin: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The first line of the checkpoint: the log's origin; of a Rekor v1 with the number of its tree.
+    """
+
+    body: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+    """
+    The entry as the log has it.
+    """
+
+    log_index: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+    """
+    Zero-based, as the log says it; in a Rekor v1 of several trees it counts through all of them.
+    """
+
+    tree_index: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
+    """
+    Zero-based, in the tree that the proof is for.
+    """
+
+    tree_size: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+    """
+    The size of that tree.
+    """
+
+    proof: "bytes" = betterproto2.field(7, betterproto2.TYPE_BYTES)
+    """
+    The audit path: hashes of 32 bytes, concatenated.
+    """
+
+    checkpoint: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    The signed note of that tree.
+    """
+
+    integrated_time: "int" = betterproto2.field(9, betterproto2.TYPE_INT64)
+    """
+    Unix seconds, as a Rekor v1 says it; else 0.
+    """
+
+    promise: "bytes" = betterproto2.field(10, betterproto2.TYPE_BYTES)
+    """
+    The signed entry timestamp of a Rekor v1; else empty.
+    """
+
+
+default_message_pool.register_message("afdp.transparency.v1", "ExternalEntry", ExternalEntry)
+
+
+@dataclass(eq=False, repr=False)
+class ExternalLog(betterproto2.Message):
+    """
+    One shard of a log of others.
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its name in `AFDP_EXTERNAL_LOGS`.
+    """
+
+    api_version: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    1 or 2: of Rekor's API.
+    """
+
+    origin: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    A bare host name.
+    """
+
+    base_url: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    Where it is.
+    """
+
+    log_id: "bytes" = betterproto2.field(5, betterproto2.TYPE_BYTES)
+    """
+    The untruncated key ID, 32 bytes: `logId.keyId` of bundles and trusted roots.
+    """
+
+    spki: "bytes" = betterproto2.field(6, betterproto2.TYPE_BYTES)
+    """
+    SubjectPublicKeyInfo of its key, DER.
+    """
+
+    valid_from: "datetime.datetime | None" = betterproto2.field(
+        7, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Since when it is known to be valid.
+    """
+
+    current: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
+    """
+    Whether entries of this name go there now.
+    """
+
+    refused: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    Why nothing goes there until an operator says so; empty where nothing is wrong.
+    """
+
+    refused_at: "datetime.datetime | None" = betterproto2.field(
+        10, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When that was found.
+    """
+
+
+default_message_pool.register_message("afdp.transparency.v1", "ExternalLog", ExternalLog)
 
 
 @dataclass(eq=False, repr=False)
@@ -568,6 +698,33 @@ default_message_pool.register_message("afdp.transparency.v1", "Inclusion", Inclu
 
 
 @dataclass(eq=False, repr=False)
+class ListExternalLogsRequest(betterproto2.Message):
+    """
+    Nothing to say.
+    """
+
+    pass
+
+
+default_message_pool.register_message("afdp.transparency.v1", "ListExternalLogsRequest", ListExternalLogsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListExternalLogsResponse(betterproto2.Message):
+    """
+    The logs of others.
+    """
+
+    logs: "list[ExternalLog]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    By their names, the newest shard of each first.
+    """
+
+
+default_message_pool.register_message("afdp.transparency.v1", "ListExternalLogsResponse", ListExternalLogsResponse)
+
+
+@dataclass(eq=False, repr=False)
 class ListLogsRequest(betterproto2.Message):
     """
     Nothing to say.
@@ -671,6 +828,46 @@ class Log(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.transparency.v1", "Log", Log)
+
+
+@dataclass(eq=False, repr=False)
+class LogExternallyRequest(betterproto2.Message):
+    """
+    One entry for a log of others.
+    """
+
+    log: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its name in `AFDP_EXTERNAL_LOGS`. NOT_FOUND where there is none of this name.
+    """
+
+    body: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    The entry as ours has it: the canonical JSON of a `hashedrekord` 0.0.2.
+    """
+
+    statement: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+    """
+    The statement that was signed; only for a log that takes whole envelopes (Rekor v1).
+    """
+
+
+default_message_pool.register_message("afdp.transparency.v1", "LogExternallyRequest", LogExternallyRequest)
+
+
+@dataclass(eq=False, repr=False)
+class LogExternallyResponse(betterproto2.Message):
+    """
+    Where the entry is.
+    """
+
+    entry: "ExternalEntry | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Verified.
+    """
+
+
+default_message_pool.register_message("afdp.transparency.v1", "LogExternallyResponse", LogExternallyResponse)
 
 
 from ....google import protobuf as ___google__protobuf__

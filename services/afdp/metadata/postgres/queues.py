@@ -1,0 +1,202 @@
+"""The queues of records that go to logs of others: leased, completed, put back.
+
+A lease is nothing but a later time at which the record is due again. So a worker that dies holds nothing up for longer
+than that, and two that work on one record at once do no harm: the log takes an entry once, and the first position that
+is written stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+
+from afdp.errors import FailedPrecondition, NotaryError, NotFound
+from afdp.metadata.values import LogPosition, Queued, QueuedCompletion, QueueLength, Rekor1Entry
+from afdp.postgres import Connection
+
+_LEASE = """
+    WITH due AS (
+        SELECT receipt_id FROM log_queue WHERE log = $1 AND due_at <= statement_timestamp()
+        ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    ), sized AS MATERIALIZED (
+        SELECT receipt_id, c.statement, c.signature, r.key_id,
+               row_number() OVER (ORDER BY receipt_id) AS place,
+               sum(octet_length(c.statement)) OVER (ORDER BY receipt_id) AS total
+        FROM due JOIN record_content c USING (receipt_id) JOIN record r USING (receipt_id)
+    ), taken AS (
+        UPDATE log_queue q SET due_at = statement_timestamp() + $3::interval, attempts = q.attempts + 1
+        FROM sized
+        WHERE q.log = $1 AND q.receipt_id = sized.receipt_id AND (sized.place = 1 OR sized.total <= $4)
+        RETURNING q.receipt_id, q.attempts
+    )
+    SELECT receipt_id, statement, signature, key_id, attempts FROM taken JOIN sized USING (receipt_id)
+    ORDER BY receipt_id
+"""
+_DEFER = """
+    UPDATE log_queue q SET due_at = statement_timestamp() + d.wait
+    FROM unnest($2::uuid[], $3::interval[]) AS d (receipt_id, wait)
+    WHERE q.log = $1 AND q.receipt_id = d.receipt_id
+"""
+_LENGTHS = """
+    SELECT log, count(*) AS length, min(queued_at) AS oldest FROM log_queue GROUP BY log ORDER BY log
+"""
+# All of one tree. A note of the same tree may carry other signatures: the first one stays. One of another tree leaves
+# `noted` empty, and then nothing is written.
+_LOGGED = r"""
+    WITH noted AS (
+        INSERT INTO checkpoint AS c (origin, tree_size, note) VALUES ($2, $3, $4)
+        ON CONFLICT (origin, tree_size) DO UPDATE SET note = c.note
+            WHERE (string_to_array(c.note, E'\n'))[3] = (string_to_array(excluded.note, E'\n'))[3]
+        RETURNING c.note
+    ), done AS (
+        DELETE FROM log_queue WHERE log = $1 AND receipt_id = ANY($5::uuid[]) AND main AND EXISTS (SELECT FROM noted)
+        RETURNING receipt_id
+    ), logged AS (
+        INSERT INTO log_entry (receipt_id, origin, log_index, tree_size, proof)
+        SELECT receipt_id, $2, log_index, $3, proof
+        FROM unnest($5::uuid[], $6::bigint[], $7::bytea[]) AS entry (receipt_id, log_index, proof)
+        WHERE receipt_id IN (SELECT receipt_id FROM done)
+        ON CONFLICT DO NOTHING
+        RETURNING receipt_id
+    )
+    SELECT (SELECT note FROM noted) AS note, ARRAY(SELECT receipt_id FROM logged) AS logged
+"""
+_FURTHER = """
+    WITH done AS (
+        DELETE FROM log_queue WHERE log = $1 AND receipt_id = ANY($5::uuid[]) AND NOT main RETURNING receipt_id
+    )
+    INSERT INTO further_entry (receipt_id, origin, log_index, tree_size, proof, note)
+    SELECT receipt_id, $2, log_index, $3, proof, $4
+    FROM unnest($5::uuid[], $6::bigint[], $7::bytea[]) AS entry (receipt_id, log_index, proof)
+    WHERE receipt_id IN (SELECT receipt_id FROM done)
+    ON CONFLICT DO NOTHING
+    RETURNING receipt_id
+"""
+_REKOR1 = """
+    INSERT INTO rekor1_entry (receipt_id, origin, body, log_index, integrated_time, promise)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[])
+    ON CONFLICT DO NOTHING
+"""
+_POSITIONS = """
+    SELECT e.receipt_id, e.origin, e.log_index, e.tree_size, e.proof, k.note,
+           x.body, x.log_index AS shown_index, x.integrated_time, x.promise
+    FROM log_entry e
+    JOIN checkpoint k ON k.origin = e.origin AND k.tree_size = e.tree_size
+    LEFT JOIN rekor1_entry x ON x.receipt_id = e.receipt_id AND x.origin = e.origin
+    WHERE e.receipt_id = ANY($1::uuid[])
+"""
+_MORE = """
+    SELECT e.receipt_id, e.origin, e.log_index, e.tree_size, e.proof, e.note,
+           x.body, x.log_index AS shown_index, x.integrated_time, x.promise
+    FROM further_entry e
+    LEFT JOIN rekor1_entry x ON x.receipt_id = e.receipt_id AND x.origin = e.origin
+    WHERE e.receipt_id = ANY($1::uuid[])
+    ORDER BY e.receipt_id, e.logged_at, e.origin
+"""
+
+_Group = tuple[str, int, str]  # origin, tree size, note
+
+
+async def lease(connection: Connection, log: str, limit: int, lease: timedelta, max_bytes: int) -> list[Queued]:
+    """Takes due records out for a while, those that wait longest first; together at most `max_bytes`, or one."""
+    rows = await connection.fetch(_LEASE, log, limit, lease, max_bytes)
+    return [
+        Queued(row["receipt_id"], row["statement"], row["signature"], row["key_id"], row["attempts"]) for row in rows
+    ]
+
+
+async def complete(
+    connection: Connection, log: str, completions: Sequence[QueuedCompletion]
+) -> list[LogPosition | NotaryError]:
+    """The position on record per completion, in order; one that has a position there already keeps it."""
+    written: dict[UUID, LogPosition] = {}
+    refused: dict[UUID, NotaryError] = {}
+    async with connection.transaction():
+        for (origin, tree_size, note), members in _by_tree(completions).items():
+            arguments = (log, origin, tree_size, note, *_columns(members))
+            row = await connection.fetchrow(_LOGGED, *arguments)
+            if row is None or row["note"] is None:
+                error = FailedPrecondition("another tree of this size is on record for this log")
+                refused |= {each.receipt_id: error for each in members}
+                continue
+            further = await connection.fetch(_FURTHER, *arguments)
+            fresh = {*row["logged"], *(each["receipt_id"] for each in further)}
+            written |= {each.receipt_id: each.position for each in members if each.receipt_id in fresh}
+        await _write_rekor1(connection, written)
+        missing = [each.receipt_id for each in completions if each.receipt_id not in {*written, *refused}]
+        found = await _on_record(connection, missing) if missing else {}
+    unknown = NotFound("this record does not wait for this log, and is in none")
+    return [
+        written.get(each.receipt_id) or refused.get(each.receipt_id) or _there(found, each) or unknown
+        for each in completions
+    ]
+
+
+async def defer(connection: Connection, log: str, waits: Mapping[UUID, timedelta]) -> None:
+    """Records are due after these times."""
+    await connection.execute(_DEFER, log, list(waits), list(waits.values()))
+
+
+async def lengths(connection: Connection) -> list[QueueLength]:
+    """The queues that are not empty."""
+    return [QueueLength(row["log"], row["length"], row["oldest"]) for row in await connection.fetch(_LENGTHS)]
+
+
+async def more_positions(connection: Connection, receipt_ids: Iterable[UUID]) -> dict[UUID, tuple[LogPosition, ...]]:
+    """Where records are in further logs."""
+    found: dict[UUID, tuple[LogPosition, ...]] = {}
+    for row in await connection.fetch(_MORE, list(receipt_ids)):
+        found[row["receipt_id"]] = (*found.get(row["receipt_id"], ()), to_position(row))
+    return found
+
+
+def to_position(row: asyncpg.Record) -> LogPosition:
+    """A position from a row that has the columns of `rekor1_entry` beside."""
+    rekor1 = None
+    if row["body"] is not None:
+        rekor1 = Rekor1Entry(row["body"], row["shown_index"], row["integrated_time"], row["promise"])
+    return LogPosition(row["origin"], row["log_index"], row["tree_size"], row["proof"], row["note"], rekor1)
+
+
+def _by_tree(completions: Sequence[QueuedCompletion]) -> dict[_Group, list[QueuedCompletion]]:
+    groups: dict[_Group, dict[UUID, QueuedCompletion]] = {}
+    for each in completions:
+        at = each.position
+        groups.setdefault((at.origin, at.tree_size, at.checkpoint), {})[each.receipt_id] = each
+    return {group: list(members.values()) for group, members in groups.items()}
+
+
+def _columns(members: Sequence[QueuedCompletion]) -> tuple[list[object], list[object], list[object]]:
+    return (
+        [each.receipt_id for each in members],
+        [each.position.log_index for each in members],
+        [each.position.proof for each in members],
+    )
+
+
+async def _write_rekor1(connection: Connection, written: Mapping[UUID, LogPosition]) -> None:
+    rows = [
+        (receipt_id, at.origin, at.rekor1.body, at.rekor1.log_index, at.rekor1.integrated_time, at.rekor1.promise)
+        for receipt_id, at in written.items()
+        if at.rekor1 is not None
+    ]
+    if rows:
+        await connection.execute(_REKOR1, *map(list, zip(*rows, strict=True)))
+
+
+async def _on_record(connection: Connection, receipt_ids: Sequence[UUID]) -> dict[UUID, list[LogPosition]]:
+    found: dict[UUID, list[LogPosition]] = {}
+    for query in (_POSITIONS, _MORE):
+        for row in await connection.fetch(query, receipt_ids):
+            found.setdefault(row["receipt_id"], []).append(to_position(row))
+    return found
+
+
+def _there(found: Mapping[UUID, Sequence[LogPosition]], completion: QueuedCompletion) -> LogPosition | None:
+    """The position that a record has, of the same log where it has several."""
+    positions = found.get(completion.receipt_id, ())
+    same = (each for each in positions if each.origin == completion.position.origin)
+    return next(same, positions[0] if positions else None)
