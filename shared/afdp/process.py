@@ -6,8 +6,9 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -19,9 +20,16 @@ from afdp.fips import FipsError, require_fips
 
 S = TypeVar("S", bound=ServiceSettings)
 Main = Callable[[S], Coroutine[Any, Any, int | None]]
+Command = Callable[[S, Sequence[str]], Coroutine[Any, Any, int | None]]
+"""A command that takes arguments of its own; what is wrong with them it says itself."""
 
 
-def run(schema: type[S], serve: Main[S], commands: Mapping[str, Main[S]] | None = None) -> None:
+def run(
+    schema: type[S],
+    serve: Main[S],
+    commands: Mapping[str, Main[S]] | None = None,
+    with_arguments: Mapping[str, Command[S]] | None = None,
+) -> None:
     """Runs the process to its end and exits.
 
     Without an argument it serves; `config` prints the effective settings as JSON; further commands are the service's
@@ -29,8 +37,10 @@ def run(schema: type[S], serve: Main[S], commands: Mapping[str, Main[S]] | None 
     opened is closed; a server replaces these handlers with a graceful drain of its own.
     """
     mains: dict[str, Main[S]] = {"": serve, "config": _show_config, **(commands or {})}
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in mains or len(sys.argv) > 2:
+    name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
+    for each, command in (with_arguments or {}).items():
+        mains[each] = partial(_with_arguments, command, arguments)
+    if name not in mains or (arguments and name not in (with_arguments or {})):
         known = ", ".join(sorted(command for command in mains if command))
         print(f"usage: python -m afdp.SERVICE [{known}]", file=sys.stderr)
         raise SystemExit(2)
@@ -54,6 +64,10 @@ async def running(*parts: Awaitable[None]) -> AsyncIterator[None]:
         yield
         for task in started:
             task.cancel()
+
+
+async def _with_arguments(command: Command[S], arguments: Sequence[str], settings: S) -> int | None:
+    return await command(settings, arguments)
 
 
 async def _forever(part: Awaitable[None]) -> None:

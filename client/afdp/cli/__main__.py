@@ -71,6 +71,9 @@ log = group(
     "log",
     "Transparency logs.",
     fsck=("afdp.cli.log_fsck:fsck", "Recompute a whole log from its entries and name the first bad byte."),
+    list=("afdp.cli.logs:list_logs", "List every log of the deployment."),
+    open=("afdp.cli.logs:open_log", "Open a log: of a tenant's own, or one that goes on from another."),
+    freeze=("afdp.cli.logs:freeze", "Freeze a log for ever: it takes no entries any more."),
 )
 witness = group(
     "witness",
@@ -92,7 +95,7 @@ COMMANDS = {
     "timestamp": ("afdp.cli.timestamp:timestamp", "Have the notary's time-stamping authority stamp a file."),
     "trust": (f"{__name__}:trust", "The keys that a verifier believes: export, update, init, sign, publish."),
     "keys": (f"{__name__}:keys", "The keys that sign: list, rotate, revoke, affected."),
-    "log": (f"{__name__}:log", "Transparency logs: fsck."),
+    "log": (f"{__name__}:log", "Transparency logs: fsck, list, open, freeze."),
     "witness": (f"{__name__}:witness", "A witness of transparency logs: init, run, vkey."),
     "dev": ("afdp.cli.dev:dev", "Run the whole stack on this machine."),
     "doctor": ("afdp.cli.doctor:doctor", "Check a stack, running or not, and say what to do."),

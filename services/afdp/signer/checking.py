@@ -80,7 +80,7 @@ def _memory(settings: SignerSettings) -> Finding:
         guard = CheckpointGuard(checkpoints, settings.log_origins)
     except (NotaryError, OSError) as error:
         return Finding("memory", False, str(error), "restore it from a backup; never remove it")
-    last = [f"{origin} at {known.size}" for origin in settings.log_origins if (known := guard.last(origin))]
+    last = [f"{known.origin} at {known.size}" for known in guard.kept]
     return Finding("memory", True, f"last checkpoints: {', '.join(last) or 'none'}")
 
 

@@ -13,6 +13,7 @@ from pydantic_settings import NoDecode
 
 from afdp.config import Port
 from afdp.formats.note import NoteError, validate_origin
+from afdp.signer.origins import ANY
 from afdp.signer.pkcs11.settings import KeyName, Pkcs11Settings
 from afdp.signer.time_settings import TimeSettings
 from afdp.signer.vault.settings import VaultSettings
@@ -47,6 +48,15 @@ class TenantKey(BaseModel):
     algorithm: Literal["P-256", "P-384"] = "P-256"
 
 
+class LogKey(BaseModel):
+    """A log key for some logs only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: KeyName
+    origins: tuple[str, ...] = Field(min_length=1)
+
+
 class SignerSettings(TimeSettings, VaultSettings, Pkcs11Settings):
     """Keys in files by default, or in Vault's transit engine (`AFDP_KEYS=vault`), or in a token (`pkcs11`)."""
 
@@ -65,7 +75,12 @@ class SignerSettings(TimeSettings, VaultSettings, Pkcs11Settings):
     evidence_algorithm: Literal["P-256", "P-384"] = Field("P-256", description="Algorithm of the evidence key.")
     tenant_keys: tuple[TenantKey, ...] = Field((), description="Evidence keys that tenants have of their own.")
     log_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("notary.localhost",), description="Logs whose checkpoints are signed; several are separated by commas."
+        ("notary.localhost",),
+        description="Logs whose checkpoints are signed, the notary's own first; several are separated by commas, and "
+        "*.DOMAIN is all under a domain, those to come, too.",
+    )
+    own_log_keys: tuple[LogKey, ...] = Field(
+        (), description="Keys that logs have of their own: a list of `name` and `origins`."
     )
 
     key_rotation: Annotated[Mapping[Literal["evidence", "timestamp"], Age], NoDecode] = Field(
@@ -105,7 +120,17 @@ class SignerSettings(TimeSettings, VaultSettings, Pkcs11Settings):
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             try:
-                validate_origin(origin)
+                validate_origin(origin.removeprefix(ANY))
             except NoteError as error:
                 raise ValueError(f"{origin!r}: {error}") from None
+        if value[0].startswith(ANY):
+            raise ValueError("must begin with the name of a log, whose host the notary is")
+        return value
+
+    @field_validator("own_log_keys")
+    @classmethod
+    def _are_apart(cls, value: tuple[LogKey, ...]) -> tuple[LogKey, ...]:
+        origins = [origin for key in value for origin in key.origins]
+        if twice := sorted({origin for origin in origins if origins.count(origin) > 1}):
+            raise ValueError(f"names two keys for the log {twice[0]}")
         return value

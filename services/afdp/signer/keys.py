@@ -41,12 +41,14 @@ class KeySpec:
         name: without a version.
         algorithm: as Sigstore names it: `P256`, `P384` or `ED25519` of this module.
         tenants: those whose evidence it signs; `*` is all that have no key of their own.
+        origins: of a log key, the logs whose checkpoints it signs; `*` is all that have no key of their own.
     """
 
     name: str
     purpose: Purpose
     algorithm: str
     tenants: tuple[str, ...] = ("*",)
+    origins: tuple[str, ...] = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class KeyVersion:
     valid_until: datetime | None = None
     tenants: tuple[str, ...] = ("*",)
     revoked: Revocation | None = None
+    origins: tuple[str, ...] = ()  # of a log key
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class KeyCatalogue:
         if len(self._held) != len(held):
             raise FailedPrecondition("two keys have the same name")
         self._evidence = {tenant: spec for spec in held if spec.purpose is Purpose.EVIDENCE for tenant in spec.tenants}
+        self._logs = {origin: spec for spec in held if spec.purpose is Purpose.LOG for origin in spec.origins}
         if "*" not in self._evidence:
             raise FailedPrecondition("no evidence key signs for the tenants that have none of their own")
 
@@ -154,6 +158,17 @@ class KeyCatalogue:
     def evidence_key(self, tenant: str) -> KeySpec:
         """The key that signs a tenant's evidence."""
         return self._evidence.get(tenant) or self._evidence["*"]
+
+    def log_key(self, origin: str) -> KeySpec:
+        """The key that signs a log's checkpoints.
+
+        Raises:
+            NotFound: there is none.
+        """
+        found = self._logs.get(origin) or self._logs.get("*")
+        if found is None:
+            raise NotFound("there is no such key")
+        return found
 
     def named(self, purpose: Purpose | None, name: str = "") -> KeySpec:
         """A key by its name, or the default one of a purpose; the one for evidence where neither is given.
@@ -196,8 +211,15 @@ class KeyCatalogue:
 
     def _known(self, spec: KeySpec, versions: Sequence[KeyVersion]) -> list[KeyVersion]:
         ends = [following.valid_from + GRACE for following in versions[1:]]
+        origins = spec.origins if spec.purpose is Purpose.LOG else ()
         return [
-            replace(version, valid_until=end, tenants=spec.tenants, revoked=self._revocations.of(version.key_id))
+            replace(
+                version,
+                valid_until=end,
+                tenants=spec.tenants,
+                origins=origins,
+                revoked=self._revocations.of(version.key_id),
+            )
             for version, end in zip(versions, [*ends, None], strict=True)
         ]
 

@@ -143,11 +143,16 @@ def key_specs(settings: SignerSettings) -> list[tuple[KeyHolder, KeySpec]]:
         (settings.keys, KeySpec(each.name, Purpose.EVIDENCE, _ALGORITHMS[each.algorithm], each.tenants))
         for each in settings.tenant_keys
     ]
+    own_logs = [
+        (settings.log_keys or settings.keys, KeySpec(each.name, Purpose.LOG, ED25519, origins=each.origins))
+        for each in settings.own_log_keys
+    ]
     log, stamps, trust = settings.log_keys or settings.keys, settings.timestamp_keys, settings.trust_keys
     return [
         (settings.keys, KeySpec(_name(settings, settings.keys, Purpose.EVIDENCE), Purpose.EVIDENCE, evidence)),
         *own,
         (log, KeySpec(_name(settings, log, Purpose.LOG), Purpose.LOG, ED25519)),
+        *own_logs,
         (stamps, KeySpec(_name(settings, stamps, Purpose.TIMESTAMP), Purpose.TIMESTAMP, P256)),
         (trust, KeySpec(_name(settings, trust, Purpose.TRUST), Purpose.TRUST, ED25519)),
     ]

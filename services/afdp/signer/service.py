@@ -18,6 +18,7 @@ from afdp.formats.dsse import IN_TOTO_PAYLOAD_TYPE, pae
 from afdp.formats.merkle import ProofError, verify_consistency
 from afdp.formats.note import Checkpoint
 from afdp.signer.keys import KeyCatalogue, KeySpec, KeyVersion, Purpose, Revocation, Signature
+from afdp.signer.origins import signs_for
 from afdp.signer.verification import DIGESTS, require_ecdsa, require_ed25519, verifies_ecdsa
 
 MAX_STATEMENTS = 1024
@@ -96,7 +97,8 @@ class Signer:
         self._keys = keys
         self._memory = memory
         self._authority = authority
-        self._locks = {origin: asyncio.Lock() for origin in origins}
+        self._origins = tuple(origins)
+        self._locks: dict[str, asyncio.Lock] = {}
         self._signed_before: deque[Checkpoint] = deque(maxlen=_REMEMBERED)
 
     async def check(self) -> None:
@@ -153,18 +155,18 @@ class Signer:
 
         Raises:
             PermissionDenied: checkpoints of this origin are not signed here.
+            ResourceExhausted: there are as many logs as are remembered; nothing was signed.
             FailedPrecondition: it is not consistent; `last_size` in the metadata is the size to prove from.
             Unavailable: no key can be reached; nothing was signed.
         """
-        lock = self._locks.get(checkpoint.origin)
-        if lock is None:
-            raise PermissionDenied("checkpoints of this origin are not signed here; see AFDP_LOG_ORIGINS")
-        async with lock:
+        self._require_own(checkpoint.origin)
+        async with self._locks.setdefault(checkpoint.origin, asyncio.Lock()):
             last = self._memory.last(checkpoint.origin)
             _require_consistent(last, checkpoint, proof, proven_from)
             message = checkpoint.body().encode()
             grows = last is None or checkpoint.size > last.size
-            signature = await self._signed_and_kept(message, checkpoint if grows else None)
+            key = self._keys.log_key(checkpoint.origin)
+            signature = await self._signed_and_kept(key, message, checkpoint if grows else None)
         public_key = require_ed25519(signature.key.spki, signature.value, message)
         self._signed_before.append(checkpoint)
         return SignedCheckpoint(signature, public_key)
@@ -196,7 +198,9 @@ class Signer:
 
         Raises:
             NotFound: none was.
+            PermissionDenied: checkpoints of this origin are not signed here.
         """
+        self._require_own(origin)
         last = self._memory.last(origin)
         if last is None:
             raise NotFound("no checkpoint of this origin was signed here")
@@ -246,13 +250,17 @@ class Signer:
             await self._keys.revoke(key_id, Revocation(first, compromised_since, reason))
         return replace(key, revoked=self._keys.revocation(key_id))
 
-    async def _signed_and_kept(self, message: bytes, checkpoint: Checkpoint | None) -> Signature:
+    def _require_own(self, origin: str) -> None:
+        if not signs_for(self._origins, origin):
+            raise PermissionDenied("checkpoints of this origin are not signed here; see AFDP_LOG_ORIGINS")
+
+    async def _signed_and_kept(self, key: KeySpec, message: bytes, checkpoint: Checkpoint | None) -> Signature:
         """Both at once, since both wait. The signature is given only when the checkpoint is on disk."""
         try:
             async with asyncio.TaskGroup() as both:
                 if checkpoint is not None:
                     both.create_task(self._memory.keep(checkpoint))
-                signing = both.create_task(self._keys.sign(self._keys.named(Purpose.LOG), [message]))
+                signing = both.create_task(self._keys.sign(key, [message]))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         [answer] = signing.result()

@@ -165,4 +165,5 @@ def _public_key(key: KeyVersion) -> pb.PublicKey:
         tenants=list(key.tenants),
         revoked=pb.Revocation(revoked.at, revoked.compromised_since, revoked.reason) if revoked is not None else None,
         current=key.current,
+        origins=list(key.origins),
     )

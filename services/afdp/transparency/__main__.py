@@ -1,7 +1,7 @@
 """The transparency process.
 
-`python -m afdp.transparency` serves; `… migrate` brings the database to this release; `… fsck` recomputes the log;
-`… check` looks at what it would stand on.
+`python -m afdp.transparency` serves; `… migrate` brings the database to this release; `… fsck` recomputes the logs;
+`… check` looks at what it would stand on; `… logs`, `… open-log` and `… freeze-log` are for who operates several.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from afdp.selfcheck import grpc_port_of, peers_of, self_check
 from afdp.telemetry import start_telemetry
 from afdp.telemetry.logs import configure_logging
 from afdp.transparency import fsck as checking
+from afdp.transparency.commands import freeze, open_further, show_logs
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.http import serving_reads
 from afdp.transparency.parts import open_logs
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
+from afdp.transparency.postgres_logs import PostgresCatalogue
 from afdp.transparency.servicer import TransparencyServicer
 from afdp.transparency.values import WrongLog
 from afdp.transparency.witnesses import open_witnesses
@@ -71,20 +73,29 @@ async def migrate(settings: TransparencySettings) -> int:
 
 
 async def fsck(settings: TransparencySettings) -> int:
-    """Recomputes the log in the database: 0 if it is whole, 1 with the first fault, 2 if it cannot be read."""
+    """Recomputes the logs in the database: 0 if they are whole, 1 with the first fault, 2 if they cannot be read."""
     configure_logging(SERVICE, "ERROR")
     try:
         async with open_database(settings, SCHEMA, SERVICE, session=SESSION) as database:
-            with _progress() as progress:
-                report = await checking.check_store(PostgresStore(database), progress)
+            logs = await PostgresCatalogue(database).logs()
+            stores = {each.origin: PostgresStore(database, each.number) for each in logs}
+            # An empty database is asked, too: it says that it holds no log.
+            whole = [await _is_whole(*each) for each in (stores or {"": PostgresStore(database)}).items()]
     except NotaryError as error:
         print(error, file=sys.stderr)
         return 2
+    return 0 if all(whole) else 1
+
+
+async def _is_whole(origin: str, store: PostgresStore) -> bool:
+    with _progress() as progress:
+        report = await checking.check_store(store, progress)
     if report.fault:
-        print(f"{report.fault}\n{report.checked} of {report.size} entries were checked before it", file=sys.stderr)
-        return 1
-    print(f"{report.size} entries, {report.published} of them published: the log is whole")
-    return 0
+        said = f"{report.fault}\n{report.checked} of {report.size} entries were checked before it"
+        print(f"{origin}: {said}" if origin else said, file=sys.stderr)
+        return False
+    print(f"{origin}: {report.size} entries, {report.published} of them published: the log is whole")
+    return True
 
 
 @contextmanager
@@ -109,4 +120,9 @@ CHECK = self_check(
 
 
 if __name__ == "__main__":
-    run(TransparencySettings, main, {"migrate": migrate, "fsck": fsck, "check": CHECK})
+    run(
+        TransparencySettings,
+        main,
+        {"migrate": migrate, "fsck": fsck, "check": CHECK},
+        {"logs": show_logs, "open-log": open_further, "freeze-log": freeze},
+    )

@@ -10,7 +10,7 @@ from afdp.config import Port, Seconds
 from afdp.formats.note import VerifierKey, validate_origin
 from afdp.postgres import DatabaseSettings
 from afdp.transparency.queue import Limits
-from afdp.transparency.values import WitnessPolicy
+from afdp.transparency.values import NewLog, WitnessPolicy
 
 MIB = 1024 * 1024
 
@@ -41,6 +41,22 @@ class WitnessSettings(BaseModel):
         return VerifierKey.parse(self.vkey)
 
 
+class LogSettings(BaseModel):
+    """A further log: a name of its own, and whose entries it takes or which log it goes on from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    origin: Annotated[str, AfterValidator(_origin)]
+    tenants: tuple[str, ...] = ()
+    successor_of: str = ""
+    base_url: AnyHttpUrl | None = None
+
+    @property
+    def new(self) -> NewLog:
+        """The log to open."""
+        return NewLog(self.origin, self.tenants, self.successor_of, str(self.base_url or "").rstrip("/"))
+
+
 class TransparencySettings(DatabaseSettings):
     """The settings of `python -m afdp.transparency`."""
 
@@ -57,6 +73,11 @@ class TransparencySettings(DatabaseSettings):
     )
     log_base_url: AnyHttpUrl = Field(
         AnyHttpUrl("http://127.0.0.1:3030/log"), description="Where readers find the log; receipts name it."
+    )
+    logs: tuple[LogSettings, ...] = Field(
+        (),
+        description="Further logs, which are opened if they are not there: a list of `origin` and either `tenants` or "
+        "`successor_of`, and maybe `base_url`.",
     )
     log_queue_entries: int = Field(16_384, ge=1, description="Most entries that may wait to be appended.")
     log_queue_bytes: int = Field(64 * MIB, ge=1, description="Most bytes of entries that may wait.")

@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import NoReturn, Protocol
 
 from prometheus_client import Gauge
 
-from afdp.errors import FieldViolation, InvalidArgument, NotaryError, NotFound
+from afdp.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotaryError, NotFound
 from afdp.formats.note import NoteError, validate_origin
-from afdp.transparency.service import TransparencyLog
-from afdp.transparency.values import KnownLog, LogState, WrongLog
+from afdp.transparency.service import CheckpointSigner, TransparencyLog
+from afdp.transparency.values import KnownLog, LogIdentity, LogState, NewLog, WrongLog
 
 logger = logging.getLogger(__name__)
 
 _LOOK = 2.0  # seconds between two looks for logs that were opened
 _AGAIN = 30.0  # seconds after which a log that is not what it was is tried again
+
+_MAX_TENANT_BYTES = 512
 
 _appendable = Gauge("afdp_log_appendable", "Whether the log takes entries, or would if it were not frozen.", ["log"])
 
@@ -35,6 +38,14 @@ class Catalogue(Protocol):
 
     async def logs(self) -> Sequence[KnownLog]:
         """Every log, in the order in which they were opened. Raises Unavailable while it cannot be reached."""
+
+    async def open(
+        self, identity: LogIdentity, decide: Callable[[Sequence[KnownLog]], NewLog | None]
+    ) -> Sequence[KnownLog]:
+        """Opens the log that `decide` makes of those that are there, one opener at a time; gives all of them then."""
+
+    async def freeze(self, origin: str) -> None:
+        """Freezes a log, under the lock that all who append to it take. One that is frozen stays as it is."""
 
 
 class Parts(Protocol):
@@ -48,13 +59,77 @@ class Parts(Protocol):
         """Its writer and what else works for it, for the length of a block. Raises WrongLog."""
 
 
+async def open_log(catalogue: Catalogue, signer: CheckpointSigner, new: NewLog) -> KnownLog:
+    """Opens a log, with the signer's key pinned to it. May be repeated.
+
+    Raises:
+        InvalidArgument: it cannot be opened like this; the field is named.
+        PermissionDenied: the signer does not sign checkpoints of this origin.
+        FailedPrecondition: the signer has signed a log of this origin before, or the first log is not there yet.
+        Unavailable: the signer or the database cannot be reached.
+    """
+    _require_origin(new.origin)
+    last = await signer.last(new.origin)
+    identity = LogIdentity(new.origin, await signer.public_key(new.origin))
+
+    def decide(known: Sequence[KnownLog]) -> NewLog | None:
+        if any(_is_same(each, new) for each in known):
+            return None
+        opened = _openable(known, new)
+        if last is not None:
+            raise FailedPrecondition(
+                f"the signer has signed {last.size} entries of a log {new.origin} before: choose another origin, or "
+                "restore the database that holds it"
+            )
+        return opened
+
+    return next(each for each in await catalogue.open(identity, decide) if each.origin == new.origin)
+
+
+async def freeze_log(catalogue: Catalogue, origin: str) -> KnownLog:
+    """Freezes a log for ever: nothing is appended to it from now on, by no replica. May be repeated.
+
+    Raises:
+        NotFound: there is no such log.
+        Unavailable: the database cannot be reached.
+    """
+    for _ in range(2):
+        known = next((each for each in await catalogue.logs() if each.origin == origin), None)
+        if known is None:
+            raise _not_found()
+        if known.frozen_at is not None:
+            return known
+        await catalogue.freeze(origin)
+    return next(each for each in await catalogue.logs() if each.origin == origin)
+
+
+def base_url(known: KnownLog, of_first: str) -> str:
+    """Where readers find a log, from where they find the first one."""
+    return known.base_url or (of_first if known.opened_at is None else f"{of_first}/logs/{known.origin}")
+
+
 class Logs:
     """Every log of this deployment, by its origin."""
 
     def __init__(
-        self, origin: str, first: TransparencyLog, catalogue: Catalogue, assemble: Callable[[KnownLog], Parts]
+        self,
+        origin: str,
+        first: TransparencyLog,
+        catalogue: Catalogue,
+        assemble: Callable[[KnownLog], Parts],
+        declare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`origin` and `first` are the log of the settings; whoever made it has it at work."""
+        """The logs of a catalogue.
+
+        Args:
+            origin: that of the settings.
+            first: the log of this origin; whoever made it has it at work.
+            catalogue: of all.
+            assemble: makes a further one.
+            declare: opens those of the settings that are not there yet; called until it does not raise.
+        """
+        self._declare = declare
+        self._said = ""
         self.first = first
         self._origin = origin
         self._catalogue = catalogue
@@ -86,10 +161,7 @@ class Logs:
         """
         log = self._logs.get(origin)
         if log is None:
-            raise NotFound(
-                "this deployment has no such log",
-                fields=[FieldViolation("origin", "must be the origin of a log of this deployment")],
-            )
+            raise _not_found()
         return log
 
     async def listed(self) -> Sequence[KnownLog]:
@@ -102,9 +174,7 @@ class Logs:
 
     def base_url(self, known: KnownLog) -> str:
         """Where readers find a log."""
-        if known.origin == self._origin:
-            return self.first.base_url
-        return known.base_url or f"{self.first.base_url}/logs/{known.origin}"
+        return base_url(known, self.first.base_url)
 
     async def successor(self, origin: str) -> str:
         """The origin of the log that goes on from another; empty where there is none."""
@@ -144,10 +214,18 @@ class Logs:
     async def _watch(self) -> NoReturn:
         while True:
             try:
+                if self._declare:
+                    await self._declare()
+                    self._declare = None
                 await self._look()
             except NotaryError as error:
-                logger.debug("the logs cannot be listed", extra={"fields": {"reason": error.message}})
+                self._say_once(error)
             await asyncio.sleep(_LOOK)
+
+    def _say_once(self, error: NotaryError) -> None:
+        if self._said != error.message:
+            logger.warning("the logs cannot be looked for", extra={"fields": {"reason": error.message}})
+        self._said = error.message
 
     async def _look(self) -> Sequence[KnownLog]:
         """Reads which logs there are, and begins those that are new."""
@@ -185,3 +263,45 @@ def _require_origin(origin: str) -> None:
         validate_origin(origin)
     except NoteError as error:
         raise InvalidArgument.field("origin", str(error)) from None
+
+
+def _not_found() -> NotFound:
+    violation = FieldViolation("origin", "must be the origin of a log of this deployment")
+    return NotFound("this deployment has no such log", fields=[violation])
+
+
+def _is_same(known: KnownLog, new: NewLog) -> bool:
+    tenants = known.tenants if new.predecessor else new.tenants
+    return (known.origin, known.tenants, known.predecessor) == (new.origin, tenants, new.predecessor)
+
+
+def _openable(known: Sequence[KnownLog], new: NewLog) -> NewLog:
+    """The log as it may be opened: a successor takes the tenants of its predecessor.
+
+    Raises:
+        InvalidArgument: it may not; the field is named.
+        FailedPrecondition: the first log is not there yet.
+    """
+    logs = {each.origin: each for each in known}
+    if not logs:
+        raise FailedPrecondition("the first log is not there yet: start the service, and open further ones then")
+    if new.origin in logs:
+        raise InvalidArgument.field("origin", "is that of another log of this deployment, opened with other options")
+    if bool(new.tenants) == bool(new.predecessor):
+        raise InvalidArgument.field("tenants", "must be named, or the log that it goes on from: one of the two")
+    if new.predecessor:
+        return replace(new, tenants=_require_successible(logs, new.predecessor).tenants)
+    for tenant in new.tenants:
+        if not 1 <= len(tenant.encode()) <= _MAX_TENANT_BYTES or tenant == "*":
+            raise InvalidArgument.field("tenants", f"must be names of 1 to {_MAX_TENANT_BYTES} bytes")
+        if holder := next((each for each in known if tenant in each.tenants), None):
+            raise InvalidArgument.field("tenants", f"must have no log yet: {tenant} has {holder.origin}")
+    return new
+
+
+def _require_successible(logs: Mapping[str, KnownLog], origin: str) -> KnownLog:
+    if origin not in logs:
+        raise InvalidArgument.field("successor_of", "must be the origin of a log of this deployment")
+    if logs[origin].successor:
+        raise InvalidArgument.field("successor_of", f"must have no successor yet: it has {logs[origin].successor}")
+    return logs[origin]

@@ -18,7 +18,7 @@ async def identify(store: Store, signer: CheckpointSigner, origin: str) -> LogId
     """
     known = await store.identity()
     if known is None:
-        await store.create(LogIdentity(origin, await signer.public_key()))
+        await store.create(LogIdentity(origin, await signer.public_key(origin)))
         known = await store.identity()
     if known is None:
         raise Unavailable("the log was created and cannot be read", retry_after=1.0)
@@ -36,7 +36,7 @@ async def require_key(signer: CheckpointSigner, identity: LogIdentity) -> None:
     Raises:
         WrongLog: it has another one.
     """
-    if await signer.public_key() != identity.public_key:
+    if await signer.public_key(identity.origin) != identity.public_key:
         raise WrongLog(
             f"the signer's log key is not the one that the log {identity.origin} was created with and keeps for ever: "
             "give the signer its old keys back, or use another database and origin"

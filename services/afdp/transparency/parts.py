@@ -9,7 +9,7 @@ from afdp.messages.signer import SignerServiceClient
 from afdp.postgres import Database
 from afdp.transparency.cadence import beside
 from afdp.transparency.config import TransparencySettings
-from afdp.transparency.logs import Logs
+from afdp.transparency.logs import Logs, open_log
 from afdp.transparency.postgres import FIRST, PostgresStore
 from afdp.transparency.postgres_logs import PostgresCatalogue
 from afdp.transparency.service import TransparencyLog
@@ -70,12 +70,19 @@ async def open_logs(
     def assembled(number: int, origin: str, base_url: str) -> LogParts:
         return LogParts(settings, PostgresStore(database, number), client, witnesses, origin, base_url)
 
+    async def declare() -> None:
+        signer = GrpcSigner(client, settings.signer_timeout_seconds)
+        for each in settings.logs:
+            await open_log(catalogue, signer, each.new)
+
     first = assembled(FIRST, settings.log_origin, settings.base_url)
+    catalogue = PostgresCatalogue(database)
     logs = Logs(
         settings.log_origin,
         first.log,
-        PostgresCatalogue(database),
+        catalogue,
         lambda known: assembled(known.number, known.origin, logs.base_url(known)),
+        declare if settings.logs else None,
     )
     async with first.at_work(), logs.at_work():
         yield logs

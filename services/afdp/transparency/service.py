@@ -101,8 +101,8 @@ class CheckpointSigner(Protocol):
     async def last(self, origin: str) -> Checkpoint | None:
         """The largest checkpoint signed for an origin."""
 
-    async def public_key(self) -> bytes:
-        """The raw Ed25519 key that signs checkpoints now, 32 bytes."""
+    async def public_key(self, origin: str) -> bytes:
+        """The raw Ed25519 key that signs an origin's checkpoints now, 32 bytes."""
 
 
 class Appender(Protocol):

@@ -50,10 +50,16 @@ class GrpcSigner:
         except NoteError as error:
             raise Internal(f"the signer's last checkpoint cannot be read: {error}") from None
 
-    async def public_key(self) -> bytes:
-        """The raw Ed25519 key that signs checkpoints now, 32 bytes."""
+    async def public_key(self, origin: str) -> bytes:
+        """The raw Ed25519 key that signs an origin's checkpoints now, 32 bytes."""
         request = GetPublicKeysRequest(KeyPurpose.LOG)
-        keys = [key for key in (await self._client.get_public_keys(request, timeout=self._timeout)).keys if key.current]
+        known = [
+            key for key in (await self._client.get_public_keys(request, timeout=self._timeout)).keys if key.current
+        ]
+        # Its own, or the one of all others; a signer of the release before has one key, and says nothing of origins.
+        keys = [key for key in known if origin in key.origins] or [
+            key for key in known if not key.origins or "*" in key.origins
+        ]
         if not keys:
             raise Unavailable("the signer has no log key yet", retry_after=1.0)
         try:

@@ -93,6 +93,16 @@ class KnownLog:
 
 
 @dataclass(frozen=True, slots=True)
+class NewLog:
+    """A log to be opened, as `KnownLog` has it; a successor names no tenants: they are its predecessor's."""
+
+    origin: str
+    tenants: tuple[str, ...] = ()
+    predecessor: str = ""
+    base_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Leaf:
     """An entry with its RFC 6962 leaf hash."""
 

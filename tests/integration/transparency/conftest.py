@@ -24,6 +24,7 @@ from afdp.postgres import open_database, packaged
 from afdp.rpc import GrpcCaller, open_channel
 from afdp.rpc.server import running_server
 from afdp.signer.guard import CheckpointGuard
+from afdp.signer.keys import ED25519, KeySpec, Purpose
 from afdp.signer.service import Signer
 from afdp.signer.servicer import SignerServicer
 from afdp.signer.status import StatusReport
@@ -46,6 +47,7 @@ from afdp.transparency.writer import LogWriter, running
 from tests.local_keys import file_catalogue, file_data_keys
 
 ORIGIN = "notary.localhost"
+ORIGINS = (ORIGIN, "*.example.org")
 
 
 class SignerPeer:
@@ -59,9 +61,10 @@ class SignerPeer:
         self._running = AsyncExitStack()
 
     async def start(self) -> None:
-        guard = CheckpointGuard(self.folder / "checkpoints", (ORIGIN,))
-        keys = file_catalogue(self.folder)
-        signer = Signer(keys, guard, (ORIGIN,))
+        guard = CheckpointGuard(self.folder / "checkpoints", ORIGINS)
+        own = KeySpec("own-log-key", Purpose.LOG, ED25519, origins=("own-key.example.org",))
+        keys = file_catalogue(self.folder, own)
+        signer = Signer(keys, guard, ORIGINS)
         trust = TrustSigner(keys, TrustMemory(self.folder / "trust"))
         settings = ServiceSettings(port=self.port, metrics_port=0, drain_seconds=1.0)
         telemetry = Telemetry("signer", TracerProvider())

@@ -132,7 +132,7 @@ async def test_a_damaged_memory_is_not_taken_for_an_empty_one(signer: Signer, tm
 async def test_checkpoints_of_other_origins_are_not_signed(signer: Signer) -> None:
     with pytest.raises(PermissionDenied):
         await signer.sign_checkpoint(Checkpoint("other.example", 1, bytes(32)), [], 0)
-    with pytest.raises(NotFound):
+    with pytest.raises(PermissionDenied):
         signer.last_checkpoint("other.example")
 
 
