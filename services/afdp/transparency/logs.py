@@ -135,8 +135,8 @@ class Logs:
         self._catalogue = catalogue
         self._assemble = assemble
         self._logs = {origin: first}
+        self._begun: dict[str, asyncio.Event] = {}
         self._known: Mapping[str, KnownLog] = {}
-        self._tasks: asyncio.TaskGroup | None = None
         self._running: list[asyncio.Task[NoReturn]] = []
 
     async def of(self, origin: str) -> TransparencyLog:
@@ -151,6 +151,8 @@ class Logs:
         if origin not in self._logs:
             _require_origin(origin)
             await self._look()
+        if origin in self._begun:
+            await self._begun[origin].wait()
         return self.known(origin)
 
     def known(self, origin: str) -> TransparencyLog:
@@ -201,15 +203,14 @@ class Logs:
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """The further logs at work for the length of a block, those that are opened meanwhile, too."""
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            self._running.append(tasks.create_task(self._watch()))
-            try:
-                yield
-            finally:
-                self._tasks = None
-                for task in self._running:
-                    task.cancel()
+        self._running = [asyncio.create_task(self._watch())]
+        try:
+            yield
+        finally:
+            ending, self._running = self._running, []
+            for task in ending:
+                task.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
 
     async def _watch(self) -> NoReturn:
         while True:
@@ -232,21 +233,28 @@ class Logs:
         found = await self._catalogue.logs()
         self._known = {each.origin: each for each in found}
         for each in found:
-            if each.origin not in self._logs and self._tasks is not None:
-                parts = self._assemble(each)
-                self._logs[each.origin] = parts.log
-                self._running.append(self._tasks.create_task(_keep(each.origin, parts)))
+            if each.origin not in self._logs and self._running:
+                parts, begun = self._assemble(each), asyncio.Event()
+                self._logs[each.origin], self._begun[each.origin] = parts.log, begun
+                self._running.append(asyncio.create_task(_keep(each.origin, parts, begun)))
         return found
 
 
-async def _keep(origin: str, parts: Parts) -> NoReturn:
-    """Has a log at work. One that is not what it was when it was opened takes nothing; the others go on."""
+async def _keep(origin: str, parts: Parts, begun: asyncio.Event) -> NoReturn:
+    """Has a log at work; the first attempt to open it was made once `begun` is set.
+
+    One that is not what it was when it was opened takes nothing; the others go on.
+    """
     while True:
         try:
             async with parts.at_work():
+                begun.set()
                 await asyncio.Event().wait()
         except WrongLog as error:
-            logger.critical("a log is not served", extra={"fields": {"origin": origin, "reason": error.message}})
+            logger.critical("a log takes nothing", extra={"fields": {"origin": origin, "reason": error.message}})
+        except Exception:  # a fault of ours must cost this log a while, not all logs their end
+            logger.exception("a log ended unexpectedly")
+        begun.set()
         await asyncio.sleep(_AGAIN)
 
 
