@@ -71,6 +71,7 @@ log = group(
     "log",
     "Transparency logs.",
     fsck=("afdp.cli.log_fsck:fsck", "Recompute a whole log from its entries and name the first bad byte."),
+    follow=("afdp.cli.log_follow:follow", "Watch a log: that it only grows, and what it is given."),
     list=("afdp.cli.logs:list_logs", "List every log of the deployment."),
     open=("afdp.cli.logs:open_log", "Open a log: of a tenant's own, or one that goes on from another."),
     freeze=("afdp.cli.logs:freeze", "Freeze a log for ever: it takes no entries any more."),

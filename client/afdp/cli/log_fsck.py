@@ -12,11 +12,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-import orjson
 
 from afdp.cli.config import run_service
 from afdp.cli.files import progress
-from afdp.cli.log_options import ending, fault_object, key_options, read_key, read_witnesses, say_key, timeout_option
+from afdp.cli.log_options import (
+    ending,
+    evidence_files,
+    fault_object,
+    key_options,
+    read_key,
+    read_witnesses,
+    say_key,
+    timeout_option,
+)
 from afdp.cli.options import NOT_GOOD, Unreadable, json_option
 from afdp.cli.output import say, say_json
 from afdp.formats.encoding import b64
@@ -26,7 +34,7 @@ from afdp.monitor.parallel import in_processes, in_this_process
 from afdp.monitor.source import Reading, open_source
 from afdp.monitor.state import load_checked, locked, save_checked, save_evidence
 from afdp.verify.fsck import VKEY, Checked, Checking, LogReport, check_log
-from afdp.verify.tile_files import CHECKPOINT, Head, TileSource
+from afdp.verify.tile_files import CHECKPOINT, Fault, Head, TileSource
 
 _WORTH_PROCESSES = 131_072  # entries: below that starting them takes longer than they save
 _BETWEEN_STATES = 2.0  # seconds
@@ -85,7 +93,7 @@ def fsck(
             report = check_log(files, key, told, witnesses=known, since=since, keep=keep, checking=segments)
     done = _Done(source, key, vkey or f"{source.rstrip('/')}/{VKEY}", report, time.monotonic() - begun, None)
     if report.fault and report.contradicts and state:
-        done = done._replace(evidence=_save_evidence(state, report))
+        done = done._replace(evidence=_save_evidence(state, report.fault, report))
     if as_json:
         say_json(_to_object(done))
     else:
@@ -141,16 +149,9 @@ def _keeping(state: Path | None, key: VerifierKey) -> Iterator[Callable[[Checked
             save_checked(state, key, kept)
 
 
-def _save_evidence(state: Path, report: LogReport) -> Path:
-    if report.fault is None or report.contradicts is None:
-        raise ValueError("nothing contradicts anything")
-    files = {
-        "seen.checkpoint": report.contradicts.note.encode(),
-        "served.checkpoint": report.served or b"",
-        "fault.json": orjson.dumps(fault_object(report.fault), option=orjson.OPT_INDENT_2),
-    }
+def _save_evidence(state: Path, fault: Fault, report: LogReport) -> Path:
     try:
-        return save_evidence(state, files)
+        return save_evidence(state, evidence_files(fault, report.contradicts, report.served))
     except OSError as error:
         raise Unreadable(f"{state}.evidence: {error.strerror}") from error
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
+import orjson
 
 from afdp.cli.files import read_document
 from afdp.cli.options import NOT_GOOD, Unreachable, Unreadable
@@ -14,7 +15,7 @@ from afdp.cli.output import reasons, say
 from afdp.errors import InvalidArgument, NotaryError, Unavailable
 from afdp.formats.note import VerifierKey
 from afdp.monitor.keys import host_of, read_log_key, read_vkeys
-from afdp.verify.tile_files import VKEY, BrokenLogError, Fault, TileSource
+from afdp.verify.tile_files import VKEY, BrokenLogError, Fault, Head, TileSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -100,6 +101,16 @@ def fault_object(fault: Fault) -> dict[str, object]:
         "expected": fault.expected,
         "found": fault.found,
     }
+
+
+def evidence_files(fault: Fault, seen: Head | None, served: bytes | None) -> dict[str, bytes]:
+    """What shows that a log is not good: the checkpoints, as they were signed, and what is wrong."""
+    files = {"fault.json": orjson.dumps(fault_object(fault), option=orjson.OPT_INDENT_2)}
+    if seen:
+        files["seen.checkpoint"] = seen.note.encode()
+    if served:
+        files["served.checkpoint"] = served
+    return files
 
 
 class NotSound(click.ClickException):
