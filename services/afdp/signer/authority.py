@@ -5,6 +5,8 @@ What leaves was verified with the certificate's own key first. Knows no gRPC, no
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,10 +21,14 @@ from afdp.signer.keys import KeyCatalogue, KeyVersion, Purpose, Signature
 from afdp.signer.part import Part
 from afdp.signer.tokens import Moment, TokenWriter, Unsigned, serial_numbers
 
+logger = logging.getLogger(__name__)
+
 MAX_QUERY_BYTES = 8192
 _TRIES = 4  # how often a batch may meet a key that was rotated meanwhile
+_LOOK_AGAIN = 10.0  # seconds between two looks for the certificate of a version that waits for one
 _NEARLY = timedelta(days=90)
 _MOMENT = timedelta(milliseconds=1)
+_ASK = "have its certificate issued (python -m afdp.signer request-certificate) and add it to AFDP_TSA_CHAIN_FILE"
 
 
 class TrustedClock(Protocol):
@@ -49,10 +55,32 @@ class Interval:
     valid_until: datetime | None
 
 
-class EmbeddedAuthority:
-    """Stamps with the current version of the time-stamping key."""
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The version that stamps.
 
-    def __init__(self, keys: KeyCatalogue, chains: Chains, clock: TrustedClock, policy: str) -> None:
+    Attributes:
+        writer: writes its tokens.
+        waiting: the newest version, where it waits for its certificate and this one goes on for it.
+        until: when the choice is made anew, on the monotonic clock; None: only when the key turns out to be rotated.
+    """
+
+    writer: TokenWriter
+    waiting: KeyVersion | None = None
+    until: float | None = None
+
+
+class EmbeddedAuthority:
+    """Stamps with the newest version of the time-stamping key that has a certificate that is valid."""
+
+    def __init__(
+        self,
+        keys: KeyCatalogue,
+        chains: Chains,
+        clock: TrustedClock,
+        policy: str,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`policy` is the OID of the policy that tokens name."""
         self._keys = keys
         self._spec = keys.named(Purpose.TIMESTAMP)
@@ -60,7 +88,8 @@ class EmbeddedAuthority:
         self._clock = clock
         self._policy = policy
         self._serials = serial_numbers()
-        self._writer: TokenWriter | None = None
+        self._monotonic = monotonic
+        self._choice: _Choice | None = None
 
     async def stamp(self, imprints: Sequence[bytes]) -> list[bytes]:
         """RFC 3161 responses (DER) over SHA-256 imprints, in order, all of one moment, by one call of the key.
@@ -93,13 +122,11 @@ class EmbeddedAuthority:
 
         Raises:
             Unavailable: the key cannot be reached.
+            FailedPrecondition: no version has a chain.
         """
-        found = []
-        for version in await self._keys.versions(Purpose.TIMESTAMP):
-            chain = await (self._chains.of(version) if version.current else self._chains.known(version))
-            if chain is not None:
-                found.append(_interval(chain, version))
-        return found
+        ends = self._chains.at_once
+        certified = [version for version, _ in await self._certified(await self._versions())]
+        return [_interval(each, version, ends) for version in certified for each in await self._chains.every(version)]
 
     async def check(self) -> None:
         """Raises `Unavailable` while the clock cannot be trusted and must be."""
@@ -107,12 +134,16 @@ class EmbeddedAuthority:
 
     async def status(self) -> Sequence[Part]:
         """As `status.Reporting`: one part, `timestamp authority`."""
-        chain = (await self._current()).chain
+        choice = await self._current()
+        chain = choice.writer.chain
         now, until = datetime.now(UTC), format_timestamp(chain.valid_until)
         remedy = "rotate the time-stamping key, or give it a new certificate (docs/deployment.md)"
         if not chain.valid_from <= now <= chain.valid_until:
             return [Part("timestamp authority", False, f"its certificate is not valid now; it ends {until}", remedy)]
         detail = f"policy {self._policy}, certificate valid until {until}"
+        if choice.waiting is not None:
+            waiting = f"{detail}; {choice.waiting.key_id} waits for its certificate"
+            return [Part("timestamp authority", True, waiting, _ASK)]
         return [Part("timestamp authority", True, detail, remedy if chain.valid_until - now < _NEARLY else "")]
 
     def _read(self, query: bytes) -> Query:
@@ -132,26 +163,75 @@ class EmbeddedAuthority:
 
     async def _signed(self, moment: Moment, write: Callable[[TokenWriter], list[Unsigned]]) -> list[bytes]:
         """Responses with a signature each; written anew where the key turns out to have another version by now."""
-        writer = await self._current()
         for _ in range(_TRIES):
+            choice = await self._current()
+            writer = choice.writer
             _require_valid(writer.chain, moment.time)
             tokens = write(writer)
-            signatures = _made(await self._keys.sign(self._spec, [each.digest for each in tokens]))
-            newer = [each.key for each in signatures if each.key.key_id != writer.version.key_id]
-            if not newer:
+            named = writer.version if choice.waiting else None
+            signatures = _made(await self._keys.sign(self._spec, [each.digest for each in tokens], named))
+            if all(each.key.key_id == writer.version.key_id for each in signatures):
                 made = zip(tokens, signatures, strict=True)
                 return [writer.response(token, signature.value) for token, signature in made]
-            writer = self._writer = await self._writer_of(newer[-1])
+            self._choice = None
         raise Unavailable("the time-stamping key is rotated again and again", retry_after=1.0)
 
-    async def _current(self) -> TokenWriter:
-        if self._writer is None:
-            versions = await self._keys.versions(Purpose.TIMESTAMP)
-            self._writer = await self._writer_of(next(each for each in versions if each.current))
-        return self._writer
+    async def _current(self) -> _Choice:
+        choice = self._choice
+        if choice is None or (choice.until is not None and self._monotonic() >= choice.until):
+            choice = self._choice = await self._chosen()
+        return choice
 
-    async def _writer_of(self, version: KeyVersion) -> TokenWriter:
-        return TokenWriter(version, await self._chains.of(version), self._policy)
+    async def _chosen(self) -> _Choice:
+        versions = await self._versions()
+        certified, newest = await self._certified(versions), versions[-1]
+        now = datetime.now(UTC)
+        usable = [
+            each for each in certified if each[1].valid_from <= now <= each[1].valid_until and not each[0].revoked
+        ]
+        version, chain = (usable or certified)[-1]
+        if not usable and version.key_id != newest.key_id:
+            await self._chains.of(newest)  # says what is missing
+        writer = self._writer_of(version, chain)
+        until = None if self._chains.at_once else self._monotonic() + _LOOK_AGAIN
+        if version.key_id == newest.key_id:
+            return _Choice(writer, None, until)
+        if self._choice is None or self._choice.waiting != newest:
+            logger.warning(
+                "a version of the time-stamping key waits for its certificate, and an older one goes on",
+                extra={"fields": {"key_id": newest.key_id, "stamps": version.key_id}},
+            )
+        return _Choice(writer, newest, until)
+
+    def _writer_of(self, version: KeyVersion, chain: Chain) -> TokenWriter:
+        """The one at work, where nothing is new: it remembers forms."""
+        if self._choice is not None and self._choice.writer.chain == chain:
+            return self._choice.writer
+        return TokenWriter(version, chain, self._policy)
+
+    async def _versions(self) -> list[KeyVersion]:
+        """Every version up to the current one, oldest first."""
+        versions = await self._keys.versions(Purpose.TIMESTAMP)
+        return versions[: next(at for at, each in enumerate(versions) if each.current) + 1]
+
+    async def _certified(self, versions: Sequence[KeyVersion]) -> list[tuple[KeyVersion, Chain]]:
+        """Those of the versions that have a chain; at least one.
+
+        Raises:
+            FailedPrecondition: there is none.
+        """
+        found, missing = [], None
+        for version in versions:
+            try:
+                chain = await (self._chains.of(version) if version.current else self._chains.known(version))
+            except FailedPrecondition as error:
+                missing = error
+                continue
+            if chain is not None:
+                found.append((version, chain))
+        if not found:
+            raise missing or FailedPrecondition("no version of the time-stamping key has a certificate")
+        return found
 
 
 def _made(answers: Sequence[Signature | NotaryError]) -> list[Signature]:
@@ -169,14 +249,21 @@ def _require_valid(chain: Chain, time: datetime) -> None:
         raise FailedPrecondition(f"the time-stamping certificate is valid {interval}, and not now")
 
 
-def _interval(chain: Chain, version: KeyVersion) -> Interval:
+def _interval(chain: Chain, version: KeyVersion, ends_with_the_next: bool) -> Interval:
     """A moment at least, also where none of its stamps count any more: a verifier shall know whose they are."""
-    began, end = chain.authority.not_before, _end(version)
+    began, end = chain.authority.not_before, _end(version, ends_with_the_next)
     return Interval(chain, began, None if end is None else max(end, began + _MOMENT))
 
 
-def _end(version: KeyVersion) -> datetime | None:
-    """When stamps of a version cease to count: once another has taken over, and with its revocation."""
+def _end(version: KeyVersion, ends_with_the_next: bool) -> datetime | None:
+    """When stamps of a version cease to count: with its revocation, and once another has taken over.
+
+    Where the next waits for its certificate nobody can tell afterwards when it took over: then the end is that of the
+    certificate, of which verifiers know.
+    """
     revoked = version.revoked
-    ends = [version.valid_until, (revoked.compromised_since or revoked.at) if revoked else None]
+    ends = [
+        version.valid_until if ends_with_the_next else None,
+        (revoked.compromised_since or revoked.at) if revoked else None,
+    ]
     return min((each for each in ends if each is not None), default=None)

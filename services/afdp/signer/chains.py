@@ -11,8 +11,9 @@ share the key. Certificates are never made anew for a version that had some: its
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from datetime import timedelta
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +29,8 @@ from afdp.formats.certificates import Chain, from_pem, read_chain, to_pem
 from afdp.signer.disk import private_folder, write_durably
 from afdp.signer.keys import KeyVersion
 
+logger = logging.getLogger(__name__)
+
 # A clock that a keyring stamps its versions' beginning with may be ahead of ours.
 _AHEAD = timedelta(minutes=5)
 _LIFETIME = timedelta(days=365 * 25)
@@ -36,8 +39,15 @@ _LIFETIME = timedelta(days=365 * 25)
 class Chains(Protocol):
     """What knows the chain of each version of the time-stamping key."""
 
+    @property
+    def at_once(self) -> bool:
+        """Whether each version has one from its beginning; else one may have to wait for it, and another goes on."""
+
     async def known(self, version: KeyVersion) -> Chain | None:
-        """The chain of a version, if it has one."""
+        """The chain of a version that it stamps under, if it has one."""
+
+    async def every(self, version: KeyVersion) -> Sequence[Chain]:
+        """Every chain of a version that is known; a certificate may have been renewed, and its stamps need it still."""
 
     async def of(self, version: KeyVersion) -> Chain:
         """The chain of a version that signs.
@@ -50,6 +60,8 @@ class Chains(Protocol):
 
 class OwnChains:
     """Chains made here, kept in a folder."""
+
+    at_once = True
 
     def __init__(self, folder: Path, organization: str) -> None:
         self._folder = private_folder(folder)
@@ -69,6 +81,11 @@ class OwnChains:
                 return None
             self._chains[version.key_id] = chain
         return self._chains[version.key_id]
+
+    async def every(self, version: KeyVersion) -> Sequence[Chain]:
+        """As `Chains.every`: never more than one."""
+        chain = await self.known(version)
+        return () if chain is None else (chain,)
 
     async def of(self, version: KeyVersion) -> Chain:
         """As `Chains.of`: one that is missing is made, and on disk when this returns."""
@@ -95,6 +112,8 @@ class OwnChains:
 class GivenChains:
     """Chains of an organisation's own authority, in one PEM file that it may add to while the signer runs."""
 
+    at_once = False
+
     def __init__(self, file: Path) -> None:
         """Reads the file.
 
@@ -102,23 +121,48 @@ class GivenChains:
             FailedPrecondition: it cannot be read, or is not certificates in PEM.
         """
         self._file = file
-        self._chains: Mapping[bytes, Chain] = {}
-        self._chains = _given(file)
+        self._seen = _state(file)
+        self._chains: Mapping[bytes, Sequence[Chain]] = _given(file)
 
     async def known(self, version: KeyVersion) -> Chain | None:
-        """As `Chains.known`."""
-        return self._chains.get(version.spki)
+        """As `Chains.known`: of several the one that began last, if it has begun."""
+        now = datetime.now(UTC)
+        begun = [chain for chain in await self.every(version) if chain.valid_from <= now]
+        return max(begun or await self.every(version), key=lambda each: each.valid_from, default=None)
+
+    async def every(self, version: KeyVersion) -> Sequence[Chain]:
+        """As `Chains.every`."""
+        return self._chains.get(version.spki, ())
 
     async def of(self, version: KeyVersion) -> Chain:
-        """As `Chains.of`; the file is read again for a version that it did not have."""
-        if version.spki not in self._chains:
-            self._chains = await asyncio.to_thread(_given, self._file)
-        if version.spki not in self._chains:
-            raise FailedPrecondition(
-                f"{self._file} has no certificate for {version.key_id}: have one issued for this version's public key, "
-                "with the critical extended key usage timeStamping alone, and add it with its issuers"
-            )
-        return self._chains[version.spki]
+        """As `Chains.of`; the file is read again where it has changed."""
+        await asyncio.to_thread(self._read_again)
+        if chain := await self.known(version):
+            return chain
+        raise FailedPrecondition(
+            f"{self._file} has no certificate for {version.key_id}: have one issued for this version's public key, "
+            "with the critical extended key usage timeStamping alone, and add it with its issuers"
+        )
+
+    def _read_again(self) -> None:
+        """What it said before stands while somebody writes it, or has made a mistake."""
+        state = _state(self._file)
+        if state == self._seen:
+            return
+        try:
+            self._chains = _given(self._file)
+        except FailedPrecondition as error:
+            logger.warning("certificates for time-stamping were not read again", extra={"fields": {"why": str(error)}})
+        self._seen = state
+
+
+def _state(file: Path) -> tuple[int, int, int] | None:
+    """What tells one content of a file from another; None where it is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _read(path: Path, version: KeyVersion) -> Chain | None:
@@ -137,8 +181,8 @@ def _read(path: Path, version: KeyVersion) -> Chain | None:
     return chain
 
 
-def _given(file: Path) -> dict[bytes, Chain]:
-    """Each certificate for time-stamping in the file with the issuers that it has there, by its public key."""
+def _given(file: Path) -> dict[bytes, list[Chain]]:
+    """The certificates for time-stamping in the file, each with the issuers that it has there, by their public key."""
     try:
         certificates = [x509.load_der_x509_certificate(each) for each in from_pem(file.read_text())]
     except OSError as error:
@@ -146,12 +190,12 @@ def _given(file: Path) -> dict[bytes, Chain]:
     except ValueError as error:
         raise FailedPrecondition(f"{file} is not certificates in PEM: {error}") from None
     issuers = [each for each in certificates if _may_issue(each)]
-    chains = {}
+    chains: dict[bytes, list[Chain]] = {}
     for certificate in certificates:
         if certificate not in issuers:
             chain = [each.public_bytes(Encoding.DER) for each in with_issuers(certificate, issuers)]
             try:
-                chains[_spki(chain[0])] = read_chain(tuple(chain))
+                chains.setdefault(_spki(chain[0]), []).append(read_chain(tuple(chain)))
             except ValueError as error:
                 subject = certificate.subject.rfc4514_string()
                 raise FailedPrecondition(f"{file}: the chain of {subject} {error}") from None

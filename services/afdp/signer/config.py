@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
 from pydantic_settings import NoDecode
 
 from afdp.config import Port
@@ -100,15 +100,6 @@ class SignerSettings(TimeSettings, VaultSettings, Pkcs11Settings):
             return value
         pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
         return {purpose.strip(): age.strip() for purpose, _, age in pairs}
-
-    @model_validator(mode="after")
-    def _certificates_come_with_versions(self) -> Self:
-        if self.tsa_chain_file is not None and "timestamp" in self.key_rotation:
-            raise ValueError(
-                "key_rotation must not name timestamp beside tsa_chain_file: a new version has no certificate there, "
-                "so that nothing could be stamped until somebody adds one"
-            )
-        return self
 
     @field_validator("log_origins", mode="before")
     @classmethod

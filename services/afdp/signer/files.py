@@ -105,10 +105,13 @@ class FileKeyring:
         entries = _read_manifest(folder) if (folder / "keyring.json").exists() else {}
         return [spec.name for spec in specs if spec.name not in entries]
 
-    async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
+    async def sign(
+        self, name: str, inputs: Sequence[bytes], version: KeyVersion | None = None
+    ) -> Sequence[Signature | NotaryError]:
         """As `Keyring.sign`."""
         _, versions = self._keys[name]
-        return [_sign(versions[-1], each) for each in inputs]
+        key = versions[-1] if version is None else versions[version.number - 1]
+        return [_sign(key, each) for each in inputs]
 
     async def versions(self, name: str) -> Sequence[KeyVersion]:
         """As `Keyring.versions`."""

@@ -75,6 +75,11 @@ class KeyVersion:
     revoked: Revocation | None = None
     origins: tuple[str, ...] = ()  # of a log key
 
+    @property
+    def number(self) -> int:
+        """Which version it is, from 1."""
+        return int(self.key_id.rpartition(":")[2])
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -94,8 +99,10 @@ class Keyring(Protocol):
     def kind(self) -> str:
         """What it is called in the signer's status: `files`, `vault`, `hsm`."""
 
-    async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
-        """Signatures of a key's current version, one answer per input, in order.
+    async def sign(
+        self, name: str, inputs: Sequence[bytes], version: KeyVersion | None = None
+    ) -> Sequence[Signature | NotaryError]:
+        """Signatures of a key's current version, or of the one that is given, one answer per input, in order.
 
         An input is the digest that the key's algorithm signs (32 bytes for P-256, 48 for P-384), or for Ed25519 the
         message itself. An input of another length is refused, alone.
@@ -183,10 +190,12 @@ class KeyCatalogue:
                 return spec
         raise NotFound("there is no such key")
 
-    async def sign(self, spec: KeySpec, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
+    async def sign(
+        self, spec: KeySpec, inputs: Sequence[bytes], version: KeyVersion | None = None
+    ) -> Sequence[Signature | NotaryError]:
         """As `Keyring.sign`. A version that is revoked signs nothing."""
         _, keyring = self._held[spec.name]
-        return [self._allowed(answer) for answer in await keyring.sign(spec.name, inputs)]
+        return [self._allowed(answer) for answer in await keyring.sign(spec.name, inputs, version)]
 
     async def versions(self, purpose: Purpose | None = None) -> list[KeyVersion]:
         """Every version of every key of a purpose, oldest first within each key."""
@@ -225,5 +234,5 @@ class KeyCatalogue:
 
     def _allowed(self, answer: Signature | NotaryError) -> Signature | NotaryError:
         if isinstance(answer, Signature) and self._revocations.of(answer.key.key_id):
-            return FailedPrecondition(f"the current version of the key is revoked: {answer.key.key_id} must be rotated")
+            return FailedPrecondition(f"the version that signs is revoked: {answer.key.key_id} must be rotated")
         return answer

@@ -144,6 +144,10 @@ async def test_a_rotation_keeps_the_versions_before_and_signs_with_the_new_one(k
     assert [version.current for version in versions] == [False, True]
     assert versions[0].spki != versions[1].spki == made.spki
     assert await current(keyring) == made.key_id
+    [older] = await keyring.sign(EVIDENCE.name, [DIGEST], versions[0])
+    assert isinstance(older, Signature)
+    assert older.key == versions[0]
+    require_ecdsa(versions[0].spki, older.value, DIGEST)
 
 
 async def test_versions_and_their_times_survive_a_restart(token: LocalToken, keyring: Pkcs11Keyring) -> None:

@@ -414,7 +414,6 @@ async def test_without_an_external_authority_no_checkpoint_is_stamped(signer: Si
         ({"tsa_external": '[{"url": "http://tsa.example", "ca_file": "/no/such"}]'}, "/no/such cannot be read"),
         ({"tsa_external": '[{"url": "http://tsa.example"}]'}, "ca_file"),
         ({"tsa_chain_file": "/no/such"}, "/no/such cannot be read"),
-        ({"tsa_chain_file": "x", "key_rotation": "timestamp=90d"}, "must not name timestamp beside tsa_chain_file"),
         ({"tsa_policy_oid": "my policy"}, "AFDP_TSA_POLICY_OID"),
         ({"clock": "ignore"}, "AFDP_CLOCK"),
     ],

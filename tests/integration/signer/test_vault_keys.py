@@ -160,7 +160,12 @@ async def test_the_key_admin_rotates_and_the_signer_signs_on(opened: Open, tenan
     async with opened(tenant_key) as keyring:
         fresh = await keyring.rotate(tenant_key.name)
         [signature] = await keyring.sign(tenant_key.name, [DIGEST])
+        first = (await keyring.versions(tenant_key.name))[0]
+        [older] = await keyring.sign(tenant_key.name, [DIGEST], first)
 
+    assert isinstance(older, Signature)
+    assert older.key == first
+    require_ecdsa(first.spki, older.value, DIGEST)
     assert isinstance(signature, Signature)
     assert signature.key == fresh
     assert fresh.key_id == f"{tenant_key.name}:2"

@@ -14,13 +14,13 @@ from asn1crypto import tsp
 
 from afdp.errors import DataLoss, FailedPrecondition, Internal, NotaryError, Unavailable
 from afdp.formats.authorities import TimestampAuthority
-from afdp.formats.certificates import to_pem
+from afdp.formats.certificates import name_parts, to_pem
 from afdp.formats.der import SHA256, SHA384, SHA512
 from afdp.formats.rfc3161 import Failure, Imprint, Query, query_der, read_granted, read_response
 from afdp.signer.authority import EmbeddedAuthority, Interval
 from afdp.signer.chains import Chains, GivenChains, OwnChains
 from afdp.signer.files import FileKeyring
-from afdp.signer.keys import P384, KeyCatalogue, KeySpec, Purpose, Revocation, Signature
+from afdp.signer.keys import P384, KeyCatalogue, KeySpec, KeyVersion, Purpose, Revocation, Signature
 from afdp.signer.ntp import Synchronisation
 from afdp.signer.tokens import Moment
 from afdp.verify.result import NotVerifiedError
@@ -41,7 +41,7 @@ class Authority:
         self.time = LocalTime()
         self.keys = keys or file_catalogue(folder)
         chains = chains or OwnChains(folder / "tsa", "notary.localhost")
-        self.embedded = EmbeddedAuthority(self.keys, chains, self.time.clock(), POLICY)
+        self.embedded = EmbeddedAuthority(self.keys, chains, self.time.clock(), POLICY, lambda: self.time.steady)
 
     async def stamp(self, data: Sequence[bytes]) -> list[bytes]:
         return await self.embedded.stamp([sha256(each).digest() for each in data])
@@ -191,12 +191,14 @@ class RotatedMeanwhile(FileKeyring):
 
     rotations = 1
 
-    async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
-        first = list(await super().sign(name, inputs[:1]))
+    async def sign(
+        self, name: str, inputs: Sequence[bytes], version: KeyVersion | None = None
+    ) -> Sequence[Signature | NotaryError]:
+        first = list(await super().sign(name, inputs[:1], version))
         if self.rotations:
             self.rotations -= 1
             await self.rotate(name)
-        return first + list(await super().sign(name, inputs[1:]))
+        return first + list(await super().sign(name, inputs[1:], version))
 
 
 async def test_a_batch_that_meets_a_rotation_is_written_anew_whole(tmp_path: Path) -> None:
@@ -223,7 +225,9 @@ async def test_a_key_that_is_rotated_again_and_again_is_given_up(tmp_path: Path)
 
 async def test_a_wrong_signature_never_leaves(tmp_path: Path) -> None:
     class Lying(FileKeyring):
-        async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
+        async def sign(
+            self, name: str, inputs: Sequence[bytes], version: KeyVersion | None = None
+        ) -> Sequence[Signature | NotaryError]:
             return await super().sign(name, [bytes(32) for _ in inputs])
 
     authority = Authority(tmp_path, file_catalogue(tmp_path, keyring=Lying))
@@ -315,7 +319,8 @@ async def given(folder: Path, keys: KeyCatalogue, *, issuer: Issuer | None = Non
         above.issue(each.key_id, load_der_public_key(each.spki), *extensions, **options)
         for each in await keys.versions(Purpose.TIMESTAMP)
     ]
-    file.write_text(to_pem(each.public_bytes(Encoding.DER) for each in [*leaves, *above.chain]))
+    before = file.read_text() if file.exists() else ""  # what is there stays: stamps name their certificate
+    file.write_text(before + to_pem(each.public_bytes(Encoding.DER) for each in [*leaves, *above.chain]))
     return file
 
 
@@ -330,19 +335,96 @@ async def test_an_organisations_own_chain_is_taken_and_replicas_share_it(tmp_pat
     assert [len(each.certificates) for each in await another.trusted()] == [3]
 
 
-async def test_a_version_without_a_certificate_of_the_organisation_stamps_only_once_it_has_one(tmp_path: Path) -> None:
+async def signer_of(authority: Authority) -> str:
+    """Which version of the key a stamp of now is by; every verifier of the trust root believes it."""
+    [response] = await authority.stamp(DATA[:1])
+    stamp = verify_stamp(response, DATA[0], await authority.trusted())
+    return name_parts(stamp.authority.chain.authority.subject)["commonName"].rpartition("-")[2]
+
+
+async def test_a_version_without_a_certificate_of_the_organisation_waits_while_the_one_before_goes_on(
+    tmp_path: Path,
+) -> None:
     keys = file_catalogue(tmp_path)
     issuer = Issuer("Acme")
     authority = Authority(tmp_path, keys, GivenChains(await given(tmp_path, keys, issuer=issuer)))
-    await authority.stamp(DATA)
+    [before] = await authority.stamp(DATA[:1])
     await keys.rotate(STAMPS)
 
-    with pytest.raises(FailedPrecondition, match=r"no certificate for afdp-file-timestamp-key:2"):
-        await authority.stamp(DATA)
-    await given(tmp_path, keys, issuer=issuer)
+    assert await signer_of(authority) == "key:1"
+    assert await signer_of(Authority(tmp_path, keys, GivenChains(tmp_path / "acme.pem"))) == "key:1"  # as after a start
+    [part] = await authority.embedded.status()
+    assert part.good
+    assert "afdp-file-timestamp-key:2 waits for its certificate" in part.detail
+    assert "request-certificate" in part.remedy
+    assert read_granted(await authority.embedded.respond(query_der(Query(Imprint(bytes(32))))))
 
-    assert len(await authority.stamp(DATA)) == 3
-    assert len(await authority.trusted()) == 2
+    await given(tmp_path, keys, issuer=issuer)
+    assert await signer_of(authority) == "key:1"  # it looks now and then
+    authority.time.passes(11)
+    assert await signer_of(authority) == "key:2"
+    [part] = await authority.embedded.status()
+    assert "waits" not in part.detail
+    assert verify_stamp(before, DATA[0], await authority.trusted())
+    assert {each.valid_until for each in await authority.trusted()} == {None}
+
+
+async def test_a_certificate_may_be_renewed_and_what_was_stamped_under_the_one_before_still_verifies(
+    tmp_path: Path,
+) -> None:
+    keys, now, issuer = file_catalogue(tmp_path), datetime.now(UTC), Issuer("Acme")
+    file = await given(tmp_path, keys, issuer=issuer, opened=now - timedelta(days=9), closed=now + timedelta(days=1))
+    authority = Authority(tmp_path, keys, GivenChains(file))
+    [before] = await authority.stamp(DATA[:1])
+    await given(tmp_path, keys, issuer=issuer)
+    await given(tmp_path, keys, issuer=issuer, opened=now + timedelta(days=1))  # for later
+    authority.time.passes(11)
+
+    [after] = await authority.stamp(DATA[:1])
+
+    known = await authority.trusted()
+    assert len(known) == 3
+    assert [verify_stamp(each, DATA[0], known).authority for each in (before, after)] == known[:2]
+
+
+async def test_a_file_of_certificates_that_was_spoilt_stops_nothing(tmp_path: Path) -> None:
+    keys = file_catalogue(tmp_path)
+    file = await given(tmp_path, keys)
+    authority = Authority(tmp_path, keys, GivenChains(file))
+    for content in ("nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", ""):
+        file.write_text(content)
+        authority.time.passes(11)
+        assert await signer_of(authority) == "key:1"
+    file.unlink()
+    authority.time.passes(11)
+    assert await signer_of(authority) == "key:1"
+
+
+async def test_a_certificate_that_is_not_valid_yet_is_waited_for(tmp_path: Path) -> None:
+    keys, now = file_catalogue(tmp_path), datetime.now(UTC)
+    await given(tmp_path, keys)
+    await keys.rotate(STAMPS)
+    await given(tmp_path, keys, opened=now + timedelta(hours=1))
+
+    assert await signer_of(Authority(tmp_path, keys, GivenChains(tmp_path / "acme.pem"))) == "key:1"
+
+
+async def test_a_version_that_was_revoked_does_not_go_on_for_one_that_waits(tmp_path: Path) -> None:
+    keys = file_catalogue(tmp_path)
+    authority = Authority(tmp_path, keys, GivenChains(await given(tmp_path, keys)))
+    await keys.rotate(STAMPS)
+    await keys.revoke("afdp-file-timestamp-key:1", Revocation(datetime.now(UTC), None, "retired"))
+
+    with pytest.raises(FailedPrecondition, match="no certificate for afdp-file-timestamp-key:2"):
+        await authority.stamp(DATA)
+
+
+async def test_a_first_version_without_a_certificate_stamps_nothing(tmp_path: Path) -> None:
+    stranger = await given(tmp_path, file_catalogue(tmp_path / "another"))
+    authority = Authority(tmp_path, file_catalogue(tmp_path), GivenChains(stranger))
+
+    with pytest.raises(FailedPrecondition, match="no certificate for afdp-file-timestamp-key:1"):
+        await authority.stamp(DATA)
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,9 @@ async def test_a_revocation_needs_a_known_version_a_reason_and_a_past_time(signe
 class Lying(FileKeyring):
     """A keyring whose signatures are over something else."""
 
-    async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
+    async def sign(
+        self, name: str, inputs: Sequence[bytes], version: KeyVersion | None = None
+    ) -> Sequence[Signature | NotaryError]:
         return await super().sign(name, [sha256(each).digest() for each in inputs])
 
 
@@ -241,7 +243,9 @@ async def test_each_key_has_its_own_purpose(signer: Signer) -> None:
 class Away(FileKeyring):
     """A keyring that cannot be reached."""
 
-    async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
+    async def sign(
+        self, name: str, inputs: Sequence[bytes], version: KeyVersion | None = None
+    ) -> Sequence[Signature | NotaryError]:
         raise Unavailable("Vault cannot be reached", retry_after=2.0)
 
 

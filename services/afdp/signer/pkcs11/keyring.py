@@ -34,6 +34,7 @@ class Pkcs11Keyring:
         self._pool = pool
         self._specs = {spec.name: spec for spec in specs}
         self._known: dict[str, tuple[float, KeyPair]] = {}  # when it was looked for, and what signs
+        self._named: dict[str, KeyPair] = {}
         self._made: set[bytes] = set()  # the IDs of pairs that this process made
         self._lock = asyncio.Lock()
 
@@ -46,7 +47,9 @@ class Pkcs11Keyring:
         with suppress(Unavailable):
             await self.check()
 
-    async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
+    async def sign(
+        self, name: str, inputs: Sequence[bytes], version: KeyVersion | None = None
+    ) -> Sequence[Signature | NotaryError]:
         """As `Keyring.sign`: shared out among the sessions."""
         spec = self._specs[name]
         size = _DIGESTS[spec.algorithm]
@@ -54,10 +57,10 @@ class Pkcs11Keyring:
             InvalidArgument.field("digest", f"must have {size} bytes") for _ in inputs
         ]
         good = [index for index, data in enumerate(inputs) if size is None or len(data) == size]
-        pair = await self._signing(spec)
-        version = replace(pair.version, current=True)
+        pair = await (self._signing(spec) if version is None else self._pair_of(spec, version))
+        signed_by = replace(pair.version, current=version is None)
         for index, value in zip(good, await self._signed(spec, pair, [inputs[index] for index in good]), strict=True):
-            answers[index] = Signature(value, version)
+            answers[index] = Signature(value, signed_by)
         return answers
 
     async def versions(self, name: str) -> Sequence[KeyVersion]:
@@ -114,6 +117,14 @@ class Pkcs11Keyring:
         if pair is None or asyncio.get_running_loop().time() - read_at > _READ_AGAIN:
             pair = self._chosen(await self._pairs(spec))
         return pair
+
+    async def _pair_of(self, spec: KeySpec, version: KeyVersion) -> KeyPair:
+        """A version that is named; what it is never changes, so it is looked for once."""
+        if version.key_id not in self._named:
+            self._named |= {pair.version.key_id: pair for pair in await self._pairs(spec)}
+        if version.key_id not in self._named:
+            raise FailedPrecondition(f"the token has no {version.key_id}")
+        return self._named[version.key_id]
 
     async def _signed(self, spec: KeySpec, pair: KeyPair, inputs: Sequence[bytes]) -> list[bytes]:
         async def signed(share: Sequence[bytes]) -> list[bytes]:

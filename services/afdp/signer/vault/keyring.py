@@ -40,7 +40,9 @@ class VaultKeyring:
         self._versions: dict[str, dict[int, KeyVersion]] = {}
         self._checks = 0
 
-    async def sign(self, name: str, inputs: Sequence[bytes]) -> Sequence[Signature | NotaryError]:
+    async def sign(
+        self, name: str, inputs: Sequence[bytes], version: KeyVersion | None = None
+    ) -> Sequence[Signature | NotaryError]:
         """As `Keyring.sign`: one call for up to 256."""
         spec = self._specs[name]
         size = _HASHES[spec.algorithm][1] if spec.algorithm in _HASHES else None
@@ -50,7 +52,7 @@ class VaultKeyring:
             [
                 result
                 for start in range(0, len(fit), _MAX_BATCH)
-                for result in await self._sign_batch(spec, fit[start : start + _MAX_BATCH])
+                for result in await self._sign_batch(spec, fit[start : start + _MAX_BATCH], version)
             ]
         )
         return [
@@ -85,10 +87,16 @@ class VaultKeyring:
         parts = await report(self._vault, list(self._specs))
         return parts if len(parts) == 1 else [*parts, await self._keys_part()]
 
-    async def _sign_batch(self, spec: KeySpec, inputs: Sequence[bytes]) -> list[dict[str, Any]]:
+    async def _sign_batch(
+        self, spec: KeySpec, inputs: Sequence[bytes], version: KeyVersion | None
+    ) -> list[dict[str, Any]]:
         batch = [{"input": base64.b64encode(data).decode()} for data in inputs]
         hashed = _HASHES.get(spec.algorithm)
-        how = {"hash_algorithm": hashed[0], "prehashed": True, "marshaling_algorithm": "asn1"} if hashed else {}
+        how: dict[str, Any] = (
+            {"hash_algorithm": hashed[0], "prehashed": True, "marshaling_algorithm": "asn1"} if hashed else {}
+        )
+        if version is not None:
+            how["key_version"] = version.number
         mount = self._vault.mount
 
         def sign(vault: Any) -> list[dict[str, Any]]:
