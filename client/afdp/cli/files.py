@@ -52,7 +52,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                os.fchmod(file.fileno(), 0o666 & ~_umask())
+                os.fchmod(file.fileno(), 0o666 & ~umask())
                 Path(file.name).replace(path)
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
@@ -61,7 +61,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         raise Unreadable(f"{path}: {error.strerror}") from error
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The bits that new files of this process do not get."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -11,21 +10,17 @@ from pathlib import Path
 import click
 
 from afdp.cli.connection import Refused, open_notary
-from afdp.cli.files import write_whole
 from afdp.cli.options import Unreadable, json_option, url_option
 from afdp.cli.output import reasons, say, say_json
+from afdp.cli.trust_folder import locked, read_folder, write_folder
 from afdp.errors import InvalidArgument
 from afdp.formats.repository import ROOT_FILE
-from afdp.formats.trust import KEYS, LOG_VKEY, TRUSTED_ROOT, TSA_PEM, TrustRoot, read_trust_files
+from afdp.formats.trust import TrustRoot, read_trust_files
 from afdp.formats.trust_changes import taken_back
-from afdp.verify.folder import default_trust_folder, load_trust
-
-STATE = "tuf"
-"""Where a folder that follows a repository remembers what it saw (`update.py`)."""
+from afdp.verify.folder import default_trust_folder
 
 # A name of a file that stays in the folder whoever sends it.
 _FILE_NAME = re.compile(r"(keys/)?[A-Za-z0-9][A-Za-z0-9._:-]{0,200}")
-_LAST = (LOG_VKEY, TSA_PEM, KEYS, TRUSTED_ROOT)  # after the keys that they speak of
 
 
 @click.command(short_help="Write the notary's trust root into a folder.")
@@ -47,32 +42,14 @@ def export(output: Path | None, replacing: bool, url: str, as_json: bool) -> Non
     with open_notary(url) as notary:
         files = {name: text.encode() for name, text in notary.trust_root().items()}
     root = _read(files)
-    if replacing:
-        shutil.rmtree(folder / STATE, ignore_errors=True)
-    else:
-        _require_same_root(folder, files)
-        old = read_folder(folder)
-        if old is not None and (lost := list(taken_back(old, root))):
-            raise Refused(f"{folder} is kept: the notary's trust root takes back {'; '.join(lost)} (see --replace)")
-    write_folder(folder, files)
+    with locked(folder):
+        if not replacing:
+            _require_same_root(folder, files)
+            old = read_folder(folder)
+            if old is not None and (lost := list(taken_back(old, root))):
+                raise Refused(f"{folder} is kept: the notary's trust root takes back {'; '.join(lost)} (see --replace)")
+        write_folder(folder, files, forget=replacing)
     _show(folder, root, files, as_json=as_json)
-
-
-def read_folder(folder: Path) -> TrustRoot | None:
-    """The trust root that is in a folder; None where there is none."""
-    if not (folder / TRUSTED_ROOT).exists():
-        return None
-    try:
-        return load_trust(folder)
-    except (InvalidArgument, OSError) as error:
-        why = reasons(error) if isinstance(error, InvalidArgument) else error.strerror
-        raise Unreadable(f"{folder} has a trust root that cannot be read: {why} (see --replace)") from error
-
-
-def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes a trust root's files: each whole, keys before what speaks of them, what was seen of a repository last."""
-    for name in sorted(files, key=lambda name: (name.startswith(STATE), name in _LAST, name)):
-        write_whole(folder / name, files[name])
 
 
 def _read(files: Mapping[str, bytes]) -> TrustRoot:

@@ -26,7 +26,7 @@ from tuf.ngclient import Updater, UpdaterConfig
 from afdp.cli.connection import Refused
 from afdp.cli.options import Unreachable, Unreadable, json_option, url_option
 from afdp.cli.output import reasons, say, say_json
-from afdp.cli.trust import STATE, read_folder, write_folder
+from afdp.cli.trust_folder import STATE, locked, read_folder, write_folder
 from afdp.errors import InvalidArgument
 from afdp.formats.repository import (
     INDEPENDENT,
@@ -77,9 +77,8 @@ def update(trust: Path | None, root_file: Path | None, url: str, as_json: bool) 
     it is. `afdp trust export` writes the first root.json; so does --root, without believing the connection.
     """
     folder = trust or default_trust_folder()
-    root = _pinned(folder, root_file)
-    with TemporaryDirectory(prefix="afdp-trust-") as name:
-        state = Path(name)
+    with locked(folder), TemporaryDirectory(prefix="afdp-trust-") as name:
+        root, state = _pinned(folder, root_file), Path(name)
         _copy_seen(folder / STATE, state)
         with _refusals(folder, url):
             fetched = _fetch(url, root, state, folder)
