@@ -67,11 +67,20 @@ keys = group(
     revoke=("afdp.cli.keys:revoke", "Record that a key version is not to be trusted any more."),
     affected=("afdp.cli.affected:affected", "List every receipt that a key version signed."),
 )
+prove = group(
+    "prove",
+    "Prove what is in a log, as files that are verified offline.",
+    inclusion=("afdp.cli.log_prove:inclusion", "Prove that an entry is in a log."),
+    consistency=("afdp.cli.log_prove:consistency", "Prove that a log's newer tree goes on from its older one."),
+    completeness=("afdp.cli.log_prove:completeness", "Prove that these are all entries between two checkpoints."),
+)
 log = group(
     "log",
     "Transparency logs.",
     fsck=("afdp.cli.log_fsck:fsck", "Recompute a whole log from its entries and name the first bad byte."),
     follow=("afdp.cli.log_follow:follow", "Watch a log: that it only grows, and what it is given."),
+    prove=(f"{__name__}:prove", "Prove what is in a log: inclusion, consistency, completeness."),
+    **{"verify-proof": ("afdp.cli.log_prove:verify_proof", "Verify what `afdp log prove` wrote, offline.")},
     list=("afdp.cli.logs:list_logs", "List every log of the deployment."),
     open=("afdp.cli.logs:open_log", "Open a log: of a tenant's own, or one that goes on from another."),
     freeze=("afdp.cli.logs:freeze", "Freeze a log for ever: it takes no entries any more."),
@@ -96,7 +105,7 @@ COMMANDS = {
     "timestamp": ("afdp.cli.timestamp:timestamp", "Have the notary's time-stamping authority stamp a file."),
     "trust": (f"{__name__}:trust", "The keys that a verifier believes: export, update, init, sign, publish."),
     "keys": (f"{__name__}:keys", "The keys that sign: list, rotate, revoke, affected."),
-    "log": (f"{__name__}:log", "Transparency logs: fsck, list, open, freeze."),
+    "log": (f"{__name__}:log", "Transparency logs: fsck, follow, prove, list, open, freeze."),
     "witness": (f"{__name__}:witness", "A witness of transparency logs: init, run, vkey."),
     "dev": ("afdp.cli.dev:dev", "Run the whole stack on this machine."),
     "doctor": ("afdp.cli.doctor:doctor", "Check a stack, running or not, and say what to do."),

@@ -7,7 +7,7 @@ tile above. So a proof or an entry that is given here is the log's, and what it 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from afdp.formats.merkle import (
     EMPTY_ROOT,
@@ -22,7 +22,7 @@ from afdp.formats.merkle import (
     verify_consistency,
 )
 from afdp.formats.note import Checkpoint
-from afdp.formats.tiles import WIDTH, TileRef, levels_at, partial_width, width_at
+from afdp.formats.tiles import WIDTH, TileRef, levels_at, partial_width, tiles_at, width_at
 from afdp.verify.tile_files import (
     CHECKPOINT,
     BrokenLogError,
@@ -40,8 +40,16 @@ _KEPT_TILES = 64
 class VerifiedTree:
     """The tree of one checkpoint; every method raises `BrokenLogError` for what does not lead to its root."""
 
-    def __init__(self, source: TileSource, checkpoint: Checkpoint) -> None:
+    def __init__(self, source: TileSource, checkpoint: Checkpoint, served: int | None = None) -> None:
+        """The tree of a checkpoint.
+
+        Args:
+            source: the log's files.
+            checkpoint: the newest, or an older one.
+            served: the log's size now, where the checkpoint is an older one: its partial tiles may have been dropped.
+        """
         self.checkpoint = checkpoint
+        self._served = checkpoint.size if served is None else served
         self._source = source
         self._tiles: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
         self._edge: dict[int, list[bytes]] | None = None
@@ -80,17 +88,29 @@ class VerifiedTree:
         """An entry's leaf hash."""
         return self._hash(0, index)
 
+    def find(self, leaf: bytes, progress: Callable[[int, int], None] | None = None) -> int | None:
+        """Where an entry with this leaf hash is: a log has no index, so every tile of leaf hashes may be read."""
+        size = self.checkpoint.size
+        files = self._source.read_all(ref.path() for ref in tiles_at(size))
+        for ref, data in zip(tiles_at(size), files, strict=True):
+            row = self._tile(0, ref.index, data)
+            if leaf in row:
+                return ref.start() + row.index(leaf)
+            if progress:
+                progress(ref.start() + ref.width, size)
+        return None
+
     def entries(self, start: int, end: int) -> Iterator[tuple[int, list[bytes]]]:
         """The entries from `start` up to, not including, `end`: some at a time, with the index of the first."""
         bundles = range(start // WIDTH, -(-end // WIDTH))
-        refs = [TileRef(None, index, width_at(0, index, self.checkpoint.size)) for index in bundles]
+        refs = [TileRef(None, index, width_at(0, index, self._served)) for index in bundles]
         files = self._source.read_all(path for ref in refs for path in (ref.path(), _leaves(ref).path()))
         for ref in refs:
             file, tile = next(files), next(files)
             stored = self._tile(0, ref.index, tile)
             read = read_bundle(self._source, ref, file, stored)
-            if read.leaves != stored:
-                at = next(at for at, leaf in enumerate(read.leaves) if leaf != stored[at])
+            if read.leaves[: len(stored)] != stored:
+                at = next(at for at, leaf in enumerate(stored) if leaf != read.leaves[at])
                 raise BrokenLogError(read.fault(at, stored[at]))
             first = max(start - ref.start(), 0)
             yield ref.start() + first, read.entries[first : end - ref.start()]
@@ -127,17 +147,17 @@ class VerifiedTree:
         """The tiles that are not full, by level: together they lead to the root."""
         if self._edge is None:
             size, root = self.checkpoint.size, self.checkpoint.root
-            edge = {}
+            edge, paths = {}, []
             for level in range(levels_at(size)):
                 if width := partial_width(level, size):
-                    ref = TileRef(level, (size >> 8 * level) // WIDTH, width)
-                    edge[level] = read_tile(self._source, ref, self._source.read(ref.path()))
+                    index = (size >> 8 * level) // WIDTH
+                    ref = TileRef(level, index, width_at(level, index, self._served))
+                    edge[level] = read_tile(self._source, ref, self._source.read(ref.path()))[:width]
+                    paths.append(ref.path())
             computed = _root_of(size, edge)
             if computed != root:
-                top = max(edge, default=0)
-                ref = TileRef(top, (size >> 8 * top) // WIDTH, max(partial_width(top, size), 1))
-                reason = "the tiles of the right edge do not lead to the checkpoint's root"
-                raise BrokenLogError(Fault(ref.path(), None, reason, root.hex(), computed.hex()))
+                reason = f"the tiles of the right edge ({', '.join(paths)}) do not lead to the checkpoint's root"
+                raise BrokenLogError(Fault(paths[0] if paths else CHECKPOINT, None, reason, root.hex(), computed.hex()))
             self._edge = edge
         return self._edge
 
