@@ -24,6 +24,7 @@ from afdp.formats.merkle import leaf_hash
 from afdp.formats.note import Checkpoint, Note
 from afdp.formats.trust import TrustRoot
 from afdp.verify.log import check_checkpoint, check_inclusion
+from tests.e2e.answers import get, sign
 from tests.local_entries import ENTRIES, fresh_request, request_of, signed_digest
 
 ALGORITHMS = (
@@ -138,6 +139,19 @@ async def test_writers_of_one_entry_each_share_appends(stack: Stack, rest: httpx
         assert_logged(answer.raise_for_status().json(), trust)
     checkpoints = {answer.json()["inclusionProof"]["treeSize"] for answer in answers}
     assert len(checkpoints) < len(requests)
+
+
+async def test_the_entry_of_a_receipt_is_told_to_exist_where_the_receipt_says(rest: httpx.AsyncClient) -> None:
+    receipt = (await sign(rest))["receipt"]
+    [entry] = receipt["bundle"]["verificationMaterial"]["tlogEntries"]
+    record = json.loads(b64decode(entry["canonicalizedBody"]))["spec"]["hashedRekordV002"]
+    request = {RECORD: {"digest": record["data"]["digest"], "signature": record["signature"]}}
+
+    answer = await rest.post(ENTRIES, json=request)
+
+    assert (answer.status_code, answer.headers["x-log-index"]) == (409, str(receipt["log_index"]))
+    again = await get(rest, f"/api/v1/receipts/{receipt['receipt_id']}")
+    assert again["receipt"]["log_index"] == receipt["log_index"]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from afdp.gateway.descriptors import Api
 from afdp.gateway.docs import documentation
 from afdp.gateway.edge import Edge
 from afdp.gateway.exchange import exchange_of
+from afdp.gateway.gathering import EntryCalls
 from afdp.gateway.health import health, judge_readiness
 from afdp.gateway.log_proxy import LogProxy
 from afdp.gateway.problems import MethodNotAllowed
@@ -38,7 +39,14 @@ def build_app(settings: GatewaySettings, api: Api, upstream: Upstream, log: LogP
         timeouts={"HealthCheck": settings.ready_timeout_seconds},
     )
     routes = [
-        Transcoder(api, upstream, bodies, limits, {"HealthCheck": judge_readiness}),
+        Transcoder(
+            api,
+            upstream,
+            bodies,
+            limits,
+            judges={"HealthCheck": judge_readiness},
+            calls={"AddLogEntry": EntryCalls(api, upstream).call},
+        ),
         _page("/health", health),
         _page("/metrics", metrics),
         *log.routes(),

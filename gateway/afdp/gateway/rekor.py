@@ -17,8 +17,8 @@ from afdp.gateway.problems import ProblemResponse, headers_of
 
 PREFIX = "/api/v2/"
 
-_DUPLICATE = "log_index"
-"""Of an error's metadata: where the entry is that was to be added."""
+LOG_INDEX = "log_index"
+"""Of the metadata of AlreadyExists: where the entry is."""
 
 
 class StatusResponse(Response):
@@ -28,8 +28,8 @@ class StatusResponse(Response):
 
     def __init__(self, error: NotaryError) -> None:
         headers = headers_of(error)
-        if _DUPLICATE in error.metadata:
-            headers["x-log-index"] = error.metadata[_DUPLICATE]
+        if LOG_INDEX in error.metadata:
+            headers["x-log-index"] = error.metadata[LOG_INDEX]
         super().__init__(orjson.dumps(_status(error)), error.http_status, headers=headers)
 
 

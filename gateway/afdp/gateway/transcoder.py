@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ from afdp.gateway.upstream import Metadata, Upstream
 
 Judge = Callable[[Any, dict[str, Any]], NotaryError | None]
 """What is answered instead, given a request message and its answer as JSON."""
+
+Call = Callable[[str, bytes, float, Metadata], Awaitable[bytes]]
+"""As `Upstream.call`."""
 
 LARGE = 128 * 1024
 """Bytes from which on reading a body or printing an answer takes long enough to be done beside the event loop."""
@@ -56,6 +59,7 @@ class Binding:
     media_type: str  # of the answer
     judged: Judged | None
     timeout: float
+    call: Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +86,14 @@ class Transcoder(BaseRoute):
     """Every bound method as one route of a Starlette application."""
 
     def __init__(
-        self, api: Api, upstream: Upstream, bodies: BodyReader, limits: Limits, judges: Mapping[str, Judge]
+        self,
+        api: Api,
+        upstream: Upstream,
+        bodies: BodyReader,
+        limits: Limits,
+        judges: Mapping[str, Judge],
+        calls: Mapping[str, Call],
     ) -> None:
-        self._upstream = upstream
         self._bodies = bodies
         self._limits = limits
         encoders, readers = Encoders(api.raw_json), Readers(api.raw_json)
@@ -99,6 +108,7 @@ class Transcoder(BaseRoute):
                 raw.media_type if raw else JSON,
                 Judged(judge, api.message_class(method.request.full_name), printed) if judge else None,
                 limits.timeouts.get(method.name, limits.timeout),
+                calls.get(method.name, upstream.call),
             )
 
         self._routes = RouteTable(
@@ -159,7 +169,7 @@ class Transcoder(BaseRoute):
             raise PayloadTooLarge(f"the request is over {self._limits.message_bytes} bytes as a message; send less")
         exchange = exchange_of(scope)
         metadata = headers.metadata(exchange.request_id, exchange.traceparent)
-        answer = await self._upstream.call(binding.method.path, request, binding.timeout, metadata)
+        answer = await binding.call(binding.method.path, request, binding.timeout, metadata)
         if binding.judged is not None:
             return binding.judged(request, answer)
         return binding.encode(answer) if len(answer) < LARGE else await asyncio.to_thread(binding.encode, answer)

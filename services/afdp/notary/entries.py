@@ -36,6 +36,11 @@ logger = logging.getLogger(__name__)
 MAX_REQUEST_BYTES = 96 * 1024
 """Of a request: an entry has 65,535 at most, and takes about as many here."""
 
+MAX_REQUESTS = 1024
+
+LOG_INDEX = "log_index"
+"""Of the metadata of AlreadyExists: where the entry is."""
+
 _OVERHEAD = 1024  # what an entry and its answer take beside its bytes
 
 _entries = Counter(
@@ -124,6 +129,23 @@ class EntryDesk:
         await self._queue.put(submitted, wait=False)
         return orjson.dumps(entry_object(await submitted.outcome) | {"inclusionPromise": None})
 
+    async def add_many(self, principal: Principal, bodies: Sequence[bytes]) -> list[bytes | NotaryError]:
+        """The same for many at once; each fails alone, and answers are in order.
+
+        Raises:
+            InvalidArgument: none, or too many.
+        """
+        if not 1 <= len(bodies) <= MAX_REQUESTS:
+            raise InvalidArgument.field("requests", f"must be 1 to {MAX_REQUESTS} entries, not {len(bodies)}")
+        return await asyncio.gather(*(self._item(principal, body) for body in bodies))
+
+    async def _item(self, principal: Principal, body: bytes) -> bytes | NotaryError:
+        await asyncio.sleep(0)  # each takes a while to verify: others have their turn in between
+        try:
+            return await self.add(principal, body)
+        except NotaryError as error:
+            return error
+
     def _checked(self, body: bytes) -> bytes:
         try:
             if len(body) > MAX_REQUEST_BYTES:
@@ -193,7 +215,7 @@ def _answer(caller: Submitted, entry: bytes, answer: AppendResponse, found: Incl
 
 def _exists(index: int) -> AlreadyExists:
     message = f"an equivalent entry already exists in the transparency log with index {index}"
-    return AlreadyExists(message, metadata={"log_index": str(index)})
+    return AlreadyExists(message, metadata={LOG_INDEX: str(index)})
 
 
 def _fail(batch: Sequence[Submitted], error: NotaryError) -> None:

@@ -12,7 +12,7 @@ from afdp.items import to_item
 from afdp.messages import metadata as store
 from afdp.messages import notary as pb
 from afdp.messages import signer as keyring
-from afdp.notary.entries import EntryDesk
+from afdp.notary.entries import LOG_INDEX, EntryDesk
 from afdp.notary.evidence import checked, checked_item, to_message
 from afdp.notary.health import PeerWatch
 from afdp.notary.ids import NAMES, PREFIXES, SIMPLE_SIGNING, parse_hash
@@ -87,6 +87,10 @@ class NotaryServicer(pb.NotaryServiceBase):
 
     async def add_log_entry(self, request: pb.AddLogEntryRequest) -> pb.AddLogEntryResponse:
         return pb.AddLogEntryResponse(await self._entries.add(_ANYBODY, request.entry))
+
+    async def add_log_entries(self, request: pb.AddLogEntriesRequest) -> pb.AddLogEntriesResponse:
+        results = await self._entries.add_many(_ANYBODY, [each.entry for each in request.requests])
+        return pb.AddLogEntriesResponse([_entry_result(each) for each in results])
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -242,6 +246,13 @@ def _item(result: Notarised | NotaryError) -> pb.SignEvidenceResponse:
     if isinstance(result, NotaryError):
         return pb.SignEvidenceResponse(status=pb.WorkflowStatus.FAILED, error=to_item(result))
     return _signed(result)
+
+
+def _entry_result(result: bytes | NotaryError) -> pb.AddLogEntryResult:
+    if isinstance(result, NotaryError):
+        index = int(result.metadata.get(LOG_INDEX, 0))
+        return pb.AddLogEntryResult(error=to_item(result), log_index=index)
+    return pb.AddLogEntryResult(response=pb.AddLogEntryResponse(result))
 
 
 def _optional_hash(field: str, text: str) -> bytes:

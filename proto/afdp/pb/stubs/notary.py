@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 
 from afdp.messages.transport import Caller
 from afdp.pb.afdp.notary.v1 import (
+    AddLogEntriesRequest,
+    AddLogEntriesResponse,
     AddLogEntryRequest,
     AddLogEntryResponse,
     CancelWorkflowRequest,
@@ -145,6 +147,9 @@ class NotaryServiceBase:
         raise NotImplementedError
 
     async def add_log_entry(self, request: AddLogEntryRequest) -> AddLogEntryResponse:
+        raise NotImplementedError
+
+    async def add_log_entries(self, request: AddLogEntriesRequest) -> AddLogEntriesResponse:
         raise NotImplementedError
 
     async def get_status(self, request: GetStatusRequest) -> GetStatusResponse:
@@ -345,6 +350,14 @@ class NotaryServiceClient:
     async def add_log_entry(self, request: AddLogEntryRequest, *, timeout: float | None = None) -> AddLogEntryResponse:
         answer: AddLogEntryResponse = await self._caller.unary_unary(
             "/afdp.notary.v1.NotaryService/AddLogEntry", request, timeout
+        )
+        return answer
+
+    async def add_log_entries(
+        self, request: AddLogEntriesRequest, *, timeout: float | None = None
+    ) -> AddLogEntriesResponse:
+        answer: AddLogEntriesResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/AddLogEntries", request, timeout
         )
         return answer
 

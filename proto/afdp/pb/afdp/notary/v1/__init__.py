@@ -5,8 +5,11 @@
 
 __all__ = (
     "Actor",
+    "AddLogEntriesRequest",
+    "AddLogEntriesResponse",
     "AddLogEntryRequest",
     "AddLogEntryResponse",
+    "AddLogEntryResult",
     "AffectedReceipt",
     "ApprovalState",
     "ApprovalStatus",
@@ -327,6 +330,36 @@ default_message_pool.register_message("afdp.notary.v1", "Actor", Actor)
 
 
 @dataclass(eq=False, repr=False)
+class AddLogEntriesRequest(betterproto2.Message):
+    """
+    Entries for the log.
+    """
+
+    requests: "list[AddLogEntryRequest]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    1 to 1,024.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "AddLogEntriesRequest", AddLogEntriesRequest)
+
+
+@dataclass(eq=False, repr=False)
+class AddLogEntriesResponse(betterproto2.Message):
+    """
+    One result per entry.
+    """
+
+    results: "list[AddLogEntryResult]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    In the order of the request.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "AddLogEntriesResponse", AddLogEntriesResponse)
+
+
+@dataclass(eq=False, repr=False)
 class AddLogEntryRequest(betterproto2.Message):
     """
     An entry for the log.
@@ -355,6 +388,38 @@ class AddLogEntryResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.notary.v1", "AddLogEntryResponse", AddLogEntryResponse)
+
+
+@dataclass(eq=False, repr=False)
+class AddLogEntryResult(betterproto2.Message):
+    """
+    What became of one entry.
+
+    Oneofs:
+        - result: One of them.
+    """
+
+    response: "AddLogEntryResponse | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True, group="result"
+    )
+    """
+    It was logged.
+    """
+
+    error: "__common__v1__.ItemError | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True, group="result"
+    )
+    """
+    Why it was not; the others went on.
+    """
+
+    log_index: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    With ALREADY_EXISTS: its zero-based place in the log.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "AddLogEntryResult", AddLogEntryResult)
 
 
 @dataclass(eq=False, repr=False)
