@@ -29,6 +29,7 @@ from afdp.transparency.config import TransparencySettings
 from afdp.transparency.http import serving_reads
 from afdp.transparency.parts import open_logs
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
+from afdp.transparency.postgres_audit import PostgresAuditBook
 from afdp.transparency.postgres_logs import PostgresCatalogue
 from afdp.transparency.servicer import TransparencyServicer
 from afdp.transparency.values import WrongLog
@@ -95,6 +96,8 @@ async def _is_whole(origin: str, store: PostgresStore) -> bool:
         print(f"{origin}: {said}" if origin else said, file=sys.stderr)
         return False
     print(f"{origin}: {report.size} entries, {report.published} of them published: the log is whole")
+    if await PostgresAuditBook(store).forget_fault():
+        print("what the self-audit had found is repaired: start the service anew, and it appends again")
     return True
 
 

@@ -84,6 +84,13 @@ class TransparencySettings(DatabaseSettings):
     log_group_entries: int = Field(4096, ge=1, description="Most entries that are appended in one group.")
     log_group_bytes: int = Field(8 * MIB, ge=1, description="Most bytes of entries that are appended in one group.")
 
+    log_audit_interval_seconds: float = Field(
+        10.0, ge=0, description="How often the log looks at a part of itself; 0: never."
+    )
+    log_audit_bundles: int = Field(
+        16, ge=1, le=4096, description="How many bundles of 256 entries it looks at each time, besides one at random."
+    )
+
     signer_address: str = Field(
         "127.0.0.1:50052", description="The signer's host:port; of several replicas the first that is there."
     )

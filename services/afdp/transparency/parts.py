@@ -7,14 +7,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from afdp.messages.signer import SignerServiceClient
 from afdp.postgres import Database
+from afdp.transparency.audit import Auditor, require_no_fault
 from afdp.transparency.cadence import beside
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.logs import Logs, open_log
 from afdp.transparency.postgres import FIRST, PostgresStore
+from afdp.transparency.postgres_audit import PostgresAuditBook
 from afdp.transparency.postgres_logs import PostgresCatalogue
 from afdp.transparency.service import TransparencyLog
 from afdp.transparency.signer import GrpcSigner, GrpcStampingAuthority
 from afdp.transparency.stamping import CheckpointStamper
+from afdp.transparency.values import LogIdentity
 from afdp.transparency.witnessing import Witness, Witnessing
 from afdp.transparency.writer import LogWriter, running
 
@@ -32,9 +35,14 @@ class LogParts:
         base_url: str,
     ) -> None:
         self._witnessing = Witnessing(store, witnesses, settings.witnessing) if witnesses else None
-        continuity = self._witnessing.require_continuity if self._witnessing else None
         signer = GrpcSigner(client, settings.signer_timeout_seconds)
-        self._writer = LogWriter(store, signer, origin, settings.limits, continuity)
+        self._writer = LogWriter(store, signer, origin, settings.limits, self._require_soundness)
+        self._book = PostgresAuditBook(store)
+        self._auditor: Auditor | None = None
+        if interval := settings.log_audit_interval_seconds:
+            keys = [each.vkey for each in witnesses]
+            self._auditor = Auditor(store, self._book, signer, keys, interval, settings.log_audit_bundles)
+            self._auditor.attend(self._writer)
         self.log = TransparencyLog(store, self._writer, base_url, self._witnessing)
         self._stamper: CheckpointStamper | None = None
         if interval := settings.stamp_checkpoints_seconds:
@@ -54,7 +62,14 @@ class LogParts:
                 self._witnessing.attend(self._writer)
             await stack.enter_async_context(beside(self._witnessing))
             await stack.enter_async_context(beside(self._stamper))
+            await stack.enter_async_context(beside(self._auditor))
             yield
+
+    async def _require_soundness(self, identity: LogIdentity) -> None:
+        """What else must hold before the first append."""
+        await require_no_fault(self._book)
+        if self._witnessing:
+            await self._witnessing.require_continuity(identity)
 
 
 @asynccontextmanager

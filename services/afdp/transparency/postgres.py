@@ -33,8 +33,8 @@ class PostgresStore:
     """One log in the schema `afdp_log`."""
 
     def __init__(self, database: Database, log_id: int = FIRST) -> None:
-        self._database = database
-        self._log = log_id
+        self._database = self.database = database
+        self._log = self.log_id = log_id
 
     async def identity(self) -> LogIdentity | None:
         """The log that is kept."""

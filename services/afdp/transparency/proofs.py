@@ -88,6 +88,19 @@ class Prover:
             return EMPTY_ROOT
         return frontier(size, await self._store.hashes(plan_frontier(size))).root()
 
+    async def verified_root(self, size: int, head: SignedCheckpoint) -> bytes:
+        """The root hash of the tree when it had a size that is not that of a checkpoint at hand.
+
+        Raises:
+            DataLoss: the stored hashes do not lead from it to the checkpoint's root.
+        """
+        root = await self.root(size)
+        try:
+            verify_consistency(size, root, head.size, head.root, await self.consistency(size, head.size))
+        except ProofError as error:
+            raise withheld(f"the root at size {size}", error) from None
+        return root
+
     async def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
         """The consistency proof between two sizes, verified by nobody yet.
 

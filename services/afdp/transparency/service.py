@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from afdp.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotaryError, NotFound, OutOfRange
-from afdp.formats.merkle import HASH_SIZE, HashRange, TileHashes, frontier, leaf_hash, plan_frontier
+from afdp.formats.merkle import EMPTY_ROOT, HASH_SIZE, HashRange, TileHashes, frontier, leaf_hash, plan_frontier
 from afdp.formats.note import Checkpoint, Note, NoteError, VerifierKey
 from afdp.formats.note import verify as verify_note
 from afdp.formats.tiles import MAX_ENTRY_SIZE, WIDTH, TileRef, encode_bundle, encode_tile, exists, width_at
@@ -376,9 +376,15 @@ class TransparencyLog:
         return checkpoint
 
     async def _root(self, size: int) -> bytes:
-        if self._known and self._known.size == size:
-            return self._known.root
-        return await self._prover.root(size)
+        """The root at a published size; if it is not at hand, it was checked to lead to one that is."""
+        if size == 0:
+            return EMPTY_ROOT
+        if self._known is None or self._known.size < size:
+            await self._published()
+        known = self._known
+        if known is None or known.size < size:
+            raise withheld(f"the root at size {size}, which was published before,")
+        return known.root if known.size == size else await self._prover.verified_root(size, known)
 
     def _remember(self, checkpoint: SignedCheckpoint) -> None:
         if self._known is None or self._known.size < checkpoint.size:

@@ -32,11 +32,13 @@ from afdp.signer.timestamps import Timestamps
 from afdp.signer.trust import TrustSigner
 from afdp.signer.trust_memory import TrustMemory
 from afdp.telemetry import Telemetry
+from afdp.transparency.audit import Auditor, require_no_fault
 from afdp.transparency.cadence import beside
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.logs import Logs
 from afdp.transparency.parts import LogParts
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
+from afdp.transparency.postgres_audit import PostgresAuditBook
 from afdp.transparency.postgres_logs import PostgresCatalogue
 from afdp.transparency.service import CheckpointSigner, Store, TransparencyLog
 from afdp.transparency.signer import GrpcSigner
@@ -115,12 +117,23 @@ async def open_replica(
         own_signer = signer(GrpcSigner(client, known.signer_timeout_seconds))
         witnesses = await stack.enter_async_context(open_witnesses(known.witnesses))
         witnessing = Witnessing(own_store, witnesses, known.witnessing) if witnesses else None
-        continuity = witnessing.require_continuity if witnessing else None
-        writer = LogWriter(own_store, own_signer, known.log_origin, known.limits, continuity)
+        book = PostgresAuditBook(PostgresStore(pool))
+
+        async def sound(identity: LogIdentity) -> None:
+            await require_no_fault(book)
+            if witnessing:
+                await witnessing.require_continuity(identity)
+
+        writer = LogWriter(own_store, own_signer, known.log_origin, known.limits, sound)
         await stack.enter_async_context(running(writer))
         if witnessing:
             witnessing.attend(writer)
         await stack.enter_async_context(beside(witnessing))
+        if interval := known.log_audit_interval_seconds:
+            keys = [each.vkey for each in witnesses]
+            auditor = Auditor(own_store, book, own_signer, keys, interval, known.log_audit_bundles)
+            auditor.attend(writer)
+            await stack.enter_async_context(beside(auditor))
         log = TransparencyLog(own_store, writer, known.base_url, witnessing)
 
         def assembled(further: KnownLog) -> LogParts:
@@ -137,6 +150,7 @@ def settings_for(database: str, signer_address: str, **settings: object) -> Tran
         "port": 0,
         "metrics_port": 0,
         "http_port": 0,
+        "log_audit_interval_seconds": 0,
         "database_url": SecretStr(database),
         "signer_address": signer_address,
         **settings,

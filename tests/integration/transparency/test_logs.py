@@ -255,7 +255,7 @@ async def test_a_database_of_the_release_before_goes_on_with_its_log(
 ) -> None:
     async with replica() as one:
         await one.log.append([b"before"])
-    await sql.execute("DROP TABLE log; ALTER TABLE tree DROP COLUMN frozen_at")
+    await sql.execute("DROP TABLE log, audit; ALTER TABLE tree DROP COLUMN frozen_at")
     await sql.execute("DELETE FROM schema_migration WHERE version >= 4")
 
     await migrate_database(settings(), SCHEMA, SERVICE, packaged("afdp.transparency"))

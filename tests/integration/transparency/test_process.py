@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from afdp.errors import Cancelled, DeadlineExceeded, InvalidArgument, OutOfRange, Unavailable
+from afdp.errors import Cancelled, DataLoss, DeadlineExceeded, InvalidArgument, OutOfRange, Unavailable
 from afdp.formats.merkle import leaf_hash, verify_inclusion
 from afdp.formats.note import Checkpoint, Note, VerifierKey, key_digest, verify
 from afdp.items import from_item
@@ -102,6 +102,7 @@ async def running_stack(database: str, folder: Path) -> AsyncIterator[Stack]:
         "AFDP_DATABASE_URL": database,
         "AFDP_SIGNER_ADDRESS": f"127.0.0.1:{signer_port}",
         "AFDP_LOG_BASE_URL": "https://notary.example/log/",
+        "AFDP_LOG_AUDIT_INTERVAL_SECONDS": "0.2",
     }
     log = Process("afdp.transparency", environment)
     await asyncio.gather(signer.start(), log.start())
@@ -229,14 +230,39 @@ async def test_another_origin_ends_the_process_with_a_sentence(stack: Stack) -> 
     assert "AFDP_LOG_ORIGIN is other.example, and the database holds the log notary.localhost" in said
 
 
-async def test_fsck_names_what_is_wrong_and_exits_with_1(stack: Stack, sql) -> None:
+async def test_a_flipped_bit_stops_writing_until_fsck_finds_the_log_repaired_and_the_service_starts_anew(
+    stack: Stack, sql, eventually
+) -> None:
     await stack.client.append(AppendRequest([b"a", b"b", b"c"]))
+    health = health_pb2_grpc.HealthStub(stack.channel)
     await sql.execute("UPDATE entry SET body = 'forged' WHERE leaf_index = 1")
 
-    code, _, said = await Process("afdp.transparency", stack.environment, "fsck").ended()
+    async with httpx.AsyncClient() as client:
 
-    assert code == 1
-    assert "entry 1 is not what was logged" in said
+        async def named() -> bool:
+            told = (await client.get(f"{stack.read_url}/health")).json()
+            return told["reads"] == "ok" and "entry 1 and its stored leaf hash" in told["appends"]
+
+        await eventually(named)
+        assert (await client.get(f"{stack.read_url}/checkpoint")).status_code == 200
+    with pytest.raises(DataLoss, match="entry 1 "):
+        await stack.client.append(AppendRequest([b"d"]))
+
+    async def not_serving() -> bool:
+        answer = await health.Check(health_pb2.HealthCheckRequest())
+        return answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+    await eventually(not_serving)
+    code, _, said = await Process("afdp.transparency", stack.environment, "fsck").ended()
+    assert (code, "entry 1 is not what was logged" in said) == (1, True)
+
+    await sql.execute("UPDATE entry SET body = 'b' WHERE leaf_index = 1")
+    code, said, _ = await Process("afdp.transparency", stack.environment, "fsck").ended()
+    assert (code, "start the service anew" in said) == (0, True)
+    await stack.log.stop()
+    await stack.log.start()
+    await stack.until_serving()
+    assert (await stack.client.append(AppendRequest([b"d"]))).checkpoint.size == 4
 
 
 async def test_commands_say_when_the_database_cannot_be_reached(database: str) -> None:
