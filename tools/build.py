@@ -1,7 +1,8 @@
 """Builds the tools of tools/versions.toml into a cache folder, once per version: `$AFDP_TOOLS/bin/NAME`.
 
 A tool of Go is a program, or, where it has `programs`, a folder of several that are built at once from one module: they
-have most of their code in common. One of npm is the folder that it is installed in.
+have most of their code in common; where it has `source`, it is that one file of ours. One of npm is the folder that it
+is installed in.
 
 Standard library only. A missing toolchain or a failed build is reported; it is an error only where CI=true, because
 there every test must run.
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 VERSIONS = Path(__file__).with_name("versions.toml")
+ROOT = Path(__file__).resolve().parents[1]
 BUILD_LIMIT = 30 * 60.0
 
 
@@ -35,10 +37,11 @@ def cache_folder() -> Path:
 
 def build(name: str, tool: dict[str, Any], folder: Path) -> str | None:
     """Build one tool unless this version is there. Why it is missing, or None."""
-    version = tool.get("version") or _version_of_set(tool)
+    version = tool.get("version") or _version_of_parts(tool)
     target = folder / f"{name}-{version}"
     if not target.exists():
-        toolchain, make = ("npm", _npm_install) if "npm" in tool else ("go", _go_build)
+        make = _go_build_source if "source" in tool else _go_build
+        toolchain, make = ("npm", _npm_install) if "npm" in tool else ("go", make)
         program = shutil.which(toolchain)
         if program is None:
             return f"{toolchain} is not installed"
@@ -53,9 +56,10 @@ def build(name: str, tool: dict[str, Any], folder: Path) -> str | None:
     return None
 
 
-def _version_of_set(tool: dict[str, Any]) -> str:
-    """Another one whenever a program or a file of the set is another one."""
-    named = json.dumps([tool["programs"], tool.get("files", {})], sort_keys=True)
+def _version_of_parts(tool: dict[str, Any]) -> str:
+    """Another one whenever a program or a file of the set, or the source, is another one."""
+    source = [(ROOT / tool["source"]).read_text(), tool["needs"]] if "source" in tool else []
+    named = json.dumps([tool.get("programs"), tool.get("files", {}), *source], sort_keys=True)
     return hashlib.sha256(named.encode()).hexdigest()[:12]
 
 
@@ -81,6 +85,20 @@ def _go_build(go: str, tool: dict[str, Any], target: Path) -> str | None:
                 return reason
         unfinished = target.with_name(f".{target.name}.{os.getpid()}")
         _copy(built if "programs" in tool else built / target.name, unfinished)
+        unfinished.replace(target)
+    return None
+
+
+def _go_build_source(go: str, tool: dict[str, Any], target: Path) -> str | None:
+    environment = {**os.environ, "GOFLAGS": "-mod=mod -p=2", "GOWORK": "off"}
+    with tempfile.TemporaryDirectory(prefix="afdp-tools-") as module:
+        shutil.copy2(ROOT / tool["source"], Path(module) / "main.go")
+        steps = (["mod", "init", "tools"], ["get", *tool["needs"]], ["build", "-trimpath", "-o", "built", "."])
+        for arguments in steps:
+            if reason := _run([go, *arguments], module, environment):
+                return reason
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        _copy(Path(module) / "built", unfinished)
         unfinished.replace(target)
     return None
 

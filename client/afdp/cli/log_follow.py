@@ -136,6 +136,9 @@ def _look(follower: Follower, telling: _Telling, *, once: bool, interval: float,
 def _stopping() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set; a second one ends at once."""
     stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield stop
+        return
     before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_signal(number: int, _frame: object) -> None:

@@ -22,6 +22,7 @@ from afdp.verify.tile_files import BrokenLogError, Fault, TileSource, largest
 
 _ATTEMPTS = 4
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0  # seconds
+_LONGEST_SENTENCE = 300  # bytes
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -148,11 +149,11 @@ class UrlSource:
     def _require_plain(self, response: httpx.Response) -> None:
         status, where = response.status_code, response.url
         if status in _AGAIN:
-            raise Unavailable(f"{where} answers {status}", retry_after=_retry_after(response))
+            raise Unavailable(f"{where} answers {status}{_sentence(response)}", retry_after=_retry_after(response))
         if response.is_redirect:
             raise Unavailable(f"{where} answers {status}, to another place, where nobody is sent: name it by itself")
         if status != 200:
-            raise Unavailable(f"{where} answers {status}")
+            raise Unavailable(f"{where} answers {status}{_sentence(response)}")
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise Unavailable(f"{where} answers in an encoding that was not asked for")
@@ -178,6 +179,19 @@ def _bounded(path: str, data: bytes, most: int) -> bytes:
         reason = f"is larger than any such file of a log can be ({most} bytes)"
         raise BrokenLogError(Fault(path, most, reason))
     return data
+
+
+def _sentence(response: httpx.Response) -> str:
+    """What a server says of its refusal, if that is a short text."""
+    if not response.headers.get("Content-Type", "").startswith("text/plain"):
+        return ""
+    said = b""
+    for chunk in response.iter_raw():
+        said += chunk
+        if len(said) >= _LONGEST_SENTENCE:
+            break
+    text = " ".join(said[:_LONGEST_SENTENCE].decode("utf-8", "replace").split())
+    return f": {text}" if text else ""
 
 
 def _retry_after(response: httpx.Response) -> float:
