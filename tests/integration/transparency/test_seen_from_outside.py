@@ -89,7 +89,7 @@ async def test_the_log_is_followed_as_it_grows_and_what_it_proves_holds_without_
 FLIP = "set_byte({0}, 0, 255 - get_byte({0}, 0))"
 DAMAGE = [
     (f"UPDATE entry SET body = {FLIP.format('body')} WHERE leaf_index = 700", "tile/entries/002", "entry 700"),
-    (f"UPDATE node SET hash = {FLIP.format('hash')} WHERE node_index = 3", "tile/entries/003", "the stored log is damaged"),
+    (f"UPDATE node SET hash = {FLIP.format('hash')} WHERE node_index = 3", "tile/entries/003", "log is damaged"),
 ]
 
 
