@@ -15,13 +15,14 @@ from typing import Any
 import orjson
 
 from bench.affected import measure_affected
+from bench.entries import measure_entries
 from bench.figures import Figure
 from bench.machine import machine
 from bench.signer import measure_signer
 from bench.stack import WAYS, measure_stack
 
 RESULTS = Path(__file__).parent / "results.json"
-PARTS = (*WAYS, "signer", "affected")
+PARTS = (*WAYS, "entries", "signer", "affected")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -45,6 +46,8 @@ async def _measure(folder: Path, arguments: argparse.Namespace) -> tuple[list[Fi
     if ways := [part for part in WAYS if part in arguments.only]:
         figures, memory = await measure_stack(folder / "stack", ways, seconds, rounds, arguments.concurrency)
         more["memory_mib"] = memory
+    if "entries" in arguments.only:
+        figures += await measure_entries(folder, seconds / 3, rounds)
     if "signer" in arguments.only:
         figures += await measure_signer(folder, seconds / 4, rounds)
     if "affected" in arguments.only:
@@ -68,7 +71,9 @@ def _write(figures: list[Figure], more: dict[str, Any], *, whole: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of one run; of the signer's, a quarter")
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, help="length of a run; a third, of the signer's a quarter"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="how often the two of a ratio alternate")
     parser.add_argument("--concurrency", type=int, default=64, help="connections, or calls in flight")
     parser.add_argument("--records", type=int, default=1_000_000, help="of the version that is compromised")
