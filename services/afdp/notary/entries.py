@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import orjson
 import uuid_utils
@@ -41,6 +42,9 @@ MAX_REQUESTS = 1024
 LOG_INDEX = "log_index"
 """Of the metadata of AlreadyExists: where the entry is."""
 
+Result = TypeVar("Result")
+
+_IN_ONE_GO = 8  # signatures that are verified before the loop turns
 _OVERHEAD = 1024  # what an entry and its answer take beside its bytes
 
 _entries = Counter(
@@ -123,11 +127,7 @@ class EntryDesk:
             Unavailable, DeadlineExceeded: the log is away. It may have been appended: sent again, it may be told to
                 exist already.
         """
-        if not self._rules.accepted:
-            raise PermissionDenied("this notary logs no entries but its own")
-        submitted = Submitted(principal.tenant, self._checked(body))
-        await self._queue.put(submitted, wait=False)
-        return orjson.dumps(entry_object(await submitted.outcome) | {"inclusionPromise": None})
+        return await _answered(await self._submit(principal, body))
 
     async def add_many(self, principal: Principal, bodies: Sequence[bytes]) -> list[bytes | NotaryError]:
         """The same for many at once; each fails alone, and answers are in order.
@@ -137,14 +137,24 @@ class EntryDesk:
         """
         if not 1 <= len(bodies) <= MAX_REQUESTS:
             raise InvalidArgument.field("requests", f"must be 1 to {MAX_REQUESTS} entries, not {len(bodies)}")
-        return await asyncio.gather(*(self._item(principal, body) for body in bodies))
-
-    async def _item(self, principal: Principal, body: bytes) -> bytes | NotaryError:
-        await asyncio.sleep(0)  # each takes a while to verify: others have their turn in between
+        waiting: list[Submitted | NotaryError] = []
         try:
-            return await self.add(principal, body)
-        except NotaryError as error:
-            return error
+            for at, body in enumerate(bodies):
+                if at % _IN_ONE_GO == _IN_ONE_GO - 1:  # each takes a while to verify: others have their turn in between
+                    await asyncio.sleep(0)
+                waiting.append(await _or_error(self._submit(principal, body)))
+            return [each if isinstance(each, NotaryError) else await _or_error(_answered(each)) for each in waiting]
+        finally:
+            for each in waiting:
+                if isinstance(each, Submitted):
+                    each.outcome.cancel()  # where the caller has gone away
+
+    async def _submit(self, principal: Principal, body: bytes) -> Submitted:
+        if not self._rules.accepted:
+            raise PermissionDenied("this notary logs no entries but its own")
+        submitted = Submitted(principal.tenant, self._checked(body))
+        await self._queue.put(submitted, wait=False)
+        return submitted
 
     def _checked(self, body: bytes) -> bytes:
         try:
@@ -189,6 +199,22 @@ class EntryDesk:
                 _answer(waiting[0], entry, answer, result.inclusion, log)
                 later = waiting[1:]
             _fail(later, _exists(result.inclusion.leaf_index))
+
+
+async def _answered(submitted: Submitted) -> bytes:
+    return _json(await submitted.outcome)
+
+
+def _json(located: LogEntry) -> bytes:
+    return orjson.dumps(entry_object(located) | {"inclusionPromise": None})
+
+
+async def _or_error(attempt: Awaitable[Result]) -> Result | NotaryError:
+    """What an attempt gives; the error that it ends in as a value."""
+    try:
+        return await attempt
+    except NotaryError as error:
+        return error
 
 
 def _answer(caller: Submitted, entry: bytes, answer: AppendResponse, found: Inclusion, log: LogIdentity) -> None:
