@@ -26,6 +26,7 @@ from afdp.formats.trust import TrustRoot
 from afdp.verify.log import check_checkpoint, check_inclusion
 from tests.e2e.answers import get, sign
 from tests.local_entries import ENTRIES, fresh_request, request_of, signed_digest
+from tests.rekor_servers import Rekor2
 
 ALGORITHMS = (
     "PKIX_ECDSA_P256_SHA_256",
@@ -152,6 +153,36 @@ async def test_the_entry_of_a_receipt_is_told_to_exist_where_the_receipt_says(re
     assert (answer.status_code, answer.headers["x-log-index"]) == (409, str(receipt["log_index"]))
     again = await get(rest, f"/api/v1/receipts/{receipt['receipt_id']}")
     assert again["receipt"]["log_index"] == receipt["log_index"]
+
+
+async def test_rekor_2_itself_makes_the_same_entries_and_gives_the_same_answers(
+    rest: httpx.AsyncClient, rekor2: Rekor2
+) -> None:
+    requests = [fresh_request(key_details) for key_details in ALGORITHMS]
+    wrong = fresh_request()
+    wrong[RECORD]["digest"] = fresh_request()[RECORD]["digest"]
+    url = f"http://{LOOPBACK}:{rekor2.port}"
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as theirs:
+        ours = await asyncio.gather(*(rest.post(ENTRIES, json=request) for request in requests))
+        its = await asyncio.gather(*(theirs.post(ENTRIES, json=request) for request in requests))
+        for made, beside in zip(ours, its, strict=True):
+            assert made.status_code == beside.status_code == 201, beside.text
+            assert made.headers["content-type"] == beside.headers["content-type"]
+            assert made.json()["canonicalizedBody"] == beside.json()["canonicalizedBody"]
+            assert shape(made.json()) == shape(beside.json())
+        for request in (requests[0], wrong, {}, {"hashedRekordRequestV002": {}}, {"colour": 1}):
+            made, beside = await rest.post(ENTRIES, json=request), await theirs.post(ENTRIES, json=request)
+            assert made.status_code == beside.status_code, (request, beside.text)
+            assert made.json()["code"] == beside.json()["code"]
+            assert set(made.json()) == set(beside.json())
+            assert ("x-log-index" in made.headers) == ("x-log-index" in beside.headers)
+
+
+def shape(value: Any) -> Any:
+    """What members there are, and of which kinds."""
+    if isinstance(value, dict):
+        return {name: shape(member) for name, member in value.items()}
+    return type(value)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
