@@ -10,6 +10,7 @@ from afdp.signer.files import FileKeyring
 from afdp.signer.keys import ED25519, P256, KeyCatalogue, Keyring, KeySpec, Purpose
 from afdp.signer.opening import open_data_keys
 from afdp.signer.revocations import Revocations
+from afdp.signer.version_memory import VersionMemory
 
 EVIDENCE = KeySpec("afdp-file-key", Purpose.EVIDENCE, P256)
 LOG = KeySpec("afdp-file-log-key", Purpose.LOG, ED25519)
@@ -18,16 +19,18 @@ TRUST = KeySpec("afdp-file-trust-key", Purpose.TRUST, ED25519)
 SPECS = (EVIDENCE, LOG, STAMPS, TRUST)
 
 
-def file_catalogue(folder: Path, *more: KeySpec, keyring: type[FileKeyring] = FileKeyring) -> KeyCatalogue:
-    """A catalogue of file keys: the usual ones and `more`."""
-    specs = (*SPECS, *more)
+def file_catalogue(
+    folder: Path, *more: KeySpec, keyring: type[FileKeyring] = FileKeyring, specs: tuple[KeySpec, ...] = SPECS
+) -> KeyCatalogue:
+    """A catalogue of file keys: the usual ones, or others, and `more`."""
+    specs = (*specs, *more)
     opened: Keyring = keyring.open(folder / "keys", folder / "passphrase", specs)
     return catalogue(folder, dict.fromkeys(specs, opened))
 
 
 def catalogue(folder: Path, held: Mapping[KeySpec, Keyring]) -> KeyCatalogue:
     """A catalogue with its list of revocations."""
-    return KeyCatalogue(held, Revocations(folder / "revocations.json"))
+    return KeyCatalogue(held, Revocations(folder / "revocations.json"), VersionMemory(folder / "key-versions.json"))
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,9 +19,11 @@ import pytest
 import pytest_asyncio
 
 from afdp.embedded.stack import StackOptions, running_stack
+from afdp.formats.receipt import Receipt
+from afdp.verify.receipts import verify_receipt
 from tests.conftest import open_folder
 from tests.e2e.answers import get, sign
-from tests.e2e.conftest import free_offset
+from tests.e2e.conftest import fetch_trust, free_offset
 from tests.foreign_verifiers import Verifiers
 from tests.local_token import LocalToken
 from tests.tampering import OTHER_TIME
@@ -119,3 +122,41 @@ async def test_a_tenant_with_a_p384_key_of_its_own(tool: Callable[[str], Path], 
     assert verifiers.cosign("--signature-digest-algorithm", "sha384", "model.bin", key=made.key)
     assert verifiers.cosign_with_timestamps("--signature-digest-algorithm", "sha384", key=made.key)
     assert verifiers.openssl()
+
+
+@asynccontextmanager
+async def serving(folder: Path, **signer: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a stack with its data in a folder."""
+    options = StackOptions(folder / "data", free_offset(), settings={"signer": signer})
+    async with (
+        running_stack(options) as stack,
+        httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=30) as rest,
+    ):
+        yield rest
+
+
+async def test_keys_may_move_into_a_token_and_what_was_signed_with_files_still_verifies(
+    tool: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The log's key stays where it is: it is part of the log's identity. Everything else moves."""
+    with open_folder() as folder:
+        token = LocalToken.make(folder / "softhsm", tool("softhsm2-util")).signer_settings
+        stays = {"AFDP_LOG_KEYS": "files"}
+        async with serving(folder) as rest:
+            before = (await sign(rest))["receipt"]
+        await create_keys(token | stays)
+        async with serving(folder, **(token | stays)) as rest:
+            after = (await sign(rest))["receipt"]
+            read = (await get(rest, f"/api/v1/receipts/{before['receipt_id']}"))["receipt"]
+            keys = {each["key_id"]: each for each in (await get(rest, "/api/v1/keys"))["keys"]}
+            trust = await fetch_trust(rest)
+
+    assert (before["key_id"], after["key_id"]) == ("afdp-file-key:1", "afdp-hsm-key:1")
+    assert read["bundle"] == before["bundle"]
+    for receipt in (before, read, after):
+        result = verify_receipt(Receipt.from_object(receipt), trust)
+        assert result.verified, result.failures()
+    assert keys["afdp-file-key:1"]["valid_until"]
+    assert not keys["afdp-file-key:1"]["current"]
+    assert keys["afdp-hsm-key:1"]["current"]
+    assert not keys["afdp-file-timestamp-key:1"]["current"]

@@ -29,6 +29,7 @@ from afdp.signer.status import FipsStatus, KeyStatus, Reporting, StatusReport
 from afdp.signer.timekeeping import open_timekeeping
 from afdp.signer.trust import TrustSigner
 from afdp.signer.trust_memory import TrustMemory
+from afdp.signer.version_memory import VersionMemory
 from afdp.telemetry import start_telemetry
 
 
@@ -38,9 +39,10 @@ async def main(settings: SignerSettings) -> None:
         telemetry = stack.enter_context(start_telemetry("signer", settings))
         folder = private_folder(settings.data_dir)
         revocations = Revocations(folder / "revocations.json")
+        memory = VersionMemory(folder / "key-versions.json")
         vault = await stack.enter_async_context(open_vault_if_used(settings))
         token = await stack.enter_async_context(open_token_if_used(settings))
-        keys = await stack.enter_async_context(open_catalogue(settings, revocations, vault, token))
+        keys = await stack.enter_async_context(open_catalogue(settings, revocations, memory, vault, token))
         guard = CheckpointGuard(folder / "checkpoints", settings.log_origins)
         time = await stack.enter_async_context(open_timekeeping(settings, keys))
         signer = Signer(keys, guard, settings.log_origins, time.authority)
@@ -74,7 +76,8 @@ async def request_certificate(settings: SignerSettings) -> None:
         vault = await stack.enter_async_context(open_vault_if_used(settings))
         token = await stack.enter_async_context(open_token_if_used(settings))
         revocations = Revocations(folder / "revocations.json")
-        keys = await stack.enter_async_context(open_catalogue(settings, revocations, vault, token))
+        memory = VersionMemory(folder / "key-versions.json")
+        keys = await stack.enter_async_context(open_catalogue(settings, revocations, memory, vault, token))
         print(await timestamp_certificate_request(keys, settings.log_origins[0]), end="")
 
 

@@ -187,7 +187,9 @@ class EmbeddedAuthority:
         certified, newest = await self._certified(versions), versions[-1]
         now = datetime.now(UTC)
         usable = [
-            each for each in certified if each[1].valid_from <= now <= each[1].valid_until and not each[0].revoked
+            (version, chain)
+            for version, chain in certified
+            if chain.valid_from <= now <= chain.valid_until and not version.revoked and self._holds(version)
         ]
         version, chain = (usable or certified)[-1]
         if not usable and version.key_id != newest.key_id:
@@ -203,6 +205,10 @@ class EmbeddedAuthority:
             )
         return _Choice(writer, newest, until)
 
+    def _holds(self, version: KeyVersion) -> bool:
+        """Whether it is of the key that signs, and not of one that was given up."""
+        return version.key_id.rpartition(":")[0] == self._spec.name
+
     def _writer_of(self, version: KeyVersion, chain: Chain) -> TokenWriter:
         """The one at work, where nothing is new: it remembers forms."""
         if self._choice is not None and self._choice.writer.chain == chain:
@@ -210,7 +216,7 @@ class EmbeddedAuthority:
         return TokenWriter(version, chain, self._policy)
 
     async def _versions(self) -> list[KeyVersion]:
-        """Every version up to the current one, oldest first."""
+        """Every version up to the current one, oldest first, after those of keys that were given up."""
         versions = await self._keys.versions(Purpose.TIMESTAMP)
         return versions[: next(at for at, each in enumerate(versions) if each.current) + 1]
 

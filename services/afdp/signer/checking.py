@@ -23,6 +23,7 @@ from afdp.signer.opening import key_specs, open_keyring, open_token_if_used, ope
 from afdp.signer.part import Part
 from afdp.signer.revocations import Revocations
 from afdp.signer.status import StatusReport
+from afdp.signer.version_memory import VersionMemory
 
 _NEARLY = timedelta(days=90)
 
@@ -75,6 +76,7 @@ def _memory(settings: SignerSettings) -> Finding:
     checkpoints = settings.data_dir / "checkpoints"
     try:
         Revocations(settings.data_dir / "revocations.json")
+        VersionMemory(settings.data_dir / "key-versions.json")
         if not checkpoints.exists():
             return Finding("memory", True, "no checkpoint was signed here yet")
         guard = CheckpointGuard(checkpoints, settings.log_origins)

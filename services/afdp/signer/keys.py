@@ -144,12 +144,23 @@ class RevocationList(Protocol):
         """Keeps a version's revocation; it survives a crash once this returns."""
 
 
+class VersionList(Protocol):
+    """Which key versions there ever were (`version_memory.py`)."""
+
+    def require_same(self, version: KeyVersion) -> None:
+        """Raises `FailedPrecondition` for a version that is another key than it was."""
+
+    async def completed(self, held: Sequence[KeyVersion], purpose: Purpose | None) -> list[KeyVersion]:
+        """The versions that are held, after those of a purpose that were once and are no longer."""
+
+
 class KeyCatalogue:
     """Every key, with the keyring that holds it."""
 
-    def __init__(self, held: Mapping[KeySpec, Keyring], revocations: RevocationList) -> None:
+    def __init__(self, held: Mapping[KeySpec, Keyring], revocations: RevocationList, memory: VersionList) -> None:
         self._held = {spec.name: (spec, keyring) for spec, keyring in held.items()}
         self._revocations = revocations
+        self._memory = memory
         if len(self._held) != len(held):
             raise FailedPrecondition("two keys have the same name")
         self._evidence = {tenant: spec for spec in held if spec.purpose is Purpose.EVIDENCE for tenant in spec.tenants}
@@ -198,12 +209,16 @@ class KeyCatalogue:
         return [self._allowed(answer) for answer in await keyring.sign(spec.name, inputs, version)]
 
     async def versions(self, purpose: Purpose | None = None) -> list[KeyVersion]:
-        """Every version of every key of a purpose, oldest first within each key."""
+        """Every version of every key of a purpose, oldest first within each key.
+
+        First those that no keyring holds any more: they sign nothing, and have an end.
+        """
         found = []
         for spec, keyring in self._held.values():
             if purpose in (None, spec.purpose):
                 found += self._known(spec, await keyring.versions(spec.name))
-        return found
+        listed = await self._memory.completed(found, purpose)
+        return [replace(each, revoked=self._revocations.of(each.key_id)) for each in listed]
 
     async def rotate(self, spec: KeySpec) -> KeyVersion:
         """As `Keyring.rotate`."""
@@ -227,12 +242,17 @@ class KeyCatalogue:
                 valid_until=end,
                 tenants=spec.tenants,
                 origins=origins,
-                revoked=self._revocations.of(version.key_id),
             )
             for version, end in zip(versions, [*ends, None], strict=True)
         ]
 
     def _allowed(self, answer: Signature | NotaryError) -> Signature | NotaryError:
-        if isinstance(answer, Signature) and self._revocations.of(answer.key.key_id):
+        if not isinstance(answer, Signature):
+            return answer
+        if self._revocations.of(answer.key.key_id):
             return FailedPrecondition(f"the version that signs is revoked: {answer.key.key_id} must be rotated")
+        try:
+            self._memory.require_same(answer.key)
+        except FailedPrecondition as another:
+            return another
         return answer

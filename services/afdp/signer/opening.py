@@ -13,7 +13,18 @@ from afdp.signer.config import KeyHolder, SignerSettings
 from afdp.signer.datakeys import DataKeys
 from afdp.signer.files import FileKeyring
 from afdp.signer.kek import FileKek
-from afdp.signer.keys import ED25519, P256, P384, KeyCatalogue, Keyring, KeySpec, KeyVersion, Purpose, RevocationList
+from afdp.signer.keys import (
+    ED25519,
+    P256,
+    P384,
+    KeyCatalogue,
+    Keyring,
+    KeySpec,
+    KeyVersion,
+    Purpose,
+    RevocationList,
+    VersionList,
+)
 from afdp.signer.subjectfiles import open_subject_files
 from afdp.signer.vault.keyring import VaultKeyring
 from afdp.signer.vault.memory import KeyMemory
@@ -90,6 +101,7 @@ async def create_token_keys(settings: SignerSettings) -> tuple[list[KeyVersion],
 async def open_catalogue(
     settings: SignerSettings,
     revocations: RevocationList,
+    memory: VersionList,
     vault: Vault | None = None,
     token: SessionPool | None = None,
 ) -> AsyncIterator[KeyCatalogue]:
@@ -106,7 +118,7 @@ async def open_catalogue(
         for holder, specs in wanted.items():
             keyring = await stack.enter_async_context(open_keyring(settings, vault, token, holder, specs))
             held.update(dict.fromkeys(specs, keyring))
-        yield KeyCatalogue(held, revocations)
+        yield KeyCatalogue(held, revocations, memory)
 
 
 @asynccontextmanager

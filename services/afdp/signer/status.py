@@ -84,7 +84,10 @@ class FipsStatus:
 
 
 def _key_part(name: str, versions: Sequence[KeyVersion], policy: Mapping[Purpose, timedelta]) -> Part:
-    current = next((version for version in versions if version.current), versions[-1])
+    current = next((version for version in versions if version.current), None)
+    if current is None:
+        what = "1 version verifies" if len(versions) == 1 else f"{len(versions)} versions verify"
+        return Part(f"key {name}", True, f"{versions[0].purpose.value}, given up; {what} for ever")
     number = current.key_id.rpartition(":")[2]
     if current.revoked is not None:
         remedy = f"make a new version: afdp keys rotate --key {name}"

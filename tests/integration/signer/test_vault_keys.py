@@ -24,6 +24,7 @@ from afdp.signer.vault.keyring import VaultKeyring
 from afdp.signer.vault.memory import KeyMemory
 from afdp.signer.vault.opening import open_vault
 from afdp.signer.verification import require_ecdsa, require_ed25519
+from afdp.signer.version_memory import VersionMemory
 from tests.vault_servers import DevServer
 
 MOUNT = "afdp-transit"
@@ -32,6 +33,10 @@ STATEMENT = Statement("acme", b'{"_type":"https://in-toto.io/Statement/v1"}')
 LOG = KeySpec("afdp-log-key", Purpose.LOG, ED25519)
 
 Open = Callable[..., AbstractAsyncContextManager[VaultKeyring]]
+
+
+def memories(folder: Path) -> tuple[Revocations, VersionMemory]:
+    return Revocations(folder / "revocations.json"), VersionMemory(folder / "key-versions.json")
 
 
 @pytest.fixture
@@ -103,7 +108,7 @@ async def test_statements_and_checkpoints_are_signed_by_their_own_keys(vault: De
     settings = SignerSettings(**vault.settings(data_dir=tmp_path, timestamp_keys="vault", trust_keys="vault"))
     async with (
         open_vault_if_used(settings) as used,
-        open_catalogue(settings, Revocations(tmp_path / "revocations.json"), used) as keys,
+        open_catalogue(settings, *memories(tmp_path), used) as keys,
     ):
         signer = Signer(keys, CheckpointGuard(tmp_path / "checkpoints", ["log.example"]), ["log.example"])
         await signer.check()
@@ -284,7 +289,7 @@ async def test_another_key_under_the_same_name_is_noticed_while_the_signer_runs(
     settings = SignerSettings(**vault.settings(data_dir=tmp_path, vault_evidence_key=tenant_key.name))
     async with (
         open_vault_if_used(settings) as used,
-        open_catalogue(settings, Revocations(tmp_path / "revocations.json"), used) as keys,
+        open_catalogue(settings, *memories(tmp_path), used) as keys,
     ):
         signer = Signer(keys, CheckpointGuard(tmp_path / "checkpoints", []), [])
         await signer.sign_statements([STATEMENT])
