@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -45,6 +45,9 @@ _seconds = Histogram(
     ["stage"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+
+
+_FIRST = ""  # the log of the transparency service's own settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,14 @@ class Pipeline:
                 _fail(batch, Internal(f"an internal fault; the log has it under {request_id.get()}"))
 
     async def _run(self, batch: Sequence[Submission]) -> None:
+        sizes = self._stages.log_sizes()
         signed = await self._stages.sign(batch)
         prepared = await self._stages.prepare(signed)
         if not prepared:
             return
         try:
-            outcomes = await self._stages.log([each.record for each in prepared])
+            fresh = all(each.fresh for each in prepared)
+            outcomes = await self._stages.log([each.record for each in prepared], sizes if fresh else {})
             for each, outcome in zip(prepared, outcomes, strict=True):
                 each.answer(outcome)
         except NotaryError:
@@ -171,6 +176,11 @@ class Stages:
         self._keys = keys
         self._stamps = stamps
         self._timeout = timeout
+        self._log_sizes: dict[str, int] = {}
+
+    def log_sizes(self) -> Mapping[str, int]:
+        """The size of each log as seen last, by origin: what is signed from now on is in no tree of that size."""
+        return dict(self._log_sizes)
 
     async def sign(self, batch: Sequence[Submission]) -> list[Signed]:
         """Stage 1: statements, signed. What the signer refuses fails here."""
@@ -224,17 +234,24 @@ class Stages:
             prepared.submissions.append(each.submission)
         return list(pending.values())
 
-    async def log(self, records: Sequence[store.Record]) -> list[store.Record | NotaryError]:
+    async def log(
+        self, records: Sequence[store.Record], made_after: Mapping[str, int] | None = None
+    ) -> list[store.Record | NotaryError]:
         """Stages 3 and 4: into the log, then LOGGED on record. One answer per record, in order.
 
         May be repeated for the same records at any time, by anyone: the log appends no leaf twice, and a record that is
-        LOGGED keeps its position.
+        LOGGED keeps its position. `made_after` are the logs' sizes from before the records were made, if known: what is
+        older is not searched for them.
         """
         drafts = [_whole(record) for record in records]
         entries = [await self._entry(draft) for draft in drafts]
         with _timed("append"):
-            request = AppendRequest([entry.body for entry in entries])
+            request = AppendRequest(
+                [entry.body for entry in entries], made_after_size=(made_after or {}).get(_FIRST, 0)
+            )
             appended = await self._transparency.append(request, timeout=self._timeout)
+        if appended.checkpoint is not None:
+            self._log_sizes[_FIRST] = max(appended.checkpoint.size, self._log_sizes.get(_FIRST, 0))
         outcomes: list[store.Record | NotaryError] = []
         completions: list[store.Completion] = []
         completed: list[int] = []

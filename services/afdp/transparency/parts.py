@@ -14,6 +14,7 @@ from afdp.transparency.logs import Logs, open_log
 from afdp.transparency.postgres import FIRST, PostgresStore
 from afdp.transparency.postgres_audit import PostgresAuditBook
 from afdp.transparency.postgres_logs import PostgresCatalogue
+from afdp.transparency.room import RoomKeeper
 from afdp.transparency.service import TransparencyLog
 from afdp.transparency.signer import GrpcSigner, GrpcStampingAuthority
 from afdp.transparency.stamping import CheckpointStamper
@@ -44,6 +45,7 @@ class LogParts:
             self._auditor = Auditor(store, self._book, signer, keys, interval, settings.log_audit_bundles)
             self._auditor.attend(self._writer)
         self.log = TransparencyLog(store, self._writer, base_url, self._witnessing)
+        self._rooms = RoomKeeper(store)
         self._stamper: CheckpointStamper | None = None
         if interval := settings.stamp_checkpoints_seconds:
             authority = GrpcStampingAuthority(client, settings.stamp_timeout_seconds)
@@ -63,6 +65,7 @@ class LogParts:
             await stack.enter_async_context(beside(self._witnessing))
             await stack.enter_async_context(beside(self._stamper))
             await stack.enter_async_context(beside(self._auditor))
+            await stack.enter_async_context(beside(self._rooms))
             yield
 
     async def _require_soundness(self, identity: LogIdentity) -> None:

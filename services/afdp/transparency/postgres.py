@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import asyncpg
 
 from afdp.errors import DataLoss
 from afdp.formats.merkle import HASH_SIZE, Frontier, HashRange, TileHashes
-from afdp.postgres import Connection, Database
+from afdp.postgres import Connection, Database, Work
 from afdp.transparency.service import Plan
 from afdp.transparency.values import (
     Growth,
@@ -20,6 +21,8 @@ from afdp.transparency.values import (
     StampedCheckpoint,
     StoredTree,
 )
+
+T = TypeVar("T")
 
 SCHEMA = "afdp_log"
 SERVICE = "transparency"
@@ -49,25 +52,29 @@ class PostgresStore:
         """The tree as it is, published or not."""
         return _tree(await self._row(_TREE))
 
-    async def grow(self, growth: Growth) -> bool:
+    async def grow(self, growth: Growth, since: int = 0) -> bool:
         """Grows the tree if it still is the old one, is not frozen, and holds none of the leaves: one round trip."""
-        arguments = self._growing(growth)
-        return bool(await self._database.run(lambda connection: connection.fetchval(_GROW, *arguments)))
+        arguments = self._growing(growth, since)
+        return bool(await self._with_room(lambda connection: connection.fetchval(_GROW, *arguments)))
 
-    async def integrate(self, leaf_hashes: Sequence[bytes], plan: Plan) -> Mapping[bytes, int]:
+    async def integrate(self, leaf_hashes: Sequence[bytes], plan: Plan, since: int = 0) -> Mapping[bytes, int]:
         """Locks the tree, grows it as `plan` says, and gives the positions that `plan` was told."""
 
         async def work(connection: Connection) -> Mapping[bytes, int]:
             async with connection.transaction():
                 tree = _tree(await connection.fetchrow(_LOCK, self._log))
                 # A statement of its own, after the lock: it sees what the lock's last holder has written.
-                found = _positions(await connection.fetch(_POSITIONS, self._log, leaf_hashes))
+                found = _positions(await connection.fetch(_POSITIONS, self._log, leaf_hashes, min(since, tree.size)))
                 growth = plan(tree, found)
-                if growth and not await connection.fetchval(_GROW, *self._growing(growth)):
+                if growth and not await connection.fetchval(_GROW, *self._growing(growth, since)):
                     raise DataLoss("the tree's row does not hold what was read from it under its lock")
                 return found
 
-        return await self._database.run(work)
+        return await self._with_room(work)
+
+    async def make_room(self) -> None:
+        """Makes the partitions that the log will need next; where they are there, it costs next to nothing."""
+        await self._database.run(lambda connection: connection.execute(_MAKE_ROOM, self._log))
 
     async def publish(self, checkpoint: SignedCheckpoint) -> None:
         """Makes it the checkpoint that readers see, unless a larger one is."""
@@ -104,7 +111,7 @@ class PostgresStore:
     async def positions(self, leaf_hashes: Sequence[bytes]) -> Mapping[bytes, int]:
         """Where these leaves are."""
         return _positions(
-            await self._database.run(lambda connection: connection.fetch(_POSITIONS, self._log, leaf_hashes))
+            await self._database.run(lambda connection: connection.fetch(_POSITIONS, self._log, leaf_hashes, 0))
         )
 
     async def entries(self, start: int, end: int) -> Sequence[Leaf]:
@@ -156,7 +163,19 @@ class PostgresStore:
     async def _row(self, query: str, *more: object) -> asyncpg.Record | None:
         return await self._database.run(lambda connection: connection.fetchrow(query, self._log, *more))
 
-    def _growing(self, growth: Growth) -> tuple[object, ...]:
+    async def _with_room(self, work: Work[T]) -> T:
+        """What `work` gives; where it comes to the end of the partitions, it is done again with another one."""
+
+        async def with_room(connection: Connection) -> T:
+            try:
+                return await work(connection)
+            except asyncpg.CheckViolationError:  # no partition for a row
+                await connection.execute(_MAKE_ROOM, self._log)
+                return await work(connection)
+
+        return await self._database.run(with_room)
+
+    def _growing(self, growth: Growth, since: int) -> tuple[object, ...]:
         old, new = growth.extension.old, growth.extension.new
         nodes = growth.extension.completed
         return (
@@ -172,6 +191,7 @@ class PostgresStore:
             [each.level for each in nodes],
             [each.index for each in nodes],
             [each.hash for each in nodes],
+            min(since, old.size),
         )
 
 
@@ -179,6 +199,7 @@ async def create_tree(connection: Connection, log_id: int, identity: LogIdentity
     """Creates an empty tree, unless one is there already."""
     empty = Frontier.empty()
     await connection.execute(_CREATE, log_id, identity.origin, identity.public_key, empty.root(), empty.to_bytes())
+    await connection.execute(_MAKE_ROOM, log_id)
 
 
 def _signed(row: asyncpg.Record | None) -> SignedCheckpoint | None:
@@ -212,8 +233,13 @@ ON CONFLICT DO NOTHING
 _TREE = "SELECT size, root, frontier, frozen_at IS NOT NULL AS frozen FROM tree WHERE log_id = $1"
 _LOCK = f"{_TREE} FOR UPDATE"
 
-# `log_id + 0` keeps the primary key out of the planner's choice: by it a lookup would read the whole log.
-_POSITIONS = "SELECT leaf_hash, leaf_index FROM entry WHERE leaf_hash = ANY($2::bytea[]) AND log_id + 0 = $1"
+# Partitions are divided by `log_id` and `leaf_index >> 21`. Each statement names both, and so reads what it needs only.
+_POSITIONS = """
+SELECT leaf_hash, leaf_index FROM entry
+WHERE log_id = $1 AND leaf_index >> 21 >= $3::bigint >> 21 AND leaf_hash = ANY($2::bytea[])
+"""
+
+_MAKE_ROOM = "SELECT make_room($1)"
 
 # What the statement's snapshot sees of `entry` is exactly the tree of the old size: had another writer committed since,
 # the row's size would have moved, and the update, which looks at the row's newest version, would find nothing to do.
@@ -221,7 +247,10 @@ _GROW = """
 WITH grown AS (
     UPDATE tree SET size = $5, root = $6, frontier = $7
     WHERE log_id = $1 AND size = $2 AND root = $3 AND frontier = $4 AND frozen_at IS NULL
-      AND NOT EXISTS (SELECT FROM entry WHERE leaf_hash = ANY($8::bytea[]) AND log_id + 0 = $1)
+      AND NOT EXISTS (
+          SELECT FROM entry
+          WHERE log_id = $1 AND leaf_index >> 21 >= $13::bigint >> 21 AND leaf_hash = ANY($8::bytea[])
+      )
     RETURNING log_id
 ), entries AS (
     INSERT INTO entry (log_id, leaf_index, leaf_hash, body)
@@ -282,7 +311,8 @@ FROM tree LEFT JOIN checkpoint USING (log_id) WHERE log_id = $1
 _LEAF_HASHES = """
 SELECT (
     SELECT string_agg(leaf_hash, ''::bytea ORDER BY leaf_index)
-    FROM entry WHERE log_id = $1 AND leaf_index >= first AND leaf_index < past
+    FROM entry WHERE log_id = $1 AND leaf_index >> 21 BETWEEN first >> 21 AND past - 1 >> 21
+                 AND leaf_index >= first AND leaf_index < past
 ) AS hashes
 FROM unnest($2::smallint[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS wanted (level, first, past, position)
 ORDER BY position
@@ -299,5 +329,6 @@ ORDER BY position
 
 _ENTRIES = """
 SELECT leaf_index, leaf_hash, body FROM entry
-WHERE log_id = $1 AND leaf_index >= $2 AND leaf_index < $3 ORDER BY leaf_index
+WHERE log_id = $1 AND leaf_index >> 21 BETWEEN $2::bigint >> 21 AND $3::bigint - 1 >> 21
+  AND leaf_index >= $2 AND leaf_index < $3 ORDER BY leaf_index
 """

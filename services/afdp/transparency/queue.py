@@ -34,9 +34,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """Leaves that one caller waits for, and its answer to come."""
+    """Leaves that one caller waits for, none of them in the tree of the size `made_after`, and its answer to come."""
 
     leaves: Sequence[Leaf]
+    made_after: int
     size: int
     answer: asyncio.Future[Logged]
 
@@ -64,7 +65,7 @@ class Queue:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def put(self, leaves: Sequence[Leaf]) -> asyncio.Future[Logged]:
+    def put(self, leaves: Sequence[Leaf], made_after: int = 0) -> asyncio.Future[Logged]:
         """Lets a call wait; what it gets is its future answer.
 
         Raises:
@@ -75,7 +76,7 @@ class Queue:
         full = self._entries + len(leaves) > limits.queue_entries or self._bytes + size > limits.queue_bytes
         if self._calls and full:
             raise ResourceExhausted("too many entries wait to be appended", retry_after=_FULL_RETRY)
-        call = Call(leaves, size, asyncio.get_running_loop().create_future())
+        call = Call(leaves, made_after, size, asyncio.get_running_loop().create_future())
         self._calls.append(call)
         self._count(len(leaves), size)
         return call.answer

@@ -37,6 +37,8 @@ Plan = Callable[[StoredTree, Mapping[bytes, int]], Growth | None]
 class Store(Protocol):
     """One technology that keeps a log: `postgres.py`. Each write is one transaction and may be repeated.
 
+    Leaves that are to be added are looked for from the index `since` on, or a bit before it.
+
     Every method raises Unavailable while the technology cannot be reached. A write that raises may have been made.
     """
 
@@ -49,10 +51,10 @@ class Store(Protocol):
     async def tree(self) -> StoredTree:
         """The tree as it is, published or not."""
 
-    async def grow(self, growth: Growth) -> bool:
+    async def grow(self, growth: Growth, since: int = 0) -> bool:
         """Grows the tree if it still is `growth.extension.old`, not frozen, without the leaves; else does nothing."""
 
-    async def integrate(self, leaf_hashes: Sequence[bytes], plan: Plan) -> Mapping[bytes, int]:
+    async def integrate(self, leaf_hashes: Sequence[bytes], plan: Plan, since: int = 0) -> Mapping[bytes, int]:
         """Locks the tree, grows it as `plan` says, and gives the positions that `plan` was told."""
 
     async def publish(self, checkpoint: SignedCheckpoint) -> None:
@@ -108,8 +110,11 @@ class CheckpointSigner(Protocol):
 class Appender(Protocol):
     """What puts leaves into the log: `writer.py`."""
 
-    async def append(self, leaves: Sequence[Leaf]) -> Logged:
-        """Returns when a published checkpoint covers every leaf; no leaf may be given twice."""
+    async def append(self, leaves: Sequence[Leaf], made_after: int = 0) -> Logged:
+        """Returns when a published checkpoint covers every leaf; no leaf may be given twice.
+
+        None of them is in the tree of the size `made_after`, the caller knows.
+        """
 
     def identity(self) -> LogIdentity:
         """The log's identity. Raises Unavailable until it is known."""
@@ -162,20 +167,29 @@ class TransparencyLog:
         """
         return self._appender.identity()
 
-    async def append(self, entries: Sequence[bytes]) -> tuple[SignedCheckpoint | None, list[Inclusion | NotaryError]]:
+    async def append(
+        self, entries: Sequence[bytes], made_after: int = 0
+    ) -> tuple[SignedCheckpoint | None, list[Inclusion | NotaryError]]:
         """Appends entries; an entry that is there already keeps its place. One answer per entry, in order.
 
         Returns once a published checkpoint covers them; it is None where every entry was refused. A frozen log refuses
         each entry that it does not hold, with FrozenLog.
 
+        Args:
+            entries: as bytes.
+            made_after: a size that the tree had before any of the entries was made; 0 where that is not known.
+                In the tree of that size nobody looks for them.
+
         Raises:
-            InvalidArgument: no entry, or too many.
+            InvalidArgument: no entry, or too many; a size below zero.
             ResourceExhausted: too much waits already; nothing was appended.
             Unavailable: database or signer are away. Entries may have been appended: append them again.
             DataLoss: the stored tree is not the one that was signed; nothing is appended any more.
         """
         if not 1 <= len(entries) <= MAX_ENTRIES:
             raise InvalidArgument.field("entries", f"must be 1 to {MAX_ENTRIES} entries, not {len(entries)}")
+        if made_after < 0:
+            raise InvalidArgument.field("made_after_size", "must not be negative")
         answers = [_refused(index, entry) or leaf_hash(entry) for index, entry in enumerate(entries)]
         # Equal entries of one call are one leaf.
         leaves = {
@@ -185,7 +199,7 @@ class TransparencyLog:
         }
         if not leaves:
             return None, [each for each in answers if isinstance(each, NotaryError)]
-        logged = await self._appender.append(list(leaves.values()))
+        logged = await self._appender.append(list(leaves.values()), made_after)
         if logged.checkpoint:
             self._remember(logged.checkpoint)
         return logged.checkpoint, [

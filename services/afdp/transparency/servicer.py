@@ -28,7 +28,7 @@ class TransparencyServicer(pb.TransparencyServiceBase):
 
     async def append(self, request: pb.AppendRequest) -> pb.AppendResponse:
         log = await self._logs.of(request.origin)
-        checkpoint, answers = await log.append(request.entries)
+        checkpoint, answers = await log.append(request.entries, request.made_after_size)
         answer = pb.AppendResponse(checkpoint=_checkpoint(checkpoint), results=[_result(each) for each in answers])
         if any(isinstance(each, FrozenLog) for each in answers):
             answer.frozen, answer.successor = True, await self._logs.successor(request.origin)

@@ -93,8 +93,10 @@ class LogWriter:
             raise self._closed or Unavailable("the log is being opened", retry_after=1.0)
         return self._identity
 
-    async def append(self, leaves: Sequence[Leaf]) -> Logged:
+    async def append(self, leaves: Sequence[Leaf], made_after: int = 0) -> Logged:
         """Returns when a published checkpoint covers every leaf; no leaf may be given twice.
+
+        None of them is in the tree of the size `made_after`, the caller knows; 0 where it does not.
 
         Raises:
             ResourceExhausted: too much waits already; nothing was appended.
@@ -103,7 +105,7 @@ class LogWriter:
         """
         if self._closed:
             raise again(self._closed)
-        answer = self._queue.put(leaves)
+        answer = self._queue.put(leaves, made_after)
         self._work.set()
         return await answer
 
@@ -198,7 +200,8 @@ class LogWriter:
     async def _serve(self, group: list[Call]) -> None:
         """Appends a group and answers its callers, whatever becomes of it."""
         try:
-            logged = await self._append({leaf.hash: leaf for call in group for leaf in call.leaves})
+            leaves = {leaf.hash: leaf for call in group for leaf in call.leaves}
+            logged = await self._append(leaves, min(call.made_after for call in group))
         except NotaryError as error:
             self._stop_if_broken(error)
             _fail_all(group, error)
@@ -212,14 +215,14 @@ class LogWriter:
             for call in group:
                 call.succeed(logged)
 
-    async def _append(self, leaves: Mapping[bytes, Leaf]) -> Logged:
+    async def _append(self, leaves: Mapping[bytes, Leaf], since: int) -> Logged:
         if self._backlog.error:
             await self._catch_up()
         if self._backlog.error:  # what cannot be signed at present would only lengthen the backlog
             raise again(self._backlog.error)
         _group_size.observe(len(leaves))
         with _stage("tree"):
-            tree, extension, positions = await self._integrate(leaves)
+            tree, extension, positions = await self._integrate(leaves, since)
         if not positions:
             return Logged(None, {each: self._frozen() for each in leaves})
         checkpoint = await self._covering(extension, positions) or await self._publish(tree, extension)
@@ -232,7 +235,9 @@ class LogWriter:
             inclusions |= {each: self._frozen() for each in leaves if each not in positions}
         return Logged(checkpoint, _marked(inclusions, extension.old.size if extension else tree.size))
 
-    async def _integrate(self, leaves: Mapping[bytes, Leaf]) -> tuple[Frontier, Extension | None, Mapping[bytes, int]]:
+    async def _integrate(
+        self, leaves: Mapping[bytes, Leaf], since: int
+    ) -> tuple[Frontier, Extension | None, Mapping[bytes, int]]:
         """Commits leaves to the tree: the tree then, how it grew if it did, and where every leaf is.
 
         If the tree is frozen, those that it does not hold are nowhere.
@@ -240,7 +245,7 @@ class LogWriter:
         edge, self._edge = self._edge, None
         if edge is not None:
             growth = _grown(edge, leaves.values())
-            if await self._store.grow(growth):
+            if await self._store.grow(growth, since):
                 self._edge = growth.extension.new
                 return self._edge, growth.extension, _positions(growth)
         # Somebody else has written, or some leaves are there already: the same under the lock.
@@ -253,7 +258,7 @@ class LogWriter:
             grown[:] = [growth or locked]
             return growth
 
-        found = await self._store.integrate(list(leaves), plan)
+        found = await self._store.integrate(list(leaves), plan, since)
         result = grown[0]
         if isinstance(result, Frontier):
             self._edge = result

@@ -6,7 +6,7 @@ async with open_database(settings, "afdp_log", "transparency", packaged("afdp.tr
 
 from afdp.postgres.errors import is_refused, refusal, translated
 from afdp.postgres.migrations import Migration, migrate, packaged
-from afdp.postgres.pool import Connection, Database, migrate_database, open_database
+from afdp.postgres.pool import Connection, Database, Work, migrate_database, open_database
 from afdp.postgres.settings import DatabaseSettings
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Database",
     "DatabaseSettings",
     "Migration",
+    "Work",
     "is_refused",
     "migrate",
     "migrate_database",

@@ -103,7 +103,7 @@ async def test_an_append_reads_the_right_edge_only(replica, sql, eventually) -> 
     async def rows_read() -> int:
         row = await sql.fetchrow(
             "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) AS rows FROM pg_stat_user_tables "
-            "WHERE schemaname = 'afdp_log' AND relname IN ('entry', 'node')"
+            "WHERE schemaname = 'afdp_log' AND relname IN ('entry_1_0', 'node')"
         )
         return int(row["rows"])
 
@@ -115,7 +115,7 @@ async def test_an_append_reads_the_right_edge_only(replica, sql, eventually) -> 
 
     async def reported() -> bool:  # a session reports what it did within a second
         return bool(
-            await sql.fetchval("SELECT n_tup_ins = 10640 FROM pg_stat_user_tables WHERE relid = 'entry'::regclass")
+            await sql.fetchval("SELECT n_tup_ins = 10640 FROM pg_stat_user_tables WHERE relid = 'entry_1_0'::regclass")
         )
 
     await eventually(reported)

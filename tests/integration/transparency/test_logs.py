@@ -16,7 +16,7 @@ from afdp.formats.merkle import ProofError, leaf_hash, verify_inclusion
 from afdp.formats.note import Note, NoteError, verify
 from afdp.messages.signer import SignerServiceClient
 from afdp.messages.transparency import AppendRequest, AppendResponse, FindLeavesRequest, ListLogsRequest, LogState
-from afdp.postgres import Database, migrate_database, open_database, packaged
+from afdp.postgres import Database, migrate, migrate_database, open_database, packaged
 from afdp.rpc import GrpcCaller, open_channel
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.fsck import check_store
@@ -26,7 +26,8 @@ from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
 from afdp.transparency.postgres_logs import PostgresCatalogue
 from afdp.transparency.servicer import TransparencyServicer
 from afdp.transparency.signer import GrpcSigner
-from afdp.transparency.values import FrozenLog, Inclusion, KnownLog, NewLog
+from afdp.transparency.values import FrozenLog, Inclusion, KnownLog, LogIdentity, NewLog
+from tests.old_log import write_log
 
 FIRST = "notary.localhost"
 
@@ -251,19 +252,20 @@ async def test_a_fork_of_any_log_is_refused_by_the_signer_and_costs_the_others_n
 
 
 async def test_a_database_of_the_release_before_goes_on_with_its_log(
-    replica, settings: Callable[..., TransparencySettings], operator: Operator, sql: asyncpg.Connection
+    replica, signer, settings: Callable[..., TransparencySettings], sql: asyncpg.Connection
 ) -> None:
-    async with replica() as one:
-        await one.log.append([b"before"])
-    await sql.execute("DROP TABLE log, audit; ALTER TABLE tree DROP COLUMN frozen_at")
-    await sql.execute("DELETE FROM schema_migration WHERE version >= 4")
+    await migrate(sql, SCHEMA, packaged("afdp.transparency")[:3])
+    async with open_channel(signer.address) as channel:
+        client = GrpcSigner(SignerServiceClient(GrpcCaller(channel)), 5.0)
+        await write_log(sql, 1, LogIdentity(FIRST, await client.public_key(FIRST)), [b"before"])
+        await migrate_database(settings(), SCHEMA, SERVICE, packaged("afdp.transparency"))
+        async with replica() as one, open_database(settings(), SCHEMA, SERVICE, session=SESSION) as database:
+            operator = Operator(database, client)
+            await one.log.append([b"after"])
+            known = await operator.open("acme.example.org", "acme")
+            kept = await operator.entries(FIRST)
 
-    await migrate_database(settings(), SCHEMA, SERVICE, packaged("afdp.transparency"))
-    async with replica() as one:
-        await one.log.append([b"after"])
-        known = await operator.open("acme.example.org", "acme")
-
-    assert await operator.entries(FIRST) == [b"before", b"after"]
+    assert kept == [b"before", b"after"]
     assert known.number == 2
 
 

@@ -107,6 +107,13 @@ class AppendRequest(betterproto2.Message):
     Which log; empty: that of `AFDP_LOG_ORIGIN`. NOT_FOUND where there is no such log.
     """
 
+    made_after_size: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    A size that the tree is known to have had before any of the entries was made, as a checkpoint that was seen before
+    has it: in what is older nobody looks for them, so that appending costs the same at any size. 0: not known. An entry
+    that may have been sent before by somebody else must not have one; a call that is repeated keeps its own.
+    """
+
 
 default_message_pool.register_message("afdp.transparency.v1", "AppendRequest", AppendRequest)
 
