@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import secrets
-from collections.abc import AsyncIterator
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
@@ -20,6 +26,14 @@ from afdp.messages.notary import NotaryServiceClient
 from afdp.rpc import GrpcCaller, open_channel
 from tests.conftest import open_folder
 from tests.e2e.answers import get
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The fenced blocks of a language in a document of the repository."""
+    text = (ROOT / document).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def free_offset() -> int:
@@ -106,3 +120,28 @@ async def nothing_is_written(stack: Stack) -> AsyncIterator[None]:
     before = await state()
     yield
     assert await state() == before
+
+
+@pytest.fixture
+def newcomer(stack: Stack, tmp_path: Path) -> Callable[[str], str]:
+    """Runs a shell script as a newcomer in a folder with the LICENSE, and gives what it printed."""
+    shutil.copy(ROOT / "LICENSE", tmp_path)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "AFDP_URL": stack.url,
+        "HOME": str(tmp_path),
+    }
+
+    def run(script: str) -> str:
+        for service, port in PORTS.items():
+            script = script.replace(f"127.0.0.1:{port}", f"127.0.0.1:{stack.port(service)}")
+        script = script.replace('export PATH="$PWD/.venv/bin:$PATH"\n', "")
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run

@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+from tests.e2e.conftest import ROOT, blocks
 
-from afdp.embedded.stack import PORTS, Stack
-
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 
 
 def block(language: str, containing: str) -> str:
     """The one fenced block of a language that has this text."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-    (found,) = [each for each in blocks if containing in each]
-    return str(found)
-
-
-@pytest.fixture
-def newcomer(stack: Stack, tmp_path: Path) -> Callable[[str], str]:
-    """Runs a shell script as a newcomer in a folder with the LICENSE, and gives what it printed."""
-    shutil.copy(ROOT / "LICENSE", tmp_path)
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "AFDP_URL": stack.url,
-        "HOME": str(tmp_path),
-    }
-
-    def run(script: str) -> str:
-        for service, port in PORTS.items():
-            script = script.replace(f"127.0.0.1:{port}", f"127.0.0.1:{stack.port(service)}")
-        script = script.replace('export PATH="$PWD/.venv/bin:$PATH"\n', "")
-        command = ["bash", "-euo", "pipefail", "-c", script]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return run
+    (found,) = [each for each in blocks("README.md", language) if containing in each]
+    return found
 
 
 def test_the_first_lines_are_the_two_commands() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -15,7 +16,7 @@ from afdp.cli.output import reasons, say
 from afdp.errors import InvalidArgument, NotaryError, Unavailable
 from afdp.formats.note import VerifierKey
 from afdp.monitor.keys import host_of, read_log_key, read_vkeys
-from afdp.verify.tile_files import VKEY, BrokenLogError, Fault, Head, TileSource
+from afdp.verify.tile_files import CHECKPOINT, VKEY, BrokenLogError, Fault, Head, TileSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,9 +62,14 @@ def read_key(files: TileSource, source: str, vkey: str | None, origin: str | Non
     if data is None:
         raise Unreadable("the log does not say its key (no file `vkey`); name one that you trust with --vkey FILE")
     try:
-        return read_log_key(data, origin, likely=host_of(source))
+        return read_log_key(data, origin, likely=host_of(source), served=partial(_origin_of, files))
     except InvalidArgument as error:
         raise Unreadable(f"{vkey or VKEY}: {reasons(error)}") from error
+
+
+def _origin_of(files: TileSource) -> str:
+    """What the log calls itself: tells which of several keys that are trusted is meant."""
+    return (files.read(CHECKPOINT) or b"").partition(b"\n")[0].decode("utf-8", "replace")
 
 
 def read_witnesses(given: Sequence[str]) -> list[VerifierKey]:

@@ -6,6 +6,7 @@ Where there are several, or where the key has no name, the origin says which log
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import orjson
@@ -22,25 +23,28 @@ def host_of(source: str) -> str | None:
     return urlsplit(source).hostname if is_url(source) else None
 
 
-def read_log_key(data: bytes, origin: str | None, *, likely: str | None = None) -> VerifierKey:
+def read_log_key(
+    data: bytes, origin: str | None, *, likely: str | None = None, served: Callable[[], str] | None = None
+) -> VerifierKey:
     """The key of a log.
 
     Args:
         data: of the file.
         origin: the log's, where it was given.
-        likely: the origin where none was given and the file does not say it.
+        likely: the origin where none was given and the key has no name.
+        served: gives what the log calls itself: which one is meant where the file has several, all of them trusted.
 
     Raises:
         InvalidArgument: there is none of this log, or more than one.
     """
     text = data.decode("utf-8", "replace").strip()
     if text.startswith("{"):
-        return _only(_of_trusted_root(text), origin or likely)
+        return _only(_of_trusted_root(text), origin, served)
     if text.startswith("-----BEGIN"):
         if not (name := origin or likely):
             raise InvalidArgument("a key in PEM has no name: give the log's with --origin")
         return _named(name, _der(text))
-    return _only(read_vkeys(text), origin)
+    return _only(read_vkeys(text), origin, served)
 
 
 def read_vkeys(text: str) -> list[VerifierKey]:
@@ -55,8 +59,11 @@ def read_vkeys(text: str) -> list[VerifierKey]:
         raise InvalidArgument(str(error)) from error
 
 
-def _only(keys: list[VerifierKey], origin: str | None) -> VerifierKey:
+def _only(keys: list[VerifierKey], origin: str | None, served: Callable[[], str] | None) -> VerifierKey:
     found = list(dict.fromkeys(key for key in keys if origin in (None, key.name)))
+    if len(found) > 1 and served:
+        name = served()
+        found = [key for key in found if key.name == name] or found
     if len(found) == 1:
         return found[0]
     names = ", ".join(dict.fromkeys(key.name for key in keys)) or "none"
