@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ ALGORITHMS = (
     "PKIX_ECDSA_P521_SHA_512",
     "PKIX_RSA_PKCS1V15_2048_SHA256",
 )
+DOCUMENT = Path(__file__).parents[2] / "docs" / "sigstore.md"
 RECORD = "hashedRekordRequestV002"
 VERIFIER = f"{RECORD}.signature.verifier"
 
@@ -242,42 +244,31 @@ async def test_what_is_wrong_is_named_and_nothing_of_it_is_logged(rest: httpx.As
 
 
 class Cosign:
-    """Stock cosign in a folder with a key of its own, a blob and our trust root; `url` is where it writes."""
+    """Stock cosign in a folder with a key of its own, told what docs/sigstore.md tells; `url` is where it writes."""
 
-    def __init__(self, program: Path, folder: Path, url: str) -> None:
-        self._program, self._folder = program, folder
-        (folder / "blob").write_text("the weights of a model")
-        (folder / "predicate.json").write_text('{"accuracy": 0.93}')
-        self.run("generate-key-pair")
-        service = f"url={url},api-version=2,start-time=2024-01-01T00:00:00Z,operator=local"
-        self.run("signing-config", "create", "--rekor", service, "--rekor-config", "ANY", "--out", "config.json")
-
-    def run(self, *arguments: str) -> None:
-        environment = {**os.environ, "COSIGN_PASSWORD": "", "HOME": os.fspath(self._folder)}
-        command = (os.fspath(self._program), *arguments)
-        ran = subprocess.run(
-            command, cwd=self._folder, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert ran.returncode == 0, ran.stderr
+    def __init__(self, programs: Sequence[Path], folder: Path, trusted: str, url: str) -> None:
+        self._programs, self._folder, self._trusted, self._url = programs, folder, trusted, url
+        (folder / "model.bin").write_text("the weights of a model")
+        (folder / "evaluation.json").write_text('{"accuracy": 0.93}')
 
     def sign_and_verify(self) -> None:
         """A blob and an attestation over it."""
-        key, trust = ("--key", "cosign.key"), ("--trusted-root", "trust/trusted_root.json")
-        writing = ("-y", *key, "--signing-config", "config.json", *trust)
-        reading = ("--key", "cosign.pub", *trust)
-        statement = ("--type", "https://example.com/evaluation")
-        self.run("sign-blob", *writing, "--bundle", "blob.json", "blob")
-        self.run("verify-blob", *reading, "--bundle", "blob.json", "blob")
-        self.run(
-            "attest-blob", *writing, *statement, "--predicate", "predicate.json", "--bundle", "statement.json", "blob"
-        )
-        self.run("verify-blob-attestation", *reading, *statement, "--bundle", "statement.json", "blob")
+        [commands] = re.findall(r"## cosign\n\n```sh\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+        commands = "cosign generate-key-pair\n" + commands.replace("http://127.0.0.1:3030", self._url)
+        path = os.pathsep.join([*(os.fspath(program.parent) for program in self._programs), os.environ["PATH"]])
+        told = {"PATH": path, "HOME": os.fspath(self._folder), "COSIGN_PASSWORD": "", "AFDP_URL": self._trusted}
+        ran = subprocess.run(
+            ("bash", "-exc", commands),
+            cwd=self._folder, env={**os.environ, **told}, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stderr.count("Verified OK") == 2, ran.stderr
 
     def entries(self) -> list[dict[str, Any]]:
         """What it keeps of the log."""
         return [
             json.loads((self._folder / name).read_text())["verificationMaterial"]["tlogEntries"][0]
-            for name in ("blob.json", "statement.json")
+            for name in ("blob.json", "evaluation.bundle.json")
         ]
 
 
@@ -306,18 +297,10 @@ async def prefixed(target: str, prefix: str) -> AsyncIterator[str]:
         yield f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}{prefix}"
 
 
-async def write_trust(rest: httpx.AsyncClient, folder: Path) -> None:
-    for file in (await rest.get("/api/v1/trust-root")).raise_for_status().json()["files"]:
-        path = folder / "trust" / file["name"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(file["content"])
-
-
 async def test_stock_cosign_writes_and_verifies_against_our_trust_root(
-    stack: Stack, rest: httpx.AsyncClient, trust: TrustRoot, tool: Callable[[str], Path], tmp_path: Path
+    stack: Stack, trust: TrustRoot, tool: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    await write_trust(rest, tmp_path)
-    cosign = await asyncio.to_thread(Cosign, tool("cosign"), tmp_path, stack.url)
+    cosign = Cosign((tool("cosign"), tool("afdp")), tmp_path, stack.url, stack.url)
 
     await asyncio.to_thread(cosign.sign_and_verify)
 
@@ -326,12 +309,11 @@ async def test_stock_cosign_writes_and_verifies_against_our_trust_root(
 
 
 async def test_cosign_keeps_a_path_prefix_and_carries_credentials_that_nothing_here_logs(
-    stack: Stack, rest: httpx.AsyncClient, tool: Callable[[str], Path], tmp_path: Path
+    stack: Stack, tool: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    await write_trust(rest, tmp_path)
     async with prefixed(stack.url, "/logs/default") as front:
         url = front.replace("http://", "http://ci:s3cr3t-of-cosign@")
-        cosign = await asyncio.to_thread(Cosign, tool("cosign"), tmp_path, url)
+        cosign = Cosign((tool("cosign"), tool("afdp")), tmp_path, stack.url, url)
 
         await asyncio.to_thread(cosign.sign_and_verify)
 

@@ -22,6 +22,7 @@ _MODULI = {
     EntryAlgorithm.RSA_3072_SHA256: 3072,
     EntryAlgorithm.RSA_4096_SHA256: 4096,
 }
+_EXPONENTS = 2**31
 _HASHES = {32: Prehashed(hashes.SHA256()), 48: Prehashed(hashes.SHA384()), 64: Prehashed(hashes.SHA512())}
 _ECDSA = {size: ec.ECDSA(prehashed) for size, prehashed in _HASHES.items()}
 
@@ -55,7 +56,8 @@ def _key(request: EntryRequest) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
         kind = "a certificate" if request.certified else "a public key (SubjectPublicKeyInfo)"
         raise InvalidArgument.field(request.verifier_path, f"must be {kind} in DER") from None
     if isinstance(key, rsa.RSAPublicKey):
-        fits = key.key_size == _MODULI.get(request.algorithm)
+        # A larger exponent costs more to verify with than a private key to sign with; Go, and so Rekor, takes none.
+        fits = key.key_size == _MODULI.get(request.algorithm) and key.public_numbers().e < _EXPONENTS
     else:
         fits = isinstance(key, ec.EllipticCurvePublicKey) and type(key.curve) is _CURVES.get(request.algorithm)
     if not fits or not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):

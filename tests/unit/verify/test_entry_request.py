@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from cryptography.x509.oid import NameOID
@@ -90,9 +90,19 @@ def test_a_key_that_is_not_for_the_algorithm_is_refused() -> None:
 
     assert refusal(replace(signed(P384), algorithm=P256)) == (KEY, f"must be a key for {P256}")
     assert refusal(replace(signed(), verifier=ed_spki)) == (KEY, f"must be a key for {P256}")
-    rsa = signed(EntryAlgorithm.RSA_2048_SHA256)
-    assert refusal(replace(rsa, algorithm=EntryAlgorithm.RSA_4096_SHA256))[0] == KEY
-    assert refusal(replace(rsa, algorithm=P256))[0] == KEY
+    by_rsa = signed(EntryAlgorithm.RSA_2048_SHA256)
+    assert refusal(replace(by_rsa, algorithm=EntryAlgorithm.RSA_4096_SHA256))[0] == KEY
+    assert refusal(replace(by_rsa, algorithm=P256))[0] == KEY
+
+
+def test_a_key_with_a_huge_exponent_is_refused_before_it_is_used() -> None:
+    request = signed(EntryAlgorithm.RSA_2048_SHA256)
+    usual = load_der_public_key(request.verifier)
+    assert isinstance(usual, rsa.RSAPublicKey)
+    huge = rsa.RSAPublicNumbers(2**1999 + 1, usual.public_numbers().n).public_key()
+    spki = huge.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+    assert refusal(replace(request, verifier=spki)) == (KEY, f"must be a key for {EntryAlgorithm.RSA_2048_SHA256}")
 
 
 def test_a_certificates_key_is_what_verifies() -> None:

@@ -1,8 +1,9 @@
-"""The log killed while it writes entries that callers sign themselves: what was acknowledged is there, once."""
+"""Entries that callers sign themselves, in a stack of their own: its log is killed, and takes what it is told to."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -10,12 +11,23 @@ from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import Certificate, CertificateBuilder, Name, RFC822Name, SubjectAlternativeName
+from sigstore import dsse
+from sigstore._internal.rekor.client_v2 import RekorV2Client
+from sigstore.dsse import StatementBuilder, Subject
+from sigstore.hashes import Hashed
+from sigstore_models.common.v1 import HashAlgorithm
 
 from afdp.embedded.process import LOOPBACK
 from afdp.embedded.stack import Stack, StackOptions, running_stack
@@ -80,6 +92,8 @@ async def writing() -> AsyncIterator[Writing]:
             "notary": {
                 "AFDP_TRANSPARENCY_ADDRESS": f"{LOOPBACK}:{proxies['transparency'].port}",
                 "AFDP_STAGE_TIMEOUT_SECONDS": "3",
+                "AFDP_ENTRY_CERTIFICATES": "true",
+                "AFDP_ENTRY_ALGORITHMS": "PKIX_ECDSA_P256_SHA_256, PKIX_RSA_PKCS1V15_2048_SHA256",
                 **NO_KEY_RECORDS,
             },
             "transparency": {"AFDP_SIGNER_ADDRESS": f"{LOOPBACK}:{proxies['signer'].port}"},
@@ -131,3 +145,43 @@ async def test_a_log_with_entries_of_strangers_is_whole_to_readers_that_are_not_
         assert done.returncode == 0, done.stdout + done.stderr
         if command is theirs:  # which exits with 0 whatever it finds
             assert "Successfully fsck'd" in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+async def test_where_certificates_are_taken_sigstores_python_client_logs_blobs_and_attestations(
+    writing: Writing,
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate, digest = certificate_of(key), os.urandom(32)
+    signature = key.sign(digest, ec.ECDSA(Prehashed(hashes.SHA256())))
+    subject = Subject(name="model.bin", digest={"sha256": digest.hex()})
+    statement = StatementBuilder([subject], "https://example.com/evaluation", {"accuracy": 0.93}).build()
+    client = RekorV2Client(writing.stack.url)
+    hashed = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=digest)
+    for request in (
+        client._build_hashed_rekord_request(hashed, signature, certificate),
+        client._build_dsse_request(dsse._sign(key, statement), certificate),
+    ):
+        entry = await asyncio.to_thread(client.create_entry, request)
+
+        record = json.loads(entry._inner.canonicalized_body)["spec"]["hashedRekordV002"]
+        [held] = record["signature"]["verifier"]["x509Certificate"].values()
+        assert b64decode(held) == certificate.public_bytes(Encoding.DER)
+
+
+async def test_an_algorithm_that_is_not_told_to_be_taken_is_refused(writing: Writing) -> None:
+    async with httpx.AsyncClient(base_url=writing.stack.url, trust_env=False, timeout=15) as rest:
+        taken = await rest.post(ENTRIES, json=fresh_request("PKIX_RSA_PKCS1V15_2048_SHA256"))
+        refused = await rest.post(ENTRIES, json=fresh_request("PKIX_ECDSA_P384_SHA_384"))
+
+    assert (taken.status_code, refused.status_code) == (201, 400)
+    known = "must be one of PKIX_ECDSA_P256_SHA_256, PKIX_RSA_PKCS1V15_2048_SHA256"
+    assert refused.json()["message"].endswith(f"verifier.keyDetails: {known}")
+
+
+def certificate_of(key: ec.EllipticCurvePrivateKey) -> Certificate:
+    """One as Fulcio's: short, and with an e-mail address."""
+    name, now = Name([]), datetime.now(UTC)
+    certified = CertificateBuilder(name, name, key.public_key(), 7, now, now + timedelta(minutes=10))
+    return certified.add_extension(SubjectAlternativeName([RFC822Name("ci@acme.example")]), critical=True).sign(
+        key, hashes.SHA256()
+    )
