@@ -48,7 +48,7 @@ async def _load(address: str, kind: str, seconds: float, in_flight: int) -> dict
     async with grpc.aio.insecure_channel(address) as channel:
         call = channel.unary_unary(SIGN if kind == "sign" else EMPTY)
         await call(requests.pop() if requests else b"", timeout=30)
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         until = began + seconds
 
         async def caller() -> None:
@@ -57,9 +57,9 @@ async def _load(address: str, kind: str, seconds: float, in_flight: int) -> dict
                 latencies.append(time.perf_counter() - sent)
 
         await asyncio.gather(*(caller() for _ in range(in_flight)))
-        took = time.perf_counter() - began
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu
     receipts = [_receipt(answer) for answer in answers] if kind == "sign" else []
-    return {"seconds": took, "latencies": latencies, "receipts": receipts}
+    return {"seconds": took, "cpu": cpu, "latencies": latencies, "receipts": receipts}
 
 
 def _receipt(answer: bytes) -> dict[str, Any]:

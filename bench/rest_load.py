@@ -94,7 +94,7 @@ async def _load(url: str, kind: str, seconds: float, connections: int) -> dict[s
     loop = asyncio.get_running_loop()
     target = urlsplit(url)
     requests = _requests(target.netloc, kind)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     protocols = []
     for _ in range(connections):
         done = loop.create_future()
@@ -103,10 +103,10 @@ async def _load(url: str, kind: str, seconds: float, connections: int) -> dict[s
         )
         protocols.append((made[1], done))
     await asyncio.gather(*(done for _, done in protocols))
-    took = time.perf_counter() - began
+    took, cpu = time.perf_counter() - began, time.process_time() - cpu
     latencies = [latency for protocol, _ in protocols for latency in protocol.latencies]
     answers = [answer.decode() for protocol, _ in protocols for answer in protocol.answers] if kind == "sign" else []
-    return {"seconds": took, "latencies": latencies, "answers": answers}
+    return {"seconds": took, "cpu": cpu, "latencies": latencies, "answers": answers}
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ async def measure_stack(
 ) -> tuple[list[Figure], dict[str, float]]:
     """The figures of each way, and the memory that each service has then."""
     async with running_stack(StackOptions(folder, port_offset=1000, vault=True)) as stack:
-        trust = await _trust(stack.url)
+        trust = await trust_of(stack.url)
         figures = [
             figure for way in ways for figure in await _alternate(way, stack, trust, seconds, rounds, concurrency)
         ]
@@ -47,7 +47,8 @@ async def _alternate(
     return [median_figure(f"{way}_sign_{concurrency}", signed, (beside, empty)), median_figure(beside, empty)]
 
 
-async def _trust(url: str) -> TrustRoot:
+async def trust_of(url: str) -> TrustRoot:
+    """What a stack's receipts are verified against."""
     async with httpx.AsyncClient(trust_env=False) as client:
         files = (await client.get(f"{url}/api/v1/trust-root")).raise_for_status().json()["files"]
     return read_trust_files({file["name"]: file["content"].encode() for file in files})
