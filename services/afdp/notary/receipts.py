@@ -24,16 +24,17 @@ from afdp.messages.metadata import Draft, LogPosition, Record, RecordState
 from afdp.messages.notary import NotarizationReceipt, ReceiptState
 from afdp.notary.anchors import Anchors
 from afdp.notary.cosignatures import Cosignatures
+from afdp.notary.fresh_stamps import FreshStamps
 from afdp.notary.keys import KeyDirectory, LogIdentity
 from afdp.notary.outside import OutsideStamps, StampedAt
 from afdp.verify.log import check_checkpoint, check_inclusion, signed_checkpoint
 from afdp.verify.result import NotVerifiedError
-from afdp.verify.timestamps import UncountedError, UnknownAuthorityError, read_stamp, verify_stamp
+from afdp.verify.timestamps import UncountedError, UnknownAuthorityError, verify_stamp
 
 _failures = Counter("afdp_notary_release_failures", "Receipts that were held back because a check failed; stays zero.")
 _hint = lru_cache(maxsize=256)(key_hint)
 # A fresh timestamp is read twice: before its record is written, and a few milliseconds later for its receipt.
-_read_fresh = lru_cache(maxsize=4096)(read_stamp)
+_read_fresh = lru_cache(maxsize=4096)(FreshStamps().read)
 
 
 class ReceiptOffice:

@@ -68,15 +68,16 @@ def verify_stamp(response: bytes, data: bytes, authorities: Sequence[TimestampAu
     return _counted(token, known)
 
 
-def read_stamp(response: bytes, data: bytes, authorities: Sequence[TimestampAuthority]) -> Stamp:
-    """What `verify_stamp` gives, with its signature not verified: for who has it from one that has verified it.
+def read_stamp(response: bytes, data: bytes, authorities: Sequence[TimestampAuthority]) -> tuple[Token, Stamp]:
+    """What `verify_stamp` gives, with the token, and its signature not verified: for who has it from who verified it.
 
     Raises:
         UnknownAuthorityError: it is of none of these authorities.
         UncountedError: it holds, and does not count.
         NotVerifiedError: something else does not hold.
     """
-    return _counted(*_claim(response, data, authorities))
+    token, known = _claim(response, data, authorities)
+    return token, _counted(token, known)
 
 
 def _claim(
