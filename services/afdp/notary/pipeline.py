@@ -7,6 +7,7 @@ failure stays PENDING and is finished by `recovery.py`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,13 +110,18 @@ class Pipeline:
         try:
             fresh = all(each.fresh for each in prepared)
             outcomes = await self._stages.log([each.record for each in prepared], sizes if fresh else {})
-            for each, outcome in zip(prepared, outcomes, strict=True):
-                each.answer(outcome)
+            # Not now: callers who wake would make their receipts before the next batch is on its way to the signer.
+            asyncio.get_running_loop().call_soon(_answer_all, prepared, outcomes)
         except NotaryError:
             self._on_unfinished()
             raise
         if any(isinstance(outcome, NotaryError) for outcome in outcomes):
             self._on_unfinished()
+
+
+def _answer_all(prepared: Sequence[Prepared], outcomes: Sequence[store.Record | NotaryError]) -> None:
+    for each, outcome in zip(prepared, outcomes, strict=True):
+        each.answer(outcome)
 
 
 def _fail(batch: Sequence[Submission], error: NotaryError) -> None:
