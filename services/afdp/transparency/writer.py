@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
+from opentelemetry import trace
 from prometheus_client import Gauge, Histogram
 
 from afdp.errors import DataLoss, FailedPrecondition, Internal, NotaryError, Unavailable
@@ -38,6 +39,7 @@ from afdp.transparency.values import (
 )
 
 logger = logging.getLogger(__name__)
+tracer = trace.get_tracer(__name__)
 
 _PROVING_ATTEMPTS = 10  # how often other writers may get a checkpoint signed in between
 
@@ -201,7 +203,9 @@ class LogWriter:
         """Appends a group and answers its callers, whatever becomes of it."""
         try:
             leaves = {leaf.hash: leaf for call in group for leaf in call.leaves}
-            logged = await self._append(leaves, min(call.made_after for call in group))
+            # Of many callers, so a trace of its own; without one, each call of the signer would begin one.
+            with tracer.start_as_current_span("group"):
+                logged = await self._append(leaves, min(call.made_after for call in group))
         except NotaryError as error:
             self._stop_if_broken(error)
             _fail_all(group, error)

@@ -192,8 +192,10 @@ class Database:
             away = self._away or Unavailable("the service is ending")
             raise type(away)(away.message, retry_after=away.retry_after)
         pool = self._pool
+        # Only where there is something to wait for: the limit costs a task, and that a turn of the loop.
+        patience = None if pool.get_idle_size() else self._settings.database_connect_timeout_seconds
         try:
-            connection = await pool.acquire(timeout=self._settings.database_connect_timeout_seconds)
+            connection = await pool.acquire(timeout=patience)
         except TimeoutError:
             raise self._starved() from None
         try:
