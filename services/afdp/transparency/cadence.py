@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import NoReturn, Protocol
 
-from afdp.errors import NotaryError
+from afdp.errors import Internal, NotaryError
+
+logger = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
@@ -24,7 +27,7 @@ async def repeat(
 
     Args:
         turn: gives the seconds until the next.
-        failed: is told what a turn has raised.
+        failed: is told what a turn has raised; a fault of ours, which ends nothing either, as Internal.
         retry: seconds after the first failure; twice as long after each further one.
         longest: bounds that.
     """
@@ -33,8 +36,10 @@ async def repeat(
         try:
             wait = await turn()
             pause = retry
-        except NotaryError as error:
-            failed(error)
+        except Exception as error:
+            if not isinstance(error, NotaryError):
+                logger.exception("a turn failed unexpectedly")
+            failed(error if isinstance(error, NotaryError) else Internal("an internal fault; the log has it"))
             wait, pause = min(pause, longest), pause * 2
         await asyncio.sleep(wait)
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from importlib.util import find_spec
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    field_validator,
+    model_validator,
+)
 
 from afdp.config import Port, Seconds
 from afdp.formats.note import VerifierKey, validate_origin
@@ -13,6 +24,7 @@ from afdp.transparency.queue import Limits
 from afdp.transparency.values import NewLog, WitnessPolicy
 
 MIB = 1024 * 1024
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,62}(?:/[A-Za-z0-9._-]+)*/?")
 
 
 def _origin(origin: str) -> str:
@@ -84,6 +96,15 @@ class TransparencySettings(DatabaseSettings):
     log_group_entries: int = Field(4096, ge=1, description="Most entries that are appended in one group.")
     log_group_bytes: int = Field(8 * MIB, ge=1, description="Most bytes of entries that are appended in one group.")
 
+    log_mirror: str = Field(
+        "", description="Where its files are copied for a web server: a folder, or `s3://bucket/prefix`; none if empty."
+    )
+    log_mirror_interval_seconds: Seconds = Field(10.0, description="How often the copy is brought up to date.")
+    log_mirror_endpoint: str = Field("", description="URL of a store that speaks S3 and is not Amazon's.")
+    log_mirror_region: str = Field("", description="The bucket's region.")
+    log_mirror_key_id: str = Field("", description="An access key; if empty, as the environment says (`AWS_…`).")
+    log_mirror_secret_file: FilePath | None = Field(None, description="The file that holds its secret.")
+    log_mirror_ca_file: FilePath | None = Field(None, description="PEM of the authority of the store's certificate.")
     log_audit_interval_seconds: float = Field(
         10.0, ge=0, description="How often the log looks at a part of itself; 0: never."
     )
@@ -129,6 +150,23 @@ class TransparencySettings(DatabaseSettings):
             raise ValueError("AFDP_WITNESSES names the same key twice")
         if self.witnesses and self.witness_quorum > len(keys):
             raise ValueError(f"AFDP_WITNESS_QUORUM asks for more than the {len(keys)} witnesses named")
+        return self
+
+    @field_validator("log_mirror")
+    @classmethod
+    def _is_a_place(cls, place: str) -> str:
+        if place and not (place.startswith("/") or _BUCKET.fullmatch(place)):
+            raise ValueError("must be a folder's absolute path, or s3://bucket/prefix")
+        if place.startswith("s3:") and find_spec("obstore") is None:
+            raise ValueError("a bucket needs the extra `mirror`: pip install 'afdp-notary[mirror]'")
+        return place.rstrip("/")
+
+    @model_validator(mode="after")
+    def _has_a_whole_key(self) -> Self:
+        if bool(self.log_mirror_key_id) != (self.log_mirror_secret_file is not None):
+            raise ValueError("AFDP_LOG_MIRROR_KEY_ID and AFDP_LOG_MIRROR_SECRET_FILE belong together")
+        if self.log_mirror_endpoint and not self.log_mirror_endpoint.startswith(("https://", "http://")):
+            raise ValueError("AFDP_LOG_MIRROR_ENDPOINT must be a URL, https:// or http://")
         return self
 
     @property

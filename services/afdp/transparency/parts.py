@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from afdp.messages.signer import SignerServiceClient
 from afdp.postgres import Database
@@ -11,9 +12,12 @@ from afdp.transparency.audit import Auditor, require_no_fault
 from afdp.transparency.cadence import beside
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.logs import Logs, open_log
+from afdp.transparency.mirror_folder import FolderSink
+from afdp.transparency.mirroring import Mirror, Sink
 from afdp.transparency.postgres import FIRST, PostgresStore
 from afdp.transparency.postgres_audit import PostgresAuditBook
 from afdp.transparency.postgres_logs import PostgresCatalogue
+from afdp.transparency.postgres_mirror import PostgresTurns
 from afdp.transparency.room import RoomKeeper
 from afdp.transparency.service import TransparencyLog
 from afdp.transparency.signer import GrpcSigner, GrpcStampingAuthority
@@ -46,6 +50,11 @@ class LogParts:
             self._auditor.attend(self._writer)
         self.log = TransparencyLog(store, self._writer, base_url, self._witnessing)
         self._rooms = RoomKeeper(store)
+        self._mirror: Mirror | None = None
+        if settings.log_mirror:
+            prefix = "" if store.log_id == FIRST else f"logs/{origin}"
+            interval = settings.log_mirror_interval_seconds
+            self._mirror = Mirror(self.log, PostgresTurns(store), sink_of(settings, prefix), origin, interval)
         self._stamper: CheckpointStamper | None = None
         if interval := settings.stamp_checkpoints_seconds:
             authority = GrpcStampingAuthority(client, settings.stamp_timeout_seconds)
@@ -66,6 +75,7 @@ class LogParts:
             await stack.enter_async_context(beside(self._stamper))
             await stack.enter_async_context(beside(self._auditor))
             await stack.enter_async_context(beside(self._rooms))
+            await stack.enter_async_context(beside(self._mirror))
             yield
 
     async def _require_soundness(self, identity: LogIdentity) -> None:
@@ -73,6 +83,26 @@ class LogParts:
         await require_no_fault(self._book)
         if self._witnessing:
             await self._witnessing.require_continuity(identity)
+
+
+def sink_of(settings: TransparencySettings, prefix: str) -> Sink:
+    """Where a log's files go: below the mirror's place as below the read path."""
+    if settings.log_mirror.startswith("/"):
+        return FolderSink(Path(settings.log_mirror) / prefix)
+    from afdp.transparency.mirror_s3 import Bucket, S3Sink  # its library is an extra
+
+    name, _, path = settings.log_mirror.removeprefix("s3://").partition("/")
+    return S3Sink(
+        Bucket(
+            name,
+            "/".join(each for each in (path, prefix) if each),
+            settings.log_mirror_endpoint,
+            settings.log_mirror_region,
+            settings.log_mirror_key_id,
+            settings.log_mirror_secret_file.read_text().strip() if settings.log_mirror_secret_file else "",
+            settings.log_mirror_ca_file.read_bytes() if settings.log_mirror_ca_file else b"",
+        )
+    )
 
 
 @asynccontextmanager

@@ -103,6 +103,8 @@ async def running_stack(database: str, folder: Path) -> AsyncIterator[Stack]:
         "AFDP_SIGNER_ADDRESS": f"127.0.0.1:{signer_port}",
         "AFDP_LOG_BASE_URL": "https://notary.example/log/",
         "AFDP_LOG_AUDIT_INTERVAL_SECONDS": "0.2",
+        "AFDP_LOG_MIRROR": str(folder / "mirror"),
+        "AFDP_LOG_MIRROR_INTERVAL_SECONDS": "0.2",
     }
     log = Process("afdp.transparency", environment)
     await asyncio.gather(signer.start(), log.start())
@@ -218,6 +220,17 @@ async def test_sigterm_ends_it_and_what_it_said_stands(stack: Stack) -> None:
     await stack.until_serving()
 
     assert (await stack.client.get_checkpoint(GetCheckpointRequest())).checkpoint == answer.checkpoint
+
+
+async def test_its_mirror_follows_it(stack: Stack, data_folder: Path, eventually) -> None:
+    answer = await stack.client.append(AppendRequest([b"a", b"b"]))
+    mirrored = data_folder / "mirror/checkpoint"
+
+    async def follows() -> bool:
+        return mirrored.exists() and mirrored.read_text() == answer.checkpoint.note
+
+    await eventually(follows)
+    assert (data_folder / "mirror/tile/entries/000.p/2").read_bytes() == b"\0\1a\0\1b"
 
 
 async def test_another_origin_ends_the_process_with_a_sentence(stack: Stack) -> None:
