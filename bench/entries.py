@@ -30,15 +30,19 @@ from tests.rekor_servers import running_rekor2
 IN_FLIGHT = (1, 64, 512)
 
 _CHECKPOINTS = 1000  # milliseconds between two of Rekor v2
-_MOST = 5000  # entries a second that are made beforehand
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where entries are written, and the key of the log that they are then in."""
+    """Where entries are written, and the key of the log that they are then in.
+
+    Attributes:
+        fresh: entries for each second, made before the clock starts; a run ends early where they do not suffice.
+    """
 
     url: str
     vkey: VerifierKey
+    fresh: int
 
 
 async def measure_entries(folder: Path, seconds: float, rounds: int) -> list[Figure]:
@@ -46,7 +50,7 @@ async def measure_entries(folder: Path, seconds: float, rounds: int) -> list[Fig
     async with running_stack(StackOptions(folder / "entries", port_offset=1000)) as stack:
         async with httpx.AsyncClient(trust_env=False) as client:
             vkey = (await client.get(f"{stack.url}/log/vkey")).raise_for_status().text.strip()
-        ours = Server(stack.url, VerifierKey.parse(vkey))
+        ours = Server(stack.url, VerifierKey.parse(vkey), 4000)
         async with _rekor(folder / "rekor2") as theirs:
             return [figure for count in IN_FLIGHT for figure in await _alternate(ours, theirs, count, seconds, rounds)]
 
@@ -68,8 +72,8 @@ async def _alternate(ours: Server, theirs: Server | None, count: int, seconds: f
 
 
 async def _writing(server: Server, count: int, seconds: float) -> Run:
-    most = count + int(_MOST * seconds) if count > 1 else 1 + int(500 * seconds)
-    result = await result_of("bench.entry_load", server.url, str(seconds), str(count), str(most))
+    fresh = count + int(min(server.fresh, count * 500) * seconds)
+    result = await result_of("bench.entry_load", server.url, str(seconds), str(count), str(fresh))
     await asyncio.to_thread(_require_logged, result["answers"], server.vkey)
     return run_of(result["latencies"], result["seconds"])
 
@@ -101,4 +105,4 @@ async def _rekor(folder: Path) -> AsyncIterator[Server | None]:
         return
     async with running_rekor2(lambda _: program, folder, interval=_CHECKPOINTS) as rekor:
         key = VerifierKey(rekor.origin, load_ed25519(from_pem(rekor.public_key)))
-        yield Server(f"http://{LOOPBACK}:{rekor.port}", key)
+        yield Server(f"http://{LOOPBACK}:{rekor.port}", key, 1000)

@@ -35,6 +35,9 @@ async def test_an_entry_that_is_there_already_keeps_its_place(replica, stored_le
     assert [each.leaf_index for each in again] == [300, 7, 301, 299]
     assert [each.leaf_index for each in once_more] == [300, 7, 301, 299]
     assert (first.size, second.size, third.size) == (300, 302, 302)
+    assert not any(each.existed for each in places)
+    assert [each.existed for each in again] == [False, True, False, True]
+    assert all(each.existed for each in once_more)
     for entry, answer in zip(mixed, again, strict=True):
         assert_logged(one.log.identity(), second, entry, answer)
     assert len(await stored_leaves()) == 302
