@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import orjson
 import uuid_utils
+from opentelemetry import trace
 from prometheus_client import Counter, Gauge, Histogram
 
 from afdp.errors import AlreadyExists, DataLoss, Internal, InvalidArgument, NotaryError, PermissionDenied
@@ -33,6 +34,7 @@ from afdp.verify.log import check_checkpoint, check_inclusion, signed_checkpoint
 from afdp.verify.result import NotVerifiedError
 
 logger = logging.getLogger(__name__)
+tracer = trace.get_tracer(__name__)
 
 MAX_REQUEST_BYTES = 96 * 1024
 """Of a request: an entry has 65,535 at most, and takes about as many here."""
@@ -175,7 +177,8 @@ class EntryDesk:
             request_id.set(f"entries-{uuid_utils.uuid7()}")
             _sizes.observe(len(batch))
             try:
-                await self._append(batch)
+                with tracer.start_as_current_span("entries", attributes={"afdp.batch.items": len(batch)}):
+                    await self._append(batch)
             except NotaryError as error:
                 logger.warning("entries were not logged", extra={"fields": {"code": error.code, "reason": str(error)}})
                 _fail(batch, error)
