@@ -1,7 +1,8 @@
 """The transparency process.
 
 `python -m afdp.transparency` serves; `… migrate` brings the database to this release; `… fsck` recomputes the logs;
-`… check` looks at what it would stand on; `… logs`, `… open-log` and `… freeze-log` are for who operates several.
+`… check` looks at what it would stand on; `… logs`, `… open-log` and `… freeze-log` are for who operates several;
+`… external-evidence` and `… readmit-external` for who writes to logs of others.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from afdp.telemetry.logs import configure_logging
 from afdp.transparency import fsck as checking
 from afdp.transparency.commands import freeze, open_further, show_logs
 from afdp.transparency.config import TransparencySettings
+from afdp.transparency.external.commands import readmit_external, show_evidence
+from afdp.transparency.external.opening import open_external_logs
 from afdp.transparency.http import serving_reads
 from afdp.transparency.parts import open_logs
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
@@ -51,7 +54,10 @@ async def main(settings: TransparencySettings) -> int:
             witnesses = await stack.enter_async_context(open_witnesses(settings.witnesses))
             logs = await stack.enter_async_context(open_logs(settings, database, client, witnesses))
             await stack.enter_async_context(serving_reads(logs, settings))
-            await serve(TransparencyServicer(logs), settings, telemetry, logs.check)
+            external = await stack.enter_async_context(
+                open_external_logs(settings.external_logs, database, settings.external_logs_in_flight)
+            )
+            await serve(TransparencyServicer(logs, external), settings, telemetry, logs.check)
     except WrongLog as error:
         print(error, file=sys.stderr)
         return 2
@@ -127,5 +133,11 @@ if __name__ == "__main__":
         TransparencySettings,
         main,
         {"migrate": migrate, "fsck": fsck, "check": CHECK},
-        {"logs": show_logs, "open-log": open_further, "freeze-log": freeze},
+        {
+            "logs": show_logs,
+            "open-log": open_further,
+            "freeze-log": freeze,
+            "external-evidence": show_evidence,
+            "readmit-external": readmit_external,
+        },
     )

@@ -20,6 +20,7 @@ from pydantic import (
 from afdp.config import Port, Seconds
 from afdp.formats.note import VerifierKey, validate_origin
 from afdp.postgres import DatabaseSettings
+from afdp.transparency.external.config import ExternalLogSettings
 from afdp.transparency.queue import Limits
 from afdp.transparency.values import NewLog, WitnessPolicy
 
@@ -111,6 +112,12 @@ class TransparencySettings(DatabaseSettings):
     log_audit_bundles: int = Field(
         16, ge=1, le=4096, description="How many bundles of 256 entries it looks at each time, besides one at random."
     )
+    external_logs: tuple[ExternalLogSettings, ...] = Field(
+        (),
+        description="Logs that others run: a list of `name`, `api_version`, and `url` with `public_key` or "
+        "`signing_config` with `trusted_root`; see docs/rekor.md.",
+    )
+    external_logs_in_flight: int = Field(1024, ge=1, description="Most requests to logs of others at a time.")
 
     signer_address: str = Field(
         "127.0.0.1:50052", description="The signer's host:port; of several replicas the first that is there."
@@ -168,6 +175,13 @@ class TransparencySettings(DatabaseSettings):
         if self.log_mirror_endpoint and not self.log_mirror_endpoint.startswith(("https://", "http://")):
             raise ValueError("AFDP_LOG_MIRROR_ENDPOINT must be a URL, https:// or http://")
         return self
+
+    @field_validator("external_logs")
+    @classmethod
+    def _has_distinct_names(cls, logs: tuple[ExternalLogSettings, ...]) -> tuple[ExternalLogSettings, ...]:
+        if len({each.name for each in logs}) < len(logs):
+            raise ValueError("AFDP_EXTERNAL_LOGS has the same name twice")
+        return logs
 
     @property
     def witnessing(self) -> WitnessPolicy:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from afdp.errors import InvalidArgument, NotaryError
+from afdp.errors import FieldViolation, InvalidArgument, NotaryError, NotFound
+from afdp.formats.bundle import LogEntry
+from afdp.formats.hashedrekord import parse_entry_body
 from afdp.items import to_item
 from afdp.messages import transparency as pb
+from afdp.transparency.external.service import ExternalLogs
+from afdp.transparency.external.values import KnownShard, Submission
 from afdp.transparency.logs import Logs
 from afdp.transparency.service import Witnesses
 from afdp.transparency.values import FrozenLog, Inclusion, KnownLog, LogIdentity, LogState, SignedCheckpoint
@@ -18,8 +22,9 @@ _LONGEST_WAIT = 60_000  # milliseconds
 class TransparencyServicer(pb.TransparencyServiceBase):
     """afdp.transparency.v1.TransparencyService."""
 
-    def __init__(self, logs: Logs) -> None:
+    def __init__(self, logs: Logs, external: ExternalLogs | None = None) -> None:
         self._logs = logs
+        self._external = external
 
     async def append(self, request: pb.AppendRequest) -> pb.AppendResponse:
         log = await self._logs.of(request.origin)
@@ -89,6 +94,17 @@ class TransparencyServicer(pb.TransparencyServiceBase):
             [_log(each, self._logs.base_url(each), vkeys, quorum) for each in await self._logs.listed()]
         )
 
+    async def log_externally(self, request: pb.LogExternallyRequest) -> pb.LogExternallyResponse:
+        _require_entry(request)
+        if self._external is None:
+            raise NotFound("entries go to no log of others here")
+        entry = await self._external.log(request.log, Submission(request.body, request.statement))
+        return pb.LogExternallyResponse(_external_entry(entry))
+
+    async def list_external_logs(self, request: pb.ListExternalLogsRequest) -> pb.ListExternalLogsResponse:
+        listed = await self._external.listed() if self._external else []
+        return pb.ListExternalLogsResponse([_external_log(known, current) for known, current in listed])
+
 
 _STATES = {
     LogState.OPEN: pb.LogState.OPEN,
@@ -138,3 +154,42 @@ def _result(answer: Inclusion | NotaryError) -> pb.AppendResult:
 
 def _inclusion(inclusion: Inclusion) -> pb.Inclusion:
     return pb.Inclusion(leaf_index=inclusion.leaf_index, leaf_hash=inclusion.leaf_hash, proof=b"".join(inclusion.proof))
+
+
+def _require_entry(request: pb.LogExternallyRequest) -> None:
+    try:
+        parse_entry_body(request.body)
+    except InvalidArgument as error:
+        fields = [FieldViolation(f"body.{each.field}", each.message) for each in error.fields]
+        raise InvalidArgument(error.message, fields=fields) from None
+
+
+def _external_entry(entry: LogEntry) -> pb.ExternalEntry:
+    return pb.ExternalEntry(
+        log_id=entry.log_id,
+        origin=entry.checkpoint.partition("\n")[0],
+        body=entry.body,
+        log_index=entry.log_index,
+        tree_index=entry.place,
+        tree_size=entry.tree_size,
+        proof=b"".join(entry.hashes),
+        checkpoint=entry.checkpoint,
+        integrated_time=entry.integrated_time,
+        promise=entry.promise,
+    )
+
+
+def _external_log(known: KnownShard, current: bool) -> pb.ExternalLog:
+    shard = known.shard
+    return pb.ExternalLog(
+        name=shard.name,
+        api_version=shard.api_version,
+        origin=shard.log.origin,
+        base_url=shard.url,
+        log_id=shard.log.log_id,
+        spki=shard.log.spki,
+        valid_from=shard.log.valid_from,
+        current=current,
+        refused=known.refused,
+        refused_at=known.refused_at,
+    )

@@ -1,0 +1,80 @@
+"""Calls to logs over HTTP: bounded in time and size, and what their answers mean."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from afdp.errors import DeadlineExceeded, InvalidArgument, NotaryError, Unavailable
+from afdp.transparency.external.values import FrozenShard, UnreadableAnswer
+
+MAX_BYTES = 512 * 1024
+
+_MOMENT = 1.0  # seconds
+_LONGEST = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, whole."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Calls:
+    """One server. Every call has a deadline: sigstore's own clients have none."""
+
+    def __init__(self, client: httpx.AsyncClient, timeout: float) -> None:
+        self._client = client
+        self._timeout = timeout
+
+    async def post(self, url: str, content: bytes) -> Reply:
+        """Sends JSON."""
+        return await self._call("POST", url, content)
+
+    async def get(self, url: str) -> Reply:
+        """Reads."""
+        return await self._call("GET", url, None)
+
+    async def _call(self, method: str, url: str, content: bytes | None) -> Reply:
+        headers = {"Accept": "*/*"} | ({"Content-Type": "application/json"} if content is not None else {})
+        try:
+            async with asyncio.timeout(self._timeout):
+                async with self._client.stream(method, url, content=content, headers=headers) as response:
+                    return Reply(response.status_code, await _bounded(response), response.headers)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the log does not answer within {self._timeout:g} seconds") from None
+        except httpx.HTTPError as error:
+            raise Unavailable(f"the log does not answer: {type(error).__name__}", retry_after=_MOMENT) from None
+
+
+def refusal(reply: Reply) -> NotaryError:
+    """What an answer means that is neither success nor a duplicate. The log's own words stay out of ours."""
+    if reply.status in (405, 410, 501):
+        return FrozenShard("the log is frozen")
+    if reply.status in (400, 413, 415, 422):
+        return InvalidArgument(f"the log refuses the entry: it answers {reply.status}")
+    if reply.status == 429 or reply.status >= 500:
+        return Unavailable(f"the log answers {reply.status}", retry_after=_retry_after(reply))
+    return UnreadableAnswer(f"the log answers {reply.status}", retry_after=_MOMENT)
+
+
+def _retry_after(reply: Reply) -> float:
+    try:
+        return min(max(float(reply.headers.get("retry-after", "")), _MOMENT), _LONGEST)
+    except ValueError:
+        return _MOMENT
+
+
+async def _bounded(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise UnreadableAnswer(f"the log's answer is larger than {MAX_BYTES} bytes")
+    return bytes(body)
