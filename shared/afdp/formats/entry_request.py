@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_base64
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NoReturn
@@ -201,6 +202,8 @@ _URL_SAFE = str.maketrans("-_", "+/")
 
 def _bytes(text: str) -> bytes | None:
     """As protojson reads it; None where it is no base64."""
+    with suppress(ValueError):  # the usual form
+        return a2b_base64(text, strict_mode=True)
     if not _BASE64.fullmatch(text):
         return None
     bare = text.rstrip("=").translate(_URL_SAFE)
