@@ -14,6 +14,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from afdp.errors import Unavailable
+from afdp.rpc.health import reason_in
 
 EVERY = 1.0  # seconds
 TIMEOUT = 2.0
@@ -66,9 +67,11 @@ class PeerWatch:
     async def _ask(self, name: str) -> PeerHealth:
         began = time.monotonic()
         try:
-            answer = await self._stubs[name].Check(HealthCheckRequest(), timeout=TIMEOUT)
+            call = self._stubs[name].Check(HealthCheckRequest(), timeout=TIMEOUT)
+            answer, reason = await call, reason_in(await call.trailing_metadata())
         except grpc.aio.AioRpcError as error:
             away = "cannot be reached" if error.code() == grpc.StatusCode.UNAVAILABLE else "does not answer in time"
             return PeerHealth(name, False, time.monotonic() - began, away, reachable=False)
         healthy = answer.status == HealthCheckResponse.SERVING
-        return PeerHealth(name, healthy, time.monotonic() - began, "" if healthy else "says that it cannot serve")
+        said = "" if healthy else reason or "says that it cannot serve"
+        return PeerHealth(name, healthy, time.monotonic() - began, said)

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from afdp.config import ServiceSettings
@@ -24,6 +23,7 @@ from afdp.errors import NotaryError
 from afdp.rpc.client import MAX_ANSWER_BYTES
 from afdp.rpc.descriptors import service_methods
 from afdp.rpc.handlers import method_handlers
+from afdp.rpc.health import ReasonedHealth
 from afdp.rpc.reflecting import ReflectionPool
 from afdp.rpc.tracing import SampledCalls
 from afdp.telemetry import Telemetry
@@ -74,7 +74,7 @@ async def running_server(
         OSError: the address is taken or not ours.
     """
     server = _build(servicer, settings, telemetry)
-    health = health_aio.HealthServicer()
+    health = ReasonedHealth()
     await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = (servicer.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
@@ -120,10 +120,12 @@ def _bind(server: grpc.aio.Server, settings: ServiceSettings) -> int:
         raise OSError(f"cannot listen on {address}: is it in use?") from error
 
 
-async def _watch_health(health: Any, service: str, check: Check | None) -> None:
+async def _watch_health(health: ReasonedHealth, service: str, check: Check | None) -> None:
     said: int | None = None
     while True:
-        status = await _status(check)
+        health.reason = await _reason(check)
+        serving = health_pb2.HealthCheckResponse.SERVING
+        status = health_pb2.HealthCheckResponse.NOT_SERVING if health.reason else serving
         if status != said:
             logger.log(
                 logging.INFO if status == health_pb2.HealthCheckResponse.SERVING else logging.WARNING,
@@ -136,12 +138,14 @@ async def _watch_health(health: Any, service: str, check: Check | None) -> None:
         await asyncio.sleep(_CHECK_EVERY)
 
 
-async def _status(check: Check | None) -> int:
+async def _reason(check: Check | None) -> str:
+    """Why the service cannot serve; empty if it can."""
     if check is not None:
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT):
                 await check()
         except (NotaryError, TimeoutError) as error:
-            logger.debug("a dependency is away", extra={"fields": {"reason": str(error)}})
-            return int(health_pb2.HealthCheckResponse.NOT_SERVING)
-    return int(health_pb2.HealthCheckResponse.SERVING)
+            reason = str(error) or "a dependency does not answer in time"
+            logger.debug("a dependency is away", extra={"fields": {"reason": reason}})
+            return reason
+    return ""

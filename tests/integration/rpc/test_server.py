@@ -41,6 +41,7 @@ from afdp.messages.notary import (
     TrustFile,
 )
 from afdp.rpc import GrpcCaller, open_channel
+from afdp.rpc.health import reason_in
 from afdp.rpc.server import running_server
 from afdp.telemetry import Telemetry
 from afdp.telemetry.context import deadline, request_id
@@ -204,6 +205,19 @@ async def test_health_follows_the_check(server: Server) -> None:
     watch.cancel()
 
     assert seen == [status.SERVING, status.NOT_SERVING, status.SERVING]
+
+
+async def test_health_says_why_it_is_not_good(server: Server) -> None:
+    health = health_pb2_grpc.HealthStub(server.channel)
+    watch = health.Watch(health_pb2.HealthCheckRequest(service=Echo.SERVICE))
+    server.servicer.healthy = False
+    while (await watch.read()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+        pass
+    watch.cancel()
+    call = health.Check(health_pb2.HealthCheckRequest())
+
+    assert (await call).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert reason_in(await call.trailing_metadata()) == "a dependency is away"
 
 
 async def test_a_service_whose_dependency_is_away_is_alive(server: Server) -> None:
