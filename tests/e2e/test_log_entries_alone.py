@@ -138,9 +138,17 @@ async def test_a_log_with_entries_of_strangers_is_whole_to_readers_that_are_not_
     url = f"{writing.stack.url}/api/v2/"
     theirs = (tool("fsck"), f"--storage_url={url}", f"--public_key={tmp_path / 'vkey'}", "--ui=false", "--N=2")
     ours = (tool("afdp"), "log", "fsck", url, "--vkey", tmp_path / "vkey")
-    for command in (theirs, ours):
+    stored = (tool("afdp"), "log", "fsck", "database")
+    environment = {**os.environ, "AFDP_DATABASE_URL": writing.stack.database_url}
+    for command in (theirs, ours, stored):
         done = await asyncio.to_thread(
-            subprocess.run, list(map(os.fspath, command)), capture_output=True, text=True, timeout=60, check=False
+            subprocess.run,
+            list(map(os.fspath, command)),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         if command is theirs:  # which exits with 0 whatever it finds
