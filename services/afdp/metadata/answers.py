@@ -66,6 +66,7 @@ def to_record(record: Record) -> messages.Record:
             notarized_at=draft.notarized_at,
             timestamp=draft.timestamp,
             external_log=draft.external_log,
+            log_origin=draft.log_origin,
         ),
         state=RecordState.PENDING if record.log is None else RecordState.LOGGED,
         log=None if record.log is None else _to_position(record.log),

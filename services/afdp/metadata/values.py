@@ -50,6 +50,7 @@ class Draft:
         leaf_hash: its entry's, by RFC 6962.
         timestamp: the RFC 3161 response over the signature, DER; empty where there is none.
         external_stamp: whether an authority outside of the notary is to stamp the signature as well, later.
+        log_origin: the log of ours that it goes to; empty: the first one.
         external_log: the log of others that it goes to instead of one of ours; empty: none.
         more_logs: logs of others that it goes to as well.
     """
@@ -71,6 +72,7 @@ class Draft:
     dedupe: bool = False
     external_stamp: bool = False
     external_log: str = ""
+    log_origin: str = ""
     more_logs: tuple[str, ...] = ()
 
 

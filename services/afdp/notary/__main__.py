@@ -63,16 +63,14 @@ async def main(settings: NotarySettings) -> None:
             settings.external_stamp_timeout_seconds,
             settings.recovery_interval_seconds,
         )
-        stages = Stages(signer, metadata, transparency, keys, stamps, settings.stage_timeout_seconds)
+        stages = Stages(signer, metadata, keys, stamps, settings.stage_timeout_seconds)
         recovery = Recovery(metadata, stages, settings.recovery_interval_seconds, settings.stage_timeout_seconds)
         queue = FairQueue[Submission](settings.queue_items, settings.queue_bytes)
         limits = Limits(settings.batch_items, settings.batch_bytes)
         pipeline = Pipeline(queue, stages, limits, recovery.ask)
         entry_queue = FairQueue[Submitted](settings.queue_items, settings.queue_bytes, DEPTH)
         entry_limits = BatchLimits(settings.entry_batch_items, settings.batch_bytes)
-        entries = EntryDesk(
-            settings.entry_rules, entry_queue, transparency, keys, entry_limits, settings.stage_timeout_seconds
-        )
+        entries = EntryDesk(settings.entry_rules, entry_queue, keys, entry_limits, settings.stage_timeout_seconds)
         peers = PeerWatch(channels)
         lifetime = timedelta(seconds=settings.trust_timestamp_seconds)
         trust = TrustOffice(keys, signer, metadata, lifetime, settings.trust_interval_seconds)

@@ -46,7 +46,7 @@ class Anchors:
             trust = await self._keys.trust_root()
             if not trust.independent_authorities:
                 return []
-            request = GetStampedCheckpointRequest(record.log.log_index)
+            request = GetStampedCheckpointRequest(record.log.log_index, record.log.origin)
             found = await self._transparency.get_stamped_checkpoint(request, timeout=_TIMEOUT)
         except NotFound:
             return []
@@ -55,7 +55,7 @@ class Anchors:
             return []
         anchor = _anchor(found)
         try:
-            vkey = (await self._keys.log()).vkey
+            vkey = (await self._keys.log(record.log.origin)).vkey
             check_anchor(anchor, record.draft.leaf_hash, record.log.log_index, vkey, trust.independent_authorities)
         except UnknownAuthorityError:
             # Its first stamp is younger than what is known of authorities: verifiers get to know it soon.

@@ -40,10 +40,12 @@ class Cosignatures:
             record: LOGGED.
             wait: how long to wait for one, in seconds.
         """
-        log = await self._keys.log()
-        if record.log is None or not log.quorum:
+        if record.log is None:
             return None
-        request = GetCosignedCheckpointRequest(record.log.log_index, round(wait * 1000))
+        log = await self._keys.log(record.log.origin)
+        if not log.quorum:
+            return None
+        request = GetCosignedCheckpointRequest(record.log.log_index, round(wait * 1000), record.log.origin)
         try:
             found = await self._transparency.get_cosigned_checkpoint(request, timeout=_TIMEOUT + wait)
         except NotFound:

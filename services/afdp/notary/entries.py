@@ -18,14 +18,23 @@ import uuid_utils
 from opentelemetry import trace
 from prometheus_client import Counter, Gauge, Histogram
 
-from afdp.errors import AlreadyExists, DataLoss, Internal, InvalidArgument, NotaryError, PermissionDenied
+from afdp.errors import (
+    AlreadyExists,
+    DataLoss,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotaryError,
+    PermissionDenied,
+)
 from afdp.formats.bundle import LogEntry, entry_object
 from afdp.formats.entry_request import read_entry_request
 from afdp.formats.merkle import HASH_SIZE
 from afdp.items import from_item
-from afdp.messages.transparency import AppendRequest, AppendResponse, Inclusion, TransparencyServiceClient
+from afdp.messages.transparency import AppendResult, Inclusion
 from afdp.notary.entry_rules import EntryRules
 from afdp.notary.keys import KeyDirectory, LogIdentity
+from afdp.notary.logs import Appended
 from afdp.notary.model import Principal
 from afdp.notary.queue import Depth, FairQueue
 from afdp.telemetry.context import request_id
@@ -104,14 +113,12 @@ class EntryDesk:
         self,
         rules: EntryRules,
         queue: FairQueue[Submitted],
-        transparency: TransparencyServiceClient,
         keys: KeyDirectory,
         limits: BatchLimits,
         timeout: float,
     ) -> None:
         self._rules = rules
         self._queue = queue
-        self._transparency = transparency
         self._keys = keys
         self._limits = limits
         self._timeout = timeout
@@ -187,21 +194,31 @@ class EntryDesk:
                 _fail(batch, Internal(f"an internal fault; the log has it under {request_id.get()}"))
 
     async def _append(self, batch: Sequence[Submitted]) -> None:
+        """Into the logs of their tenants, side by side."""
+        of_log: dict[str, list[Submitted]] = {}
+        for each in batch:
+            try:
+                of_log.setdefault(await self._keys.logs.of_tenant(each.tenant), []).append(each)
+            except FailedPrecondition as error:
+                each.fail(error)
+        async with asyncio.TaskGroup() as tasks:
+            for origin, submitted in of_log.items():
+                tasks.create_task(self._append_to(origin, submitted))
+
+    async def _append_to(self, origin: str, batch: Sequence[Submitted]) -> None:
         callers: dict[bytes, list[Submitted]] = {}
         for each in batch:
             callers.setdefault(each.entry, []).append(each)
-        log = await self._keys.log()
-        answer = await self._transparency.append(AppendRequest(list(callers)), timeout=self._timeout)
-        for (entry, waiting), result in zip(callers.items(), answer.results, strict=True):
-            if result.inclusion is None:
-                error = from_item(result.error) if result.error is not None else Internal("the log gave none")
-                _fail(waiting, error)
-                continue
-            later = waiting
-            if not result.existing:
-                _answer(waiting[0], entry, answer, result.inclusion, log)
-                later = waiting[1:]
-            _fail(later, _exists(result.inclusion.leaf_index))
+        entries = list(callers.items())
+        try:
+            for appended in await self._keys.logs.append(origin, list(callers), self._timeout):
+                log = await self._keys.log(appended.origin)
+                for at, result in appended.results.items():
+                    entry, waiting = entries[at]
+                    _tell(entry, waiting, appended, result, log)
+        except NotaryError as error:
+            logger.warning("entries were not logged", extra={"fields": {"code": error.code, "reason": str(error)}})
+            _fail(batch, error)
 
 
 async def _answered(submitted: Submitted) -> bytes:
@@ -220,7 +237,20 @@ async def _or_error(attempt: Awaitable[Result]) -> Result | NotaryError:
         return error
 
 
-def _answer(caller: Submitted, entry: bytes, answer: AppendResponse, found: Inclusion, log: LogIdentity) -> None:
+def _tell(
+    entry: bytes, waiting: Sequence[Submitted], appended: Appended, result: AppendResult, log: LogIdentity
+) -> None:
+    """Answers all who wait for an entry: the first one with its place, where it was new."""
+    if result.inclusion is None:
+        _fail(waiting, from_item(result.error) if result.error is not None else Internal("the log gave none"))
+        return
+    if not result.existing:
+        _answer(waiting[0], entry, appended, result.inclusion, log)
+        waiting = waiting[1:]
+    _fail(waiting, _exists(result.inclusion.leaf_index))
+
+
+def _answer(caller: Submitted, entry: bytes, answer: Appended, found: Inclusion, log: LogIdentity) -> None:
     """Gives an entry its place, once the proof and the checkpoint have been checked from the bytes that leave."""
     note = answer.checkpoint.note if answer.checkpoint is not None else ""
     try:

@@ -10,7 +10,8 @@ from afdp.errors import InvalidArgument, NotaryError, Unavailable, Unimplemented
 from afdp.formats.authorities import TimestampAuthority
 from afdp.formats.hashedrekord import SignatureAlgorithm
 from afdp.formats.note import VerifierKey
-from afdp.formats.trust import EvidenceKey, Log, Revocation, TrustRoot
+from afdp.formats.trust import EvidenceKey, Revocation, TrustRoot
+from afdp.formats.trust import Log as TrustedLog
 from afdp.messages import signer as pb
 from afdp.messages.signer import (
     GetPublicKeysRequest,
@@ -19,7 +20,8 @@ from afdp.messages.signer import (
     PublicKey,
     SignerServiceClient,
 )
-from afdp.messages.transparency import GetLogRequest, TransparencyServiceClient
+from afdp.messages.transparency import Log, TransparencyServiceClient
+from afdp.notary.logs import LogDirectory
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +31,13 @@ _TIMEOUT = 3.0
 
 @dataclass(frozen=True, slots=True)
 class LogIdentity:
-    """The log, as receipts and verifiers name it, and the witnesses that cosign its checkpoints.
+    """A log, as receipts and verifiers name it, and the witnesses that cosign its checkpoints.
 
     Attributes:
         quorum: how many witnesses must have cosigned a checkpoint; 0 where there are none.
     """
 
-    trusted: Log
+    trusted: TrustedLog
     vkey: VerifierKey
     base_url: str
     witnesses: tuple[VerifierKey, ...] = ()
@@ -43,16 +45,16 @@ class LogIdentity:
 
 
 class KeyDirectory:
-    """Evidence keys by ID, time-stamping authorities, and the log."""
+    """Evidence keys by ID, time-stamping authorities, and the logs."""
 
     def __init__(self, signer: SignerServiceClient, transparency: TransparencyServiceClient) -> None:
         self._signer = signer
-        self._transparency = transparency
+        self.logs = LogDirectory(transparency)
         self._keys: list[PublicKey] = []
         self._by_id: dict[str, EvidenceKey] = {}
         self._stampers: list[pb.TimestampAuthority] = []
         self._authorities: tuple[TimestampAuthority, ...] | None = None
-        self._log: LogIdentity | None = None
+        self._identities: dict[str, tuple[Log, LogIdentity]] = {}
         self._asked = float("-inf")
         self._lock = asyncio.Lock()
         self.changed = asyncio.Event()  # set when a key was changed through us
@@ -85,20 +87,25 @@ class KeyDirectory:
             self._authorities = tuple(each for each in known if each is not None)
         return self._authorities
 
-    async def log(self) -> LogIdentity:
-        """The log.
+    async def log(self, origin: str = "") -> LogIdentity:
+        """A log; the first one where no origin is given.
 
         Raises:
-            Unavailable: it is not known here, and the log cannot be asked.
+            Unavailable: it is not known here, and the log service cannot be asked or does not know it either.
         """
-        if self._log is None:
-            found = await self._transparency.get_log(GetLogRequest(), timeout=_TIMEOUT)
-            keys = await self.versions()
-            began = min(key.valid_from for key in keys if key.purpose == KeyPurpose.LOG and key.valid_from)
-            trusted = Log.of(found.origin, found.spki, began)
-            witnesses = tuple(VerifierKey.parse(each) for each in found.witnesses)
-            self._log = LogIdentity(trusted, trusted.vkey, found.base_url, witnesses, found.witness_quorum)
-        return self._log
+        found = await self.logs.log(origin)
+        known = self._identities.get(found.origin)
+        if known is None or known[0] is not found:
+            known = self._identities[found.origin] = found, await self._identified(found)
+        return known[1]
+
+    async def _identified(self, found: Log) -> LogIdentity:
+        keys = [key for key in await self.versions() if key.purpose == KeyPurpose.LOG]
+        own = [key for key in keys if key.spki == found.spki] or keys
+        began = min(key.valid_from for key in own if key.valid_from)
+        trusted = TrustedLog.of(found.origin, found.spki, began)
+        witnesses = tuple(VerifierKey.parse(each) for each in found.witnesses)
+        return LogIdentity(trusted, trusted.vkey, found.base_url, witnesses, found.witness_quorum)
 
     async def versions(self) -> list[PublicKey]:
         """Every key version, at most `FRESH` seconds old, or as last seen while the signer is away.
@@ -126,7 +133,8 @@ class KeyDirectory:
         """What a verifier has to trust."""
         versions = await self.versions()
         evidence = tuple(self._by_id[key.key_id] for key in versions if key.key_id in self._by_id)
-        return TrustRoot(evidence, ((await self.log()).trusted,), await self.authorities())
+        logs = [await self.log(each.origin) for each in await self.logs.logs()]
+        return TrustRoot(evidence, tuple(log.trusted for log in logs), await self.authorities())
 
     def forget(self) -> None:
         """Asks again next time: keys were changed through us."""

@@ -20,15 +20,15 @@ import uuid_utils
 from opentelemetry import trace
 from prometheus_client import Histogram
 
-from afdp.errors import Internal, NotaryError
+from afdp.errors import FailedPrecondition, Internal, NotaryError
 from afdp.formats.statement import statement_bytes
 from afdp.items import from_item
 from afdp.messages import metadata as store
 from afdp.messages.notary import ReceiptState
 from afdp.messages.signer import SignerServiceClient, SignStatementsRequest, Statement
-from afdp.messages.transparency import AppendRequest, TransparencyServiceClient
 from afdp.notary.ids import SIMPLE_SIGNING
 from afdp.notary.keys import KeyDirectory
+from afdp.notary.logs import Appended
 from afdp.notary.model import Order, Outcome, Submission
 from afdp.notary.queue import FairQueue
 from afdp.notary.receipts import Entry, log_entry, stamped_at
@@ -46,9 +46,6 @@ _seconds = Histogram(
     ["stage"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
-
-
-_FIRST = ""  # the log of the transparency service's own settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +151,10 @@ class Prepared:
                 submission.succeed(outcome, fresh=self.fresh)
 
 
+Logged = store.Record | NotaryError
+"""A record that is in its log, or why it is not."""
+
+
 class StampDesk(Protocol):
     """Where receipts are stamped outside that a policy names (`stamps.py`)."""
 
@@ -171,14 +172,12 @@ class Stages:
         self,
         signer: SignerServiceClient,
         metadata: store.MetadataServiceClient,
-        transparency: TransparencyServiceClient,
         keys: KeyDirectory,
         stamps: StampDesk,
         timeout: float,
     ) -> None:
         self._signer = signer
         self._metadata = metadata
-        self._transparency = transparency
         self._keys = keys
         self._stamps = stamps
         self._timeout = timeout
@@ -190,8 +189,11 @@ class Stages:
 
     async def sign(self, batch: Sequence[Submission]) -> list[Signed]:
         """Stage 1: statements, signed. What the signer refuses fails here."""
+        batch, origins = await self._routed(batch)
+        if not batch:
+            return []
         now = datetime.now(UTC)
-        drafts = [_draft(submission.order, now) for submission in batch]
+        drafts = [_draft(submission.order, now, origin) for submission, origin in zip(batch, origins, strict=True)]
         statements = [Statement(_tenant(draft), draft.statement) for draft in drafts]
         with _timed("sign"):
             answer = await self._signer.sign_statements(SignStatementsRequest(statements), timeout=self._timeout)
@@ -240,60 +242,106 @@ class Stages:
             prepared.submissions.append(each.submission)
         return list(pending.values())
 
-    async def log(
-        self, records: Sequence[store.Record], made_after: Mapping[str, int] | None = None
-    ) -> list[store.Record | NotaryError]:
-        """Stages 3 and 4: into the log, then LOGGED on record. One answer per record, in order.
+    async def log(self, records: Sequence[store.Record], made_after: Mapping[str, int] | None = None) -> list[Logged]:
+        """Stages 3 and 4: into their logs, side by side, then LOGGED on record. One answer per record, in order.
 
         May be repeated for the same records at any time, by anyone: the log appends no leaf twice, and a record that is
         LOGGED keeps its position. `made_after` are the logs' sizes from before the records were made, if known: what is
         older is not searched for them.
         """
-        drafts = [_whole(record) for record in records]
-        entries = [await self._entry(draft) for draft in drafts]
+        of_log: dict[str, list[int]] = {}
+        for index, record in enumerate(records):
+            of_log.setdefault(_whole(record).log_origin, []).append(index)
+        if len(of_log) == 1:
+            return await self._log(next(iter(of_log)), records, made_after or {})
+        outcomes: list[Logged] = [Internal("the record went nowhere")] * len(records)
+        async with asyncio.TaskGroup() as tasks:
+            for origin, indices in of_log.items():
+                tasks.create_task(self._log_beside(origin, records, indices, made_after or {}, outcomes))
+        return outcomes
+
+    async def _log_beside(
+        self,
+        origin: str,
+        records: Sequence[store.Record],
+        indices: Sequence[int],
+        made_after: Mapping[str, int],
+        outcomes: list[Logged],
+    ) -> None:
+        """The records of one log, beside those of others: its failure is theirs alone."""
+        try:
+            found = await self._log(origin, [records[index] for index in indices], made_after)
+        except NotaryError as error:
+            found = [error] * len(indices)
+        for index, outcome in zip(indices, found, strict=True):
+            outcomes[index] = outcome
+
+    async def _log(self, origin: str, records: Sequence[store.Record], made_after: Mapping[str, int]) -> list[Logged]:
+        entries = [await self._entry(_whole(record)) for record in records]
         with _timed("append"):
-            request = AppendRequest(
-                [entry.body for entry in entries], made_after_size=(made_after or {}).get(_FIRST, 0)
-            )
-            appended = await self._transparency.append(request, timeout=self._timeout)
-        if appended.checkpoint is not None:
-            self._log_sizes[_FIRST] = max(appended.checkpoint.size, self._log_sizes.get(_FIRST, 0))
-        outcomes: list[store.Record | NotaryError] = []
-        completions: list[store.Completion] = []
-        completed: list[int] = []
-        for index, (draft, result) in enumerate(zip(drafts, appended.results, strict=True)):
+            bodies = [entry.body for entry in entries]
+            appended = await self._keys.logs.append(origin, bodies, self._timeout, made_after)
+        outcomes: list[Logged] = [Internal("the record was not completed")] * len(records)
+        for each in appended:
+            if each.checkpoint is not None:
+                known = self._log_sizes.get(each.origin, 0)
+                self._log_sizes[each.origin] = max(each.checkpoint.size, known)
+            await self._complete(each, records, outcomes)
+        return outcomes
+
+    async def _complete(self, appended: Appended, records: Sequence[store.Record], outcomes: list[Logged]) -> None:
+        """What one log has taken is LOGGED on record; `outcomes` has what became of it."""
+        completions: dict[int, store.Completion] = {}
+        for index, result in appended.results.items():
             found = result.inclusion
             if found is None:
-                outcomes.append(from_item(result.error) if result.error is not None else Internal("the log gave none"))
+                outcomes[index] = from_item(result.error) if result.error is not None else Internal("the log gave none")
                 continue
-            outcomes.append(Internal("the record was not completed"))
-            completions.append(store.Completion(draft.receipt_id, found.leaf_index, found.proof))
-            completed.append(index)
+            receipt_id = _whole(records[index]).receipt_id
+            completions[index] = store.Completion(receipt_id, found.leaf_index, found.proof)
         if not completions or appended.checkpoint is None:
-            return outcomes
-        log = await self._keys.log()
+            return
+        log = await self._keys.log(appended.origin)
         with _timed("complete"):
             answer = await self._metadata.complete(
                 store.CompleteRequest(
                     origin=log.trusted.origin,
                     tree_size=appended.checkpoint.size,
                     checkpoint=appended.checkpoint.note,
-                    completions=completions,
+                    completions=list(completions.values()),
                 ),
                 timeout=self._timeout,
             )
-        for index, done in zip(completed, answer.results, strict=True):
+        for index, done in zip(completions, answer.results, strict=True):
             if done.error is not None:
                 outcomes[index] = from_item(done.error)
             elif done.log is not None:
                 outcomes[index] = replace(records[index], state=store.RecordState.LOGGED, log=done.log)
-        return outcomes
+
+    async def _routed(self, batch: Sequence[Submission]) -> tuple[list[Submission], list[str]]:
+        """Those that have a log to go to, with its origin; the others fail here, before anything is signed."""
+        found: dict[str, str | FailedPrecondition] = {}
+        for tenant in {submission.tenant for submission in batch}:
+            try:
+                found[tenant] = await self._keys.logs.of_tenant(tenant)
+            except FailedPrecondition as error:
+                found[tenant] = error
+        routed: list[Submission] = []
+        origins: list[str] = []
+        for submission in batch:
+            origin = found[submission.tenant]
+            if isinstance(origin, FailedPrecondition):
+                submission.fail(origin)
+            else:
+                routed.append(submission)
+                origins.append(origin)
+        return routed, origins
 
     async def _entry(self, draft: store.Draft) -> Entry:
         return log_entry(draft, await self._keys.evidence_key(draft.key_id))
 
 
-def _draft(order: Order, now: datetime) -> store.Draft:
+def _draft(order: Order, now: datetime, log_origin: str) -> store.Draft:
     receipt_id = str(uuid_utils.uuid7())
     evidence, principal = order.evidence, order.principal
     package = evidence.package
@@ -327,6 +375,7 @@ def _draft(order: Order, now: datetime) -> store.Draft:
         statement=statement,
         notarized_at=now,
         dedupe=order.dedupe,
+        log_origin=log_origin,
     )
 
 

@@ -69,7 +69,7 @@ class ReceiptOffice:
         """
         draft = _draft(record)
         key = await self._keys.evidence_key(draft.key_id)
-        log = await self._keys.log()
+        log = await self._keys.log(record.log.origin if record.log is not None else draft.log_origin)
         stamped = await stamped_at(draft, self._keys, fresh=fresh)
         stamps = [*([StampedAt(draft.timestamp, stamped)] if stamped else []), *stamps]
         entry = log_entry(draft, key)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import uuid_utils
 from prometheus_client import Counter
 
-from afdp.errors import NotaryError, ResourceExhausted
+from afdp.errors import DeadlineExceeded, NotaryError, ResourceExhausted, Unavailable
 from afdp.messages.metadata import ListPendingRequest, MetadataServiceClient, Record
 from afdp.notary.pipeline import Stages
 from afdp.telemetry.context import request_id
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 PAGE = 256
 GRACE = timedelta(seconds=2)  # a batch under way needs no help
 RETRY = 1.0  # seconds
+
+_AWAY = (Unavailable, DeadlineExceeded, ResourceExhausted)
 
 _recovered = Counter("afdp_notary_recovered_records", "PENDING records that recovery has completed.")
 _stuck = Counter("afdp_notary_recovery_failures", "PENDING records that recovery could not complete, each time.")
@@ -90,8 +92,9 @@ class Recovery:
         outcomes = await self._stages.log(records)
         failed = [outcome for outcome in outcomes if isinstance(outcome, NotaryError)]
         _recovered.inc(len(outcomes) - len(failed))
-        _stuck.inc(len(failed))
-        for error in failed:
+        stuck = [error for error in failed if not isinstance(error, _AWAY)]  # those of a log that is away only wait
+        _stuck.inc(len(stuck))
+        for error in stuck:
             logger.error("a record cannot be completed", extra={"fields": {"code": error.code, "reason": str(error)}})
         if len(outcomes) > len(failed):
             logger.info("records recovered", extra={"fields": {"records": len(outcomes) - len(failed)}})

@@ -80,14 +80,19 @@ class Peers:
             [keyring.TimestampAuthority(url, list(each.certificates), OPENED) for url, each in known]
         )
 
-    async def get_log(self, _: object, *, timeout: float) -> log.GetLogResponse:
+    async def list_logs(self, _: object, *, timeout: float) -> log.ListLogsResponse:
         known = self.notary.log.log
-        return log.GetLogResponse(
-            origin=known.origin,
-            base_url="http://127.0.0.1:8053",
-            spki=known.spki,
-            witnesses=[str(each) for each in self.witnesses],
-            witness_quorum=min(1, len(self.witnesses)),
+        return log.ListLogsResponse(
+            [
+                log.Log(
+                    origin=known.origin,
+                    base_url="http://127.0.0.1:8053",
+                    spki=known.spki,
+                    witnesses=[str(each) for each in self.witnesses],
+                    witness_quorum=min(1, len(self.witnesses)),
+                    state=log.LogState.OPEN,
+                )
+            ]
         )
 
     async def get_cosigned_checkpoint(

@@ -28,12 +28,12 @@ _STATEMENT = """
             $6::uuid[], $7::text[], $8::timestamptz[], $9::bytea[], $10::bigint[], $11::text[], $12::text[],
             $13::text[], $14::timestamptz[], $15::bytea[], $16::text[], $17::smallint[], $18::uuid[], $19::text[],
             $20::text[], $21::text[], $22::bytea[], $23::bytea[], $24::bytea[], $25::bytea[], $26::bytea[],
-            $27::bytea[], $28::bytea[], $29::uuid[], $30::boolean[], $31::text[]
+            $27::bytea[], $28::bytea[], $29::uuid[], $30::boolean[], $31::text[], $32::text[]
         ) AS d (
             receipt_id, tenant, notarized_at, evidence_hash, evidence_key, event_type, actor_type,
             actor_id, timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, issuer,
             subject, method, evidence, statement, signature, leaf_hash, timestamp, digest,
-            fingerprint, target, external_stamp, external_log
+            fingerprint, target, external_stamp, external_log, log_origin
         )
     ), claimed AS (
         {claimed}
@@ -62,13 +62,13 @@ _STATEMENT = """
     ), in_stamp_wanted AS (
         INSERT INTO stamp_wanted (receipt_id, since) SELECT receipt_id, notarized_at FROM new WHERE external_stamp
     ), in_pending AS (
-        INSERT INTO pending (receipt_id, notarized_at)
-        SELECT receipt_id, notarized_at FROM new WHERE external_log IS NULL
+        INSERT INTO pending (receipt_id, notarized_at, log_origin)
+        SELECT receipt_id, notarized_at, log_origin FROM new WHERE external_log IS NULL
     ), in_queue AS (
         INSERT INTO log_queue (receipt_id, log, main)
         SELECT receipt_id, external_log, true FROM new WHERE external_log IS NOT NULL
         UNION ALL
-        SELECT receipt_id, log, false FROM unnest($32::uuid[], $33::text[]) AS further (receipt_id, log)
+        SELECT receipt_id, log, false FROM unnest($33::uuid[], $34::text[]) AS further (receipt_id, log)
         WHERE receipt_id IN (SELECT receipt_id FROM new)
     )
     SELECT receipt_id FROM won
@@ -235,7 +235,7 @@ def _artifact_columns(items: Sequence[_Item]) -> tuple[list[object], ...]:
 
 
 def _columns(items: Sequence[_Item]) -> list[list[object]]:
-    """Parameters 6 to 31 of `_WRITE`: one element per draft."""
+    """Parameters 6 to 32 of `_WRITE`: one element per draft."""
     rows = [
         (
             draft.receipt_id,
@@ -264,6 +264,7 @@ def _columns(items: Sequence[_Item]) -> list[list[object]]:
             item.target,
             draft.external_stamp,
             draft.external_log or None,
+            draft.log_origin,
         )
         for item in items
         for draft in (item.draft,)
@@ -272,7 +273,7 @@ def _columns(items: Sequence[_Item]) -> list[list[object]]:
 
 
 def _further_columns(items: Sequence[_Item]) -> tuple[list[object], list[object]]:
-    """Parameters 32 and 33 of `_WRITE`: one element per draft and further log."""
+    """Parameters 33 and 34 of `_WRITE`: one element per draft and further log."""
     rows = [(item.draft.receipt_id, log) for item in items for log in item.draft.more_logs]
     return [receipt_id for receipt_id, _ in rows], [log for _, log in rows]
 

@@ -20,6 +20,7 @@ _WHOLE = """
     SELECT r.*, c.issuer, c.subject, c.method, c.evidence, c.statement, c.signature, c.leaf_hash, c.timestamp,
            e.origin, e.log_index, e.tree_size, e.proof, e.logged_at, k.note, x.timestamp AS external_timestamp,
            v.body, v.log_index AS shown_index, v.integrated_time, v.promise, q.log AS external_log,
+           p.log_origin,
            EXISTS (SELECT FROM further_entry f WHERE f.receipt_id = r.receipt_id) AS has_more
     FROM record r
     JOIN record_content c USING (receipt_id)
@@ -28,6 +29,7 @@ _WHOLE = """
     LEFT JOIN external_stamp x USING (receipt_id)
     LEFT JOIN rekor1_entry v ON v.receipt_id = e.receipt_id AND v.origin = e.origin
     LEFT JOIN log_queue q ON q.receipt_id = r.receipt_id AND q.main
+    LEFT JOIN pending p ON p.receipt_id = r.receipt_id
 """
 _BY_IDS = f"{_WHOLE} WHERE r.receipt_id = ANY($1::uuid[]) ORDER BY r.receipt_id"
 _OF_TENANT = f"{_WHOLE} WHERE r.receipt_id = $1 AND r.tenant = $2"
@@ -116,6 +118,7 @@ def to_record(row: asyncpg.Record) -> Record:
         notarized_at=row["notarized_at"],
         timestamp=row["timestamp"] or b"",
         external_log=row["external_log"] or "",
+        log_origin=row["log_origin"] or "",
     )
     external = row["external_timestamp"] or b""
     if row["origin"] is None:
