@@ -134,10 +134,12 @@ class LogDirectory:
             loop = asyncio.get_running_loop()
             if loop.time() - self._asked <= FRESH:  # somebody else has asked meanwhile
                 return
-            self._asked = loop.time()  # also where it fails: who is away is not asked with every batch
+            if self._logs:  # also where it fails: who is away is not asked with every batch
+                self._asked = loop.time()
             logs = await self._listed()
             if not logs:
                 raise Unavailable("the log service has no log yet", retry_after=1.0)
+            self._asked = loop.time()
             if logs != self._logs:
                 self._logs = logs
 

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from typing import NoReturn, Protocol
 
@@ -138,6 +139,7 @@ class Logs:
         self._begun: dict[str, asyncio.Event] = {}
         self._known: Mapping[str, KnownLog] = {}
         self._running: list[asyncio.Task[NoReturn]] = []
+        self._context = copy_context()
 
     async def of(self, origin: str) -> TransparencyLog:
         """The log of an origin; the first one where it is empty. One that was opened a moment ago is looked for.
@@ -203,6 +205,7 @@ class Logs:
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """The further logs at work for the length of a block, those that are opened meanwhile, too."""
+        self._context = copy_context()
         self._running = [asyncio.create_task(self._watch())]
         try:
             yield
@@ -236,7 +239,9 @@ class Logs:
             if each.origin not in self._logs and self._running:
                 parts, begun = self._assemble(each), asyncio.Event()
                 self._logs[each.origin], self._begun[each.origin] = parts.log, begun
-                self._running.append(asyncio.create_task(_keep(each.origin, parts, begun)))
+                # In a context of its own: a request that found the log has a deadline, which is not the log's.
+                task = asyncio.create_task(_keep(each.origin, parts, begun), context=self._context.copy())
+                self._running.append(task)
         return found
 
 

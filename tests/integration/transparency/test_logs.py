@@ -18,6 +18,7 @@ from afdp.messages.signer import SignerServiceClient
 from afdp.messages.transparency import AppendRequest, AppendResponse, FindLeavesRequest, ListLogsRequest, LogState
 from afdp.postgres import Database, migrate, migrate_database, open_database, packaged
 from afdp.rpc import GrpcCaller, open_channel
+from afdp.telemetry.context import deadline
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.fsck import check_store
 from afdp.transparency.http import serving_reads
@@ -196,6 +197,21 @@ async def test_a_log_that_is_opened_is_there_for_every_replica_and_after_a_resta
     assert found.checkpoint.size == 2
     assert found.results[0].inclusion
     assert found.results[0].inclusion.leaf_index == 0
+
+
+async def test_a_log_that_a_request_has_found_outlives_the_requests_deadline(replica, operator: Operator) -> None:
+    async with replica() as one:
+        await operator.open("acme.example.org", "acme")
+        until = asyncio.get_running_loop().time() + 0.5
+        serving = deadline.set(until)
+        acme = await one.logs.of("acme.example.org")
+        deadline.reset(serving)
+        while asyncio.get_running_loop().time() < until:  # noqa: ASYNC110 - the deadline passes, and nothing tells
+            await asyncio.sleep(0.05)
+
+        checkpoint, _ = await acme.append([b"later"])
+
+    assert checkpoint
 
 
 async def test_a_log_that_cannot_be_opened_is_refused_by_name(replica, operator: Operator) -> None:

@@ -27,10 +27,21 @@ from afdp.formats.entry_request import EntryAlgorithm
 from afdp.formats.merkle import leaf_hash
 from afdp.formats.statement import ANONYMOUS
 from afdp.items import to_item
-from afdp.messages.transparency import AppendRequest, AppendResponse, AppendResult, Checkpoint, Inclusion
+from afdp.messages.transparency import (
+    AppendRequest,
+    AppendResponse,
+    AppendResult,
+    Checkpoint,
+    Inclusion,
+    ListLogsRequest,
+    ListLogsResponse,
+    Log,
+    LogState,
+)
 from afdp.notary.entries import BatchLimits, EntryDesk
 from afdp.notary.entry_rules import EntryRules
 from afdp.notary.keys import LogIdentity
+from afdp.notary.logs import LogDirectory
 from afdp.notary.model import Principal
 from afdp.notary.queue import FairQueue
 from tests.local_entries import fresh_request
@@ -54,6 +65,9 @@ class Transparency:
         self.refused: NotaryError | None = None
         self.wrong_proof = False
 
+    async def list_logs(self, request: ListLogsRequest, timeout: float) -> ListLogsResponse:
+        return ListLogsResponse([Log(origin=self.log.origin, state=LogState.OPEN)])
+
     async def append(self, request: AppendRequest, timeout: float) -> AppendResponse:
         self.calls.append(len(request.entries))
         self.called.set()
@@ -75,10 +89,12 @@ class Transparency:
 
 
 class Keys:
-    def __init__(self, log: LocalLog) -> None:
+    def __init__(self, log: LocalLog, peer: Any) -> None:
         self._log = log
+        self.logs = LogDirectory(peer)
 
-    async def log(self) -> LogIdentity:
+    async def log(self, origin: str) -> LogIdentity:
+        assert origin == self._log.origin
         return LogIdentity(self._log.log, self._log.log.vkey, "http://127.0.0.1:8053")
 
 
@@ -93,9 +109,8 @@ def start(transparency: Transparency) -> Any:
 
     def begin(rules: EntryRules = RULES, queue_items: int = 100) -> EntryDesk:
         queue = FairQueue[Any](queue_items, 1_000_000)
-        keys: Any = Keys(transparency.log)
-        peer: Any = transparency
-        desk = EntryDesk(rules, queue, peer, keys, BatchLimits(64, 1_000_000), 5)
+        keys: Any = Keys(transparency.log, transparency)
+        desk = EntryDesk(rules, queue, keys, BatchLimits(64, 1_000_000), 5)
         running.append(asyncio.create_task(desk.run()))
         return desk
 
