@@ -17,7 +17,7 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
-.PHONY: help setup demo up test lint bench bench-cpu proto proto-release tools lock clean
+.PHONY: help setup demo up test lint bench bench-cpu bench-log proto proto-release tools lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench: setup ## Measure, and write bench/results.json (ARGS="--only signer" for 
 
 bench-cpu: setup ## Print the CPU time of a notarisation by process, which holds on a busy machine too
 	@$(BIN)/python -m bench.cpu $(ARGS)
+
+bench-log: setup ## Grow a log to ten million entries and measure it: some 15 minutes, 12 GB of disk
+	@$(BIN)/python -m bench --only log $(ARGS)
 
 proto: setup ## Generate proto/afdp/pb from the .proto files
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/proto.sh

@@ -314,7 +314,10 @@ class LogWriter:
             try:
                 signature = await self._signer.sign(checkpoint, last, proof)
             except FailedPrecondition as error:
-                last = _last_size(error, last, checkpoint)
+                stated = _last_size(error)
+                if stated == last:
+                    raise await self._forked(checkpoint, last) from None
+                last = stated
                 continue
             self._signed = max(last, tree.size)
             note = Note(checkpoint.body(), (NoteSignature.by(identity.vkey, signature),))
@@ -324,6 +327,18 @@ class LogWriter:
                 withheld("the signer's signature", error)
                 raise Unavailable("the signer signs with another key than this log's", retry_after=5.0) from None
         raise Unavailable("other writers kept getting in between", retry_after=0.1)
+
+    async def _forked(self, refused: Checkpoint, proven: int) -> BrokenLog:
+        """The error of a tree that the signer does not take for the one it has signed, after both went to the log."""
+        evidence: dict[str, object] = {"refused_size": refused.size, "refused_root": refused.root.hex()}
+        with contextlib.suppress(NotaryError):
+            if signed := await self._signer.last(self._origin):
+                evidence |= {"signed_size": signed.size, "signed_root": signed.root.hex()}
+        logger.critical("the signer refuses the tree: it has signed another", extra={"fields": evidence})
+        return BrokenLog(
+            f"the signer refuses size {refused.size}: it has signed size {proven} of another tree. "
+            "Nothing is appended until the database holds the tree that was signed"
+        )
 
     async def _consistency(self, last: int, size: int, extension: Extension | None) -> Sequence[bytes]:
         """The proof between the last signed size and this one, whichever is larger."""
@@ -400,21 +415,11 @@ def _marked(inclusions: Mapping[bytes, Inclusion | NotaryError], size: int) -> M
     return {**inclusions, **there} if there else inclusions
 
 
-def _last_size(error: FailedPrecondition, proven: int, checkpoint: Checkpoint) -> int:
-    """The size that the signer wants a proof to.
-
-    Raises:
-        BrokenLog: it had one to that size, and the trees differ.
-        FailedPrecondition: it refuses for another reason.
-    """
+def _last_size(error: FailedPrecondition) -> int:
+    """The size that the signer wants a proof to. Raises the error itself where it refuses for another reason."""
     stated = error.metadata.get("last_size", "")
     if not (stated.isascii() and stated.isdigit()):
         raise error
-    if int(stated) == proven:
-        raise BrokenLog(
-            f"the signer refuses size {checkpoint.size}: it has signed size {proven} of another tree. "
-            "Nothing is appended until the database holds the tree that was signed"
-        )
     return int(stated)
 
 

@@ -1,0 +1,191 @@
+"""Two notaries and two replicas of the log on one database, a replica killed again and again: one history."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest_asyncio
+
+from afdp.embedded.process import ServerProcess, free_port
+from afdp.embedded.stack import Stack, StackOptions, Supervised, running_stack
+from afdp.errors import Unavailable
+from afdp.formats.merkle import Frontier, extend
+from afdp.formats.note import Checkpoint, Note, VerifierKey, verify
+from afdp.formats.receipt import Receipt
+from afdp.verify.receipts import verify_receipt
+from tests.conftest import open_folder
+from tests.e2e.conftest import NO_KEY_RECORDS, fetch_trust, free_offset
+from tests.e2e.evidence import package
+
+KILLS = 20
+CLIENTS = 8
+BETWEEN = 8  # receipts that are acknowledged between two kills
+
+
+@dataclass
+class Deployment:
+    """The stack with a second notary and a second replica of the log."""
+
+    stack: Stack
+    replicas: list[Supervised]
+    read_urls: list[str]
+    acknowledged: list[dict[str, Any]] = field(default_factory=list)
+    more: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def notarise(self, rest: httpx.AsyncClient) -> None:
+        """One package, tried under its key until it is acknowledged, as a patient client does."""
+        body, key = {"evidence_package": package()}, str(uuid.uuid4())
+        while True:
+            with suppress(httpx.TransportError):
+                answer = await rest.post("/api/v1/evidence/sign", json=body, headers={"Idempotency-Key": key})
+                if answer.status_code == 200:
+                    break
+                assert answer.status_code in (503, 504), answer.text
+            await asyncio.sleep(0.1)
+        async with self.more:
+            self.acknowledged.append(answer.json()["receipt"])
+            self.more.notify_all()
+
+    async def until_acknowledged(self, count: int) -> None:
+        async with asyncio.timeout(60), self.more:
+            await self.more.wait_for(lambda: len(self.acknowledged) >= count)
+
+    def kill_one(self, chance: random.Random) -> None:
+        """Kills one of the replicas that run just now."""
+        for victim in chance.sample(self.replicas, len(self.replicas)):
+            with suppress(Unavailable):  # it is being started
+                os.kill(victim.pid, signal.SIGKILL)
+                return
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def deployment() -> AsyncIterator[Deployment]:
+    offset = free_offset()
+    ports = Stack(StackOptions(Path(), offset))
+    second = {"notary": free_port(), "transparency": free_port()}
+    address = {name: f"127.0.0.1:{ports.port(name)},127.0.0.1:{port}" for name, port in second.items()}
+    notary = {
+        "AFDP_TRANSPARENCY_ADDRESS": address["transparency"],
+        "AFDP_STAGE_TIMEOUT_SECONDS": "3",
+        **NO_KEY_RECORDS,
+    }
+    settings = {"notary": notary, "gateway": {"AFDP_NOTARY_ADDRESS": address["notary"]}}
+    async with AsyncExitStack() as parts:
+        folder = parts.enter_context(open_folder())
+        stack = await parts.enter_async_context(running_stack(StackOptions(folder / "data", offset, settings=settings)))
+        http = free_port()
+        own = {"AFDP_DATABASE_URL": stack.database_url, "AFDP_HTTP_PORT": str(http)}
+        replica = await parts.enter_async_context(_second(stack, "transparency", second["transparency"], own))
+        await parts.enter_async_context(_second(stack, "notary", second["notary"], notary))
+        urls = [stack.log_url, f"http://127.0.0.1:{http}"]
+        yield Deployment(stack, [stack.server("transparency"), replica], urls)
+
+
+@asynccontextmanager
+async def _second(stack: Stack, service: str, port: int, settings: Mapping[str, str]) -> AsyncIterator[Supervised]:
+    """One more process of a service, which is started again when it dies."""
+    own = {**stack.settings(service), "AFDP_PORT": str(port), "AFDP_METRICS_PORT": "0", **settings}
+
+    async def start() -> ServerProcess:
+        return await ServerProcess.spawn(
+            f"{service}-2",
+            [sys.executable, "-m", f"afdp.{service}"],
+            log=stack.data_dir / "logs" / f"{service}-2.log",
+            environment={"PATH": os.environ["PATH"], **own},
+        )
+
+    server = Supervised(f"{service}-2", start)
+    await server.begin()
+    try:
+        yield server
+    finally:
+        await server.end()
+
+
+async def test_replicas_of_which_one_is_killed_twenty_times_under_load_make_one_history(
+    deployment: Deployment,
+) -> None:
+    chance, over, seen = random.Random(11), asyncio.Event(), set[str]()
+    async with httpx.AsyncClient(base_url=deployment.stack.url, trust_env=False, timeout=10) as rest:
+        trust = await fetch_trust(rest)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(CLIENTS):
+                tasks.create_task(_load(deployment, rest, over))
+            for url in deployment.read_urls:
+                tasks.create_task(_watch(url, seen, over))
+            for _ in range(KILLS):
+                await deployment.until_acknowledged(len(deployment.acknowledged) + BETWEEN)
+                await asyncio.sleep(chance.random() / 20)  # anywhere within a batch
+                deployment.kill_one(chance)
+            await deployment.until_acknowledged(len(deployment.acknowledged) + BETWEEN)
+            over.set()
+
+    leaves = await _leaves(deployment.stack.database_url)
+    assert len(set(leaves)) == len(leaves)
+    receipts = [Receipt.from_object(each) for each in deployment.acknowledged]
+    assert len({receipt.log_index for receipt in receipts}) == len(receipts)
+    for receipt in receipts:
+        assert verify_receipt(receipt, trust).verified
+        assert leaves[receipt.log_index].hex() == receipt.rekor_log_id
+    seen.update(receipt.bundle.entry.checkpoint for receipt in receipts if receipt.bundle.entry)
+    _assert_one_history(seen, trust.logs[0].vkey, leaves)
+
+
+async def _load(deployment: Deployment, rest: httpx.AsyncClient, over: asyncio.Event) -> None:
+    while not over.is_set():
+        await deployment.notarise(rest)
+
+
+async def _watch(url: str, seen: set[str], over: asyncio.Event) -> None:
+    """Keeps every checkpoint that a replica serves; it only ever grows."""
+    largest = 0
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as client:
+        while not over.is_set():
+            with suppress(httpx.TransportError):
+                answer = await client.get("/checkpoint")
+                if answer.status_code == 200:
+                    size = Checkpoint.parse(Note.parse(answer.text).text).size
+                    assert size >= largest
+                    largest = size
+                    seen.add(answer.text)
+            await asyncio.sleep(0.02)
+
+
+async def _leaves(database: str) -> list[bytes]:
+    """The leaf hashes, each computed from its entry, in their order."""
+    connection = await asyncpg.connect(database)
+    try:
+        rows = await connection.fetch(
+            "SELECT leaf_index, body FROM afdp_log.entry WHERE log_id = 1 ORDER BY leaf_index"
+        )
+    finally:
+        await connection.close()
+    assert [row["leaf_index"] for row in rows] == list(range(len(rows)))
+    return [sha256(b"\x00" + row["body"]).digest() for row in rows]
+
+
+def _assert_one_history(notes: set[str], vkey: VerifierKey, leaves: list[bytes]) -> None:
+    """Every checkpoint that was ever seen is the root of the first so many entries of the one log there is."""
+    roots, edge = [Frontier.empty().root()], Frontier.empty()
+    for leaf in leaves:
+        edge = extend(edge, [leaf]).new
+        roots.append(edge.root())
+    for each in notes:
+        note = Note.parse(each)
+        verify(note, [vkey])
+        checkpoint = Checkpoint.parse(note.text)
+        assert checkpoint.root == roots[checkpoint.size]
+    assert len(notes) > KILLS
