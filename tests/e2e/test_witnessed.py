@@ -14,6 +14,7 @@ from afdp.witness.folder import open_vkey
 from tests.e2e.conftest import free_offset
 from tests.e2e.evidence import package
 from tests.e2e.test_dev import afdp_dev
+from tests.log_rules import rule
 
 
 def afdp(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -24,6 +25,7 @@ def afdp(*arguments: object) -> subprocess.CompletedProcess[str]:
 SIGN = "/api/v1/evidence/sign"
 
 
+@rule(7)
 async def test_a_receipt_that_waits_is_witnessed_and_verifies_with_a_policy_that_asks_for_it(
     data_folder: Path, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from afdp.errors import InvalidArgument
 from afdp.transparency.values import Inclusion
+from tests.log_rules import rule
 
 
 async def test_an_appended_entry_is_proven_in_a_signed_checkpoint(replica, assert_logged) -> None:
@@ -76,6 +77,7 @@ async def test_a_call_with_no_entry_or_too_many_is_refused(replica, count) -> No
     assert refused.value.fields[0].field == "entries"
 
 
+@rule(2)
 async def test_many_writers_make_one_log(replica, stored_leaves, root_of, assert_logged) -> None:
     mine: dict[bytes, int] = {}
     checkpoints = []
@@ -102,6 +104,7 @@ async def test_many_writers_make_one_log(replica, stored_leaves, root_of, assert
         assert root_of(leaves[: checkpoint.size]) == checkpoint.root
 
 
+@rule(3)
 async def test_an_append_reads_the_right_edge_only(replica, sql, eventually) -> None:
     async def rows_read() -> int:
         row = await sql.fetchrow(

@@ -12,6 +12,7 @@ from afdp.errors import DataLoss, Unavailable
 from afdp.transparency.fsck import check_store
 from afdp.transparency.http import serving_reads
 from afdp.transparency.postgres_audit import PostgresAuditBook
+from tests.log_rules import rule
 
 SIZE = 65_536 + 300
 AT_ONCE = {"log_audit_interval_seconds": 0.05, "log_audit_bundles": 4096}
@@ -67,6 +68,7 @@ async def fault_of(log) -> str:
             await asyncio.sleep(0.02)
 
 
+@rule(4)
 async def test_a_flipped_bit_anywhere_stops_writing_names_the_place_and_is_never_served(replica, sql, filled) -> None:
     async with httpx.AsyncClient() as client:
         for damage, place, file in DAMAGES:

@@ -9,6 +9,7 @@ from afdp.errors import DataLoss, FailedPrecondition, ResourceExhausted, Unavail
 from afdp.formats.merkle import verify_consistency
 from afdp.formats.note import Checkpoint
 from afdp.transparency.values import BrokenLog, WrongLog
+from tests.log_rules import rule
 
 
 class Halting:
@@ -237,6 +238,7 @@ async def test_a_connection_that_the_database_ends_is_replaced_unseen(replica, s
     assert assert_logged(one.log.identity(), checkpoint, b"second", answer) == 1
 
 
+@rule(6)
 async def test_a_database_restored_from_an_old_backup_is_found_before_the_first_append(replica, sql) -> None:
     async with replica() as one:
         await one.log.append([b"a", b"b"])
@@ -255,6 +257,7 @@ async def test_a_database_restored_from_an_old_backup_is_found_before_the_first_
     assert await sql.fetchval("SELECT count(*) FROM entry") == 2
 
 
+@rule(6)
 async def test_a_restore_under_a_running_service_is_found_too(replica, sql) -> None:
     async with replica() as one:
         await one.log.append([b"a", b"b"])
@@ -290,6 +293,7 @@ async def test_a_tree_that_took_another_way_than_what_was_signed_is_refused(repl
             await forked.log.append([b"e"])
 
 
+@rule(2)
 async def test_the_signer_stops_a_writer_whose_tree_was_exchanged_under_it(replica, signer, sql, eventually) -> None:
     async with replica() as one:
         await one.log.append([b"a"])
@@ -315,6 +319,7 @@ async def test_the_signer_stops_a_writer_whose_tree_was_exchanged_under_it(repli
     assert await sql.fetchval("SELECT size FROM checkpoint") == 1
 
 
+@rule(2)
 @pytest.mark.parametrize("column", ["root", "frontier", "size"])
 async def test_a_right_edge_that_was_tampered_with_stops_the_writer(replica, sql, column) -> None:
     async with replica() as one:
@@ -333,6 +338,7 @@ async def test_a_right_edge_that_was_tampered_with_stops_the_writer(replica, sql
     assert await sql.fetchval("SELECT count(*) FROM entry") == 3
 
 
+@rule(1)
 async def test_a_checkpoint_that_comes_late_never_replaces_a_larger_one(replica, sql, assert_logged, root_of) -> None:
     gates: list[Gate] = []
 

@@ -12,6 +12,7 @@ import pytest
 
 from afdp.formats.note import Note, VerifierKey, verify
 from afdp.transparency.http import serving_reads
+from tests.log_rules import rule
 
 IMMUTABLE = "public, max-age=31536000, immutable, no-transform"
 SHORT = "public, max-age=60, no-transform"
@@ -265,6 +266,7 @@ async def test_a_head_that_is_too_large_and_a_connection_too_many_are_refused_cl
     assert body == b"too many connections are open; try again\n"
 
 
+@rule(4)
 async def test_an_entry_that_was_changed_at_rest_is_not_served(served, sql) -> None:
     await served.log.append([b"%d" % number for number in range(300)])
     await sql.execute("UPDATE entry SET body = 'forged' WHERE leaf_index = 260")
@@ -281,6 +283,7 @@ async def test_an_entry_that_was_changed_at_rest_is_not_served(served, sql) -> N
     assert (await served.get("/tile/entries/001.p/4")).status_code == 200
 
 
+@rule(4)
 @pytest.mark.parametrize("table", ["entry", "node"])
 async def test_a_partial_tile_with_a_flipped_bit_is_not_served(served, sql, table) -> None:
     await served.log.append([b"%d" % number for number in range(300)])

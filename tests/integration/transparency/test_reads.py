@@ -7,6 +7,7 @@ from prometheus_client import REGISTRY
 
 from afdp.errors import DataLoss, InvalidArgument, NotFound, OutOfRange
 from afdp.formats.merkle import leaf_hash, verify_consistency, verify_inclusion
+from tests.log_rules import rule
 
 
 async def test_every_leaf_is_proven_in_every_published_size(replica, root_of) -> None:
@@ -100,6 +101,7 @@ async def test_a_lookup_that_is_not_valid_names_its_field(replica, hashes, field
     assert refused.value.fields[0].field == field
 
 
+@rule(4)
 async def test_a_proof_that_does_not_hold_is_never_released(replica, sql) -> None:
     async with replica() as one:
         await one.log.append([b"%d" % number for number in range(300)])
@@ -122,6 +124,7 @@ async def test_a_proof_that_does_not_hold_is_never_released(replica, sql) -> Non
     assert failures() >= before + 4
 
 
+@rule(4)
 @pytest.mark.parametrize(
     "damage",
     [

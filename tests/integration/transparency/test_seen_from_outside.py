@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from afdp.transparency.http import serving_reads
+from tests.log_rules import rule
 
 ENTRIES = [b"entry %d" % number for number in range(1_300)]
 
@@ -64,6 +65,7 @@ async def test_our_auditor_and_readers_that_are_not_ours_agree_on_the_whole_log(
     assert "Successfully fsck'd" in tessera[1]  # it ends with 0 whatever it finds
 
 
+@rule(5)
 async def test_the_log_is_followed_as_it_grows_and_what_it_proves_holds_without_it(outside: Outside) -> None:
     (outside.folder / "vkey").write_text(str(outside.log.identity().vkey))
     state = ("--state", "state.json", "--once")

@@ -27,6 +27,7 @@ from afdp.witness.server import running_witness
 from tests.litewitness import running_litewitness
 from tests.local_log import LocalLog
 from tests.local_witness import cosigned, make_witness
+from tests.log_rules import rule
 
 
 class Witness:
@@ -88,6 +89,7 @@ def kept(sql: asyncpg.Connection, eventually) -> Callable[[int], object]:
     return wait
 
 
+@rule(7)
 async def test_real_witnesses_cosign_and_an_entry_has_the_first_such_checkpoint_over_it(
     replica, kept, tmp_path: Path, tool
 ) -> None:
@@ -120,6 +122,7 @@ async def test_real_witnesses_cosign_and_an_entry_has_the_first_such_checkpoint_
             await kept(6)
 
 
+@rule(7)
 async def test_any_k_of_n_are_enough_and_one_that_hangs_holds_nobody_up(replica, kept, sql) -> None:
     witnesses = [Witness(f"w{each}.example") for each in range(4)]
     witnesses[0].hangs, witnesses[1].error = True, Unavailable("it is away")
@@ -133,6 +136,7 @@ async def test_any_k_of_n_are_enough_and_one_that_hangs_holds_nobody_up(replica,
             assert {each.name for each in note.signatures[1:]} == {"w2.example", "w3.example"}
 
 
+@rule(7)
 @pytest.mark.parametrize("closed", [False, True])
 async def test_with_too_few_nothing_is_kept_and_readers_get_what_the_policy_says(
     replica, kept, closed: bool, monkeypatch: pytest.MonkeyPatch
@@ -186,6 +190,7 @@ async def test_a_witness_is_proven_from_the_size_that_it_says(replica, kept) -> 
     assert witness.asked == [(0, 3), (2, 3), (3, 4)]
 
 
+@rule(7)
 async def test_witnesses_are_asked_at_most_once_an_interval_by_all_replicas_together(replica, kept) -> None:
     witness = Witness()
     async with (
@@ -230,6 +235,7 @@ async def test_a_witness_that_has_seen_more_than_the_database_holds_stops_writin
             assert (await one.log.checkpoint()).size == 1
 
 
+@rule(6)
 async def test_an_old_backup_is_found_by_a_witness_before_the_first_append(
     replica, signer, database: str, kept, tmp_path: Path, postgres, sql
 ) -> None:

@@ -26,6 +26,7 @@ from afdp.formats.encoding import b64
 from afdp.formats.hashedrekord import entry_body
 from afdp.formats.note import Checkpoint, Note, NoteSignature
 from tests.local_log import LocalLog
+from tests.log_rules import rule
 from tests.log_server import LogServer, log_server, send
 
 Afdp = Callable[..., Result]
@@ -238,6 +239,7 @@ BAD = [
 ]
 
 
+@rule(5)
 @pytest.mark.parametrize(("bad", "said"), BAD, ids=lambda each: getattr(each, "__name__", ""))
 def test_a_log_that_is_not_good_is_refused_with_both_notes_saved(
     follow, server: LogServer, log: LocalLog, tmp_path: Path, bad: Callable[[LocalLog, LogServer], None], said: str

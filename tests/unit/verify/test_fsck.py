@@ -11,6 +11,7 @@ from afdp.formats.tiles import TileRef
 from afdp.verify.fsck import Checked, Fault, LogReport, check_log
 from tests.local_log import LocalLog
 from tests.local_witness import cosigned
+from tests.log_rules import rule
 
 
 class Folder:
@@ -73,6 +74,7 @@ def test_progress_is_told_while_it_reads(tmp_path: Path) -> None:
     assert told == [(512, 600), (600, 600)]
 
 
+@rule(5)
 def test_a_flipped_bit_in_an_entry_is_found_where_the_entry_begins(tmp_path: Path) -> None:
     log = log_of(600)
     bundle = log.write(tmp_path) / "tile/entries/001"
