@@ -78,11 +78,11 @@ def fsck(
     """Recompute a whole log from its entries and name the first bad byte.
 
     SOURCE is the URL of a tiled log (of Rekor v2 that is …/api/v2), a folder of tiles, or the word `database`: then the
-    transparency service on this machine checks its own, by its settings. Exit: 0 sound, 1 not sound, 2 cannot be read,
-    3 not reachable.
+    transparency service on this machine checks its own, by its settings: all its logs, or the one of --origin. Exit: 0
+    sound, 1 not sound, 2 cannot be read, 3 not reachable.
     """
     if source == "database":
-        raise click.exceptions.Exit(run_service("transparency", "fsck"))
+        raise click.exceptions.Exit(run_service("transparency", "fsck", *_of_database(origin, state, as_json)))
     known, reading = read_witnesses(witnesses), Reading(timeout, in_flight)
     with ending(), open_source(source, reading) as files, locked(state) if state else nullcontext():
         key = read_key(files, source, vkey, origin)
@@ -100,6 +100,13 @@ def fsck(
         _show(done, own=vkey is None)
     if report.fault:
         raise click.exceptions.Exit(NOT_GOOD)
+
+
+def _of_database(origin: str | None, state: Path | None, as_json: bool) -> list[str]:
+    """What the service's own command is told."""
+    arguments = ["--json"] if as_json else []
+    arguments += ["--log", origin] if origin else []
+    return arguments + (["--state", str(state)] if state else [])
 
 
 class _Done(NamedTuple):

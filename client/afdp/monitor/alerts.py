@@ -12,7 +12,7 @@ import httpx
 import orjson
 
 from afdp.errors import FailedPrecondition, Unavailable
-from afdp.monitor.state import write_whole
+from afdp.whole_file import write_whole
 
 _ATTEMPTS = 5
 _FIRST_DELAY = 0.5  # seconds; doubled each time

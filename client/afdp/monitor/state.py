@@ -7,13 +7,11 @@ the machine that it runs on.
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import orjson
@@ -24,6 +22,7 @@ from afdp.formats.merkle import Frontier
 from afdp.formats.note import NoteError, VerifierKey
 from afdp.verify.fsck import Checked
 from afdp.verify.tile_files import Head, signed_head
+from afdp.whole_file import write_whole
 
 _MAX_BYTES = 4 * 1024 * 1024
 _FSCK, _FOLLOW = "afdp-log-fsck/1", "afdp-log-follow/1"
@@ -108,26 +107,6 @@ def save_evidence(state: Path, files: dict[str, bytes]) -> Path:
         if not (folder / name).exists():
             write_whole(folder / name, data)
     return folder
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that is on the disk whole or as it was before, whatever is killed when."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _load(path: Path, form: str, vkey: VerifierKey) -> dict[str, Any] | None:

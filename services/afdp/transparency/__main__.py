@@ -8,11 +8,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from contextlib import AsyncExitStack
 
 from afdp import postgres
 from afdp.errors import NotaryError
@@ -24,16 +20,14 @@ from afdp.rpc import GrpcCaller, open_channel, serve
 from afdp.selfcheck import grpc_port_of, peers_of, self_check
 from afdp.telemetry import start_telemetry
 from afdp.telemetry.logs import configure_logging
-from afdp.transparency import fsck as checking
 from afdp.transparency.commands import freeze, open_further, show_logs
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.external.commands import readmit_external, show_evidence
 from afdp.transparency.external.opening import open_external_logs
+from afdp.transparency.fsck_command import fsck
 from afdp.transparency.http import serving_reads
 from afdp.transparency.parts import open_logs
-from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
-from afdp.transparency.postgres_audit import PostgresAuditBook
-from afdp.transparency.postgres_logs import PostgresCatalogue
+from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION
 from afdp.transparency.servicer import TransparencyServicer
 from afdp.transparency.values import WrongLog
 from afdp.transparency.witnesses import open_witnesses
@@ -79,47 +73,6 @@ async def migrate(settings: TransparencySettings) -> int:
     return 0
 
 
-async def fsck(settings: TransparencySettings) -> int:
-    """Recomputes the logs in the database: 0 if they are whole, 1 with the first fault, 2 if they cannot be read."""
-    configure_logging(SERVICE, "ERROR")
-    try:
-        async with open_database(settings, SCHEMA, SERVICE, session=SESSION) as database:
-            logs = await PostgresCatalogue(database).logs()
-            stores = {each.origin: PostgresStore(database, each.number) for each in logs}
-            # An empty database is asked, too: it says that it holds no log.
-            whole = [await _is_whole(*each) for each in (stores or {"": PostgresStore(database)}).items()]
-    except NotaryError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0 if all(whole) else 1
-
-
-async def _is_whole(origin: str, store: PostgresStore) -> bool:
-    with _progress() as progress:
-        report = await checking.check_store(store, progress)
-    if report.fault:
-        said = f"{report.fault}\n{report.checked} of {report.size} entries were checked before it"
-        print(f"{origin}: {said}" if origin else said, file=sys.stderr)
-        return False
-    print(f"{origin}: {report.size} entries, {report.published} of them published: the log is whole")
-    if await PostgresAuditBook(store).forget_fault():
-        print("what the self-audit had found is repaired: start the service anew, and it appends again")
-    return True
-
-
-@contextmanager
-def _progress() -> Iterator[checking.Progress | None]:
-    """A bar on standard error where a person waits, nothing where there is no terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("entries"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("entries")
-        yield lambda done, size: bar.update(task, completed=done, total=size)
-
-
 CHECK = self_check(
     TransparencySettings,
     postgres_of(SCHEMA),
@@ -132,8 +85,9 @@ if __name__ == "__main__":
     run(
         TransparencySettings,
         main,
-        {"migrate": migrate, "fsck": fsck, "check": CHECK},
+        {"migrate": migrate, "check": CHECK},
         {
+            "fsck": fsck,
             "logs": show_logs,
             "open-log": open_further,
             "freeze-log": freeze,

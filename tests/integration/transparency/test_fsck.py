@@ -1,8 +1,17 @@
 """fsck of the database: whole logs pass, and each kind of damage is named with the first index that is wrong."""
 
-import pytest
+from datetime import UTC, datetime
 
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from afdp.formats.merkle import Frontier
+from afdp.formats.note import Note, SignatureType, VerifierKey
 from afdp.transparency.fsck import check_store
+from afdp.transparency.postgres_fsck import PostgresKeptCheckpoints
+from afdp.transparency.values import SignedCheckpoint, Stamp, StampedCheckpoint
+from tests.local_authority import LocalAuthority
+from tests.local_witness import cosigned
 
 FORGE = "UPDATE entry SET leaf_hash = sha256('\\x00666f72676564'), body = 'forged' WHERE leaf_index = "
 FLIP = "set_byte({0}, 0, 255 - get_byte({0}, 0))"
@@ -64,4 +73,118 @@ async def test_damage_is_named_with_the_first_index_that_is_wrong(replica, sql, 
         report = await check_store(one.store)
 
     assert report.fault is not None
-    assert said in report.fault
+    assert said in str(report.fault)
+
+
+HASH = "WHERE leaf_index = "
+PLACES = [
+    # Which of an entry and its leaf hash is wrong is told by the hashes above, or at the right edge by the root.
+    (f"UPDATE entry SET body = {FLIP.format('body')} {HASH} 700", ("entry", "leaf_index 700", "body", None, 700)),
+    (f"UPDATE entry SET body = {FLIP.format('body')} {HASH} 1999", ("entry", "leaf_index 1999", "body", None, 1999)),
+    (
+        "UPDATE entry SET leaf_hash = set_byte(leaf_hash, 9, 255 - get_byte(leaf_hash, 9)) WHERE leaf_index = 700",
+        ("entry", "leaf_index 700", "leaf_hash", 9, 700),
+    ),
+    (
+        "UPDATE entry SET leaf_hash = set_byte(leaf_hash, 9, 255 - get_byte(leaf_hash, 9)) WHERE leaf_index = 1999",
+        ("entry", "leaf_index 1999", "leaf_hash", 9, 1999),
+    ),
+    (
+        "UPDATE node SET hash = set_byte(hash, 31, 255 - get_byte(hash, 31)) WHERE node_index = 5",
+        ("node", "level 1, node_index 5", "hash", 31, None),
+    ),
+    (f"UPDATE tree SET root = {FLIP.format('root')}", ("tree", "", "root", 0, None)),
+    (
+        "UPDATE tree SET frontier = set_byte(frontier, 20, 255 - get_byte(frontier, 20))",
+        ("tree", "", "frontier", 20, None),
+    ),
+]
+
+
+async def test_the_first_bad_byte_is_named_by_table_row_column_and_place(replica, sql) -> None:
+    async with replica() as one:
+        await one.log.append([b"%d" % number for number in range(2000)])
+        for damage, place in PLACES:
+            await sql.execute(damage)
+            fault = (await check_store(one.store)).fault
+            await sql.execute(damage)  # flips it back
+
+            assert fault is not None
+            assert (fault.table, fault.row, fault.column, fault.offset, fault.entry) == place
+            assert fault.expected != fault.found
+        assert (await check_store(one.store)).fault is None
+
+
+async def test_what_was_checked_before_is_not_read_again_and_must_still_be_there(replica, sql) -> None:
+    edges: list[Frontier] = []
+    async with replica() as one:
+        await one.log.append([b"%d" % number for number in range(2000)])
+        await check_store(one.store, keep=edges.append)
+        await one.log.append([b"later %d" % number for number in range(1000)])
+        halfway, whole = edges
+        for since in (halfway, whole):
+            report = await check_store(one.store, since=since)
+            assert (report.fault, report.start, report.checked) == (None, since.size, 3000)
+
+        await sql.execute(FORGE + "700")
+        await sql.execute("UPDATE node SET hash = sha256(hash) WHERE node_index = 2")
+        changed = (await check_store(one.store, since=whole)).fault
+        await sql.execute("DELETE FROM checkpoint")
+        await sql.execute("UPDATE tree SET size = 1500")
+        shrunk = (await check_store(one.store, since=whole)).fault
+
+    assert "the 2000 entries that were checked before have another tree now" in str(changed)
+    assert "the tree has 1500 entries, and 2000 were checked before" in str(shrunk)
+
+
+KEPT = [
+    (f"root = {FLIP.format('root')}", f"root = {FLIP.format('root')}", "row does not say what its signed note says"),
+    ("size = 299", "size = 300", "row does not say what its signed note says"),
+    ("note = replace(note, '300', '301')", "note = replace(note, '301', '300')", "does not verify"),
+]
+
+
+async def test_checkpoints_that_were_cosigned_or_stamped_take_part(replica, sql) -> None:
+    async with replica() as one:
+        checkpoint, _ = await one.log.append([b"%d" % number for number in range(300)])
+        await one.store.keep_cosigned(checkpoint)
+        await one.store.keep_stamp(StampedCheckpoint(checkpoint, stamp_over(checkpoint)))
+        await one.log.append([b"later %d" % number for number in range(300)])
+        kept = PostgresKeptCheckpoints(one.store)
+        for table in ("cosigned_checkpoint", "stamped_checkpoint"):
+            for damage, repair, said in KEPT:
+                whole = await check_store(one.store, kept=kept)
+                await sql.execute(f"UPDATE {table} SET {damage}")
+                fault = (await check_store(one.store, kept=kept)).fault
+                await sql.execute(f"UPDATE {table} SET {repair}")
+
+                assert (whole.fault, whole.checkpoints) == (None, 2)
+                assert fault is not None
+                assert fault.table == table
+                assert said in str(fault)
+
+
+async def test_a_stamp_over_something_else_and_a_cosignature_that_is_wrong_are_found(replica, sql) -> None:
+    key = Ed25519PrivateKey.generate()
+    witness = VerifierKey("w.example", key.public_key().public_bytes_raw(), SignatureType.COSIGNATURE_ED25519)
+    async with replica() as one:
+        first, _ = await one.log.append([b"a"])
+        checkpoint, _ = await one.log.append([b"b"])
+        await one.store.keep_stamp(StampedCheckpoint(checkpoint, stamp_over(first)))
+        kept = PostgresKeptCheckpoints(one.store)
+        stamped = (await check_store(one.store, kept=kept)).fault
+        await sql.execute("DELETE FROM stamped_checkpoint")
+        note = Note.parse(checkpoint.note)
+        lines = [cosigned(Note.parse(first.note), "w.example", key, 1_700_000_000)]
+        wrong = SignedCheckpoint(checkpoint.size, checkpoint.root, str(note.with_signatures(lines)))
+        await one.store.keep_cosigned(wrong)
+        known = (await check_store(one.store, kept=kept, witnesses=[witness])).fault
+
+    assert "is over other data" in str(stamped)
+    assert "w.example" in str(known)
+
+
+def stamp_over(checkpoint: SignedCheckpoint) -> Stamp:
+    authority = LocalAuthority()
+    time = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+    return Stamp(authority.stamp(Note.parse(checkpoint.note).text.encode(), time), authority.uri, time)

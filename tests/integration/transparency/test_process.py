@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import os
 import random
 import signal as signals
@@ -172,7 +173,9 @@ async def until_acknowledged(client: TransparencyServiceClient, entry: bytes) ->
             return answer.results[0].inclusion.leaf_index
 
 
-async def test_killed_at_any_moment_it_loses_nothing_and_doubles_nothing(stack: Stack, stored_leaves, root_of) -> None:
+async def test_killed_at_any_moment_it_loses_nothing_and_doubles_nothing(
+    stack: Stack, stored_leaves, root_of, tmp_path: Path
+) -> None:
     chance = random.Random(7)
     acknowledged: dict[bytes, int] = {}
     enough = 200
@@ -209,6 +212,11 @@ async def test_killed_at_any_moment_it_loses_nothing_and_doubles_nothing(stack: 
     assert latest.root == root_of(leaves[: latest.size])
     code, said, _ = await Process("afdp.transparency", stack.environment, "fsck").ended()
     assert (code, "the log is whole" in said) == (0, True)
+    state = ("--json", "--state", str(tmp_path / "fsck.json"))
+    first = await Process("afdp.transparency", stack.environment, "fsck", *state).ended()
+    second = await Process("afdp.transparency", stack.environment, "fsck", *state).ended()
+    (once,), (again,) = json.loads(first[1])["logs"], json.loads(second[1])["logs"]
+    assert (once["sound"], once["entries_read"], again["entries_before"]) == (True, len(leaves), len(leaves))
 
 
 async def test_sigterm_ends_it_and_what_it_said_stands(stack: Stack) -> None:
@@ -284,7 +292,7 @@ async def test_commands_say_when_the_database_cannot_be_reached(database: str) -
         Process("afdp.transparency", away, "fsck").ended(), Process("afdp.transparency", away, "migrate").ended()
     )
 
-    assert (checked[0], migrated[0]) == (2, 1)
+    assert (checked[0], migrated[0]) == (3, 1)
     for _, out, error in (checked, migrated):
         assert "PostgreSQL cannot be reached" in error
         assert "hunter2" not in out + error
