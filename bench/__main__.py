@@ -16,6 +16,7 @@ import orjson
 
 from bench.affected import measure_affected
 from bench.entries import measure_entries
+from bench.external import measure_external
 from bench.figures import Figure
 from bench.log import measure_log
 from bench.machine import machine
@@ -23,7 +24,7 @@ from bench.signer import measure_signer
 from bench.stack import WAYS, measure_stack
 
 RESULTS = Path(__file__).parent / "results.json"
-PARTS = (*WAYS, "entries", "signer", "affected")
+PARTS = (*WAYS, "entries", "signer", "affected", "external")
 LONG = ("log",)  # by name only: it takes some fifteen minutes and twelve gigabytes
 
 
@@ -58,6 +59,11 @@ async def _measure(folder: Path, arguments: argparse.Namespace) -> tuple[list[Fi
     if "log" in arguments.only:
         grown, more["log"] = await measure_log(folder, arguments.entries, seconds, rounds)
         figures += grown
+    if "external" in arguments.only:
+        signed, more["external_queue"] = await measure_external(
+            folder / "external", seconds / 2, rounds, arguments.concurrency
+        )
+        figures += signed
     return figures, more
 
 

@@ -25,12 +25,14 @@ from bench.verified import require_verified
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n")
 
 
-async def run_rest(url: str, kind: str, seconds: float, connections: int, trust: TrustRoot) -> Run:
+async def run_rest(
+    url: str, kind: str, seconds: float, connections: int, trust: TrustRoot, state: str = "logged"
+) -> Run:
     """One run in a process of its own; every answer is verified after it."""
     result = await result_of("bench.rest_load", url, kind, str(seconds), str(connections))
     if kind == "sign":
         answers = [orjson.loads(body)["receipt"] for body in result["answers"]]
-        assert require_verified(answers, trust) == len(result["latencies"])
+        assert require_verified(answers, trust, state) == len(result["latencies"])
     return run_of(result["latencies"], result["seconds"])
 
 

@@ -6,16 +6,18 @@ from collections.abc import Iterable
 
 from afdp.formats.receipt import Receipt
 from afdp.formats.trust import TrustRoot
+from afdp.verify.policy import Policy
 from afdp.verify.receipts import verify_receipt
 
 
-def require_verified(receipts: Iterable[object], trust: TrustRoot) -> int:
-    """Verifies each; how many there were. A receipt that does not verify, or that comes twice, ends the benchmark."""
+def require_verified(receipts: Iterable[object], trust: TrustRoot, state: str = "logged") -> int:
+    """Verifies each; how many there were. One that does not verify, or is in another state, or comes twice, ends it."""
+    policy = Policy(require_log=state != "signed")
     seen: set[str] = set()
     for value in receipts:
         receipt = Receipt.from_object(value)
-        result = verify_receipt(receipt, trust)
-        if not result.verified or receipt.state != "logged" or receipt.receipt_id in seen:
+        result = verify_receipt(receipt, trust, policy)
+        if not result.verified or receipt.state != state or receipt.receipt_id in seen:
             raise SystemExit(f"receipt {receipt.receipt_id} is no good: {result.failures()}")
         seen.add(receipt.receipt_id)
     return len(seen)

@@ -102,7 +102,7 @@ class Rekor2:
         """Ends it and its front."""
         self.front.close()
         if self._process is not None:
-            await self._process.stop()
+            await self._process.stop(patience=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class _Servers:
         server = await ServerProcess.spawn(
             name, command, log=self.folder / f"{name}.log", environment={**_ENVIRONMENT, "HOME": str(self.folder)}
         )
-        self.stack.push_async_callback(server.stop)
+        self.stack.push_async_callback(server.stop, patience=1.0)
         await server.until(lambda: _listens(port), deadline=READY)
 
 

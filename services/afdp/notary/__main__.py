@@ -12,6 +12,8 @@ from afdp.notary.anchors import Anchors
 from afdp.notary.config import NotarySettings
 from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.entries import DEPTH, BatchLimits, EntryDesk, Submitted
+from afdp.notary.external import Pace
+from afdp.notary.external_queue import ExternalQueue
 from afdp.notary.health import PeerWatch
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.lifecycle import KeyLifecycle
@@ -28,6 +30,7 @@ from afdp.notary.stamps import ExternalStamps
 from afdp.notary.status import ServiceStatus
 from afdp.notary.trust import TrustOffice
 from afdp.notary.validation import Validator
+from afdp.notary.waiting import Waiting
 from afdp.process import run, running
 from afdp.rpc import GrpcCaller, open_channel, serve
 from afdp.selfcheck import grpc_port_of, peers_of, self_check
@@ -63,7 +66,18 @@ async def main(settings: NotarySettings) -> None:
             settings.external_stamp_timeout_seconds,
             settings.recovery_interval_seconds,
         )
-        stages = Stages(signer, metadata, keys, stamps, settings.stage_timeout_seconds)
+        external = ExternalQueue(
+            settings.main_log,
+            settings.more_logs,
+            settings.log_away,
+            settings.log_backlog_records,
+            metadata,
+            transparency,
+            keys,
+            Pace(settings.external_log_in_flight, settings.external_log_timeout_seconds),
+            Waiting(metadata, settings.logged_wait_seconds),
+        )
+        stages = Stages(signer, metadata, keys, stamps, external, settings.stage_timeout_seconds)
         recovery = Recovery(metadata, stages, settings.recovery_interval_seconds, settings.stage_timeout_seconds)
         queue = FairQueue[Submission](settings.queue_items, settings.queue_bytes)
         limits = Limits(settings.batch_items, settings.batch_bytes)
@@ -76,12 +90,13 @@ async def main(settings: NotarySettings) -> None:
         trust = TrustOffice(keys, signer, metadata, lifetime, settings.trust_interval_seconds)
         additions = Anchors(transparency, keys), Cosignatures(transparency, keys), OutsideStamps(trust)
         office = ReceiptOffice(keys, *additions)
-        notary = Notary(pipeline, office, keys, metadata, signer, settings.witness_wait_seconds)
-        status = ServiceStatus(peers, signer, settings.fips, trust, stamps)
+        notary = Notary(pipeline, office, keys, metadata, signer, external, settings.witness_wait_seconds)
+        status = ServiceStatus(peers, signer, settings.fips, trust, stamps, external)
         validator = Validator(notary, trust)
         servicer = NotaryServicer(notary, validator, entries, trust, peers, status, settings.stream_in_flight)
 
         parts = [pipeline.run(), entries.run(), recovery.run(), peers.run(), status.run(), trust.run(), stamps.run()]
+        parts.append(external.run())
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())
         await stack.enter_async_context(running(*parts))

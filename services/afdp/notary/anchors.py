@@ -43,8 +43,9 @@ class Anchors:
         if record.log is None or record.draft is None:
             return []
         try:
+            log = await self._keys.log(record.log.origin)
             trust = await self._keys.trust_root()
-            if not trust.independent_authorities:
+            if log.external or not trust.independent_authorities:
                 return []
             request = GetStampedCheckpointRequest(record.log.log_index, record.log.origin)
             found = await self._transparency.get_stamped_checkpoint(request, timeout=_TIMEOUT)
@@ -55,8 +56,7 @@ class Anchors:
             return []
         anchor = _anchor(found)
         try:
-            vkey = (await self._keys.log(record.log.origin)).vkey
-            check_anchor(anchor, record.draft.leaf_hash, record.log.log_index, vkey, trust.independent_authorities)
+            check_anchor(anchor, record.draft.leaf_hash, record.log.log_index, log.vkey, trust.independent_authorities)
         except UnknownAuthorityError:
             # Its first stamp is younger than what is known of authorities: verifiers get to know it soon.
             logger.info("an anchor is of an authority that is not known yet")

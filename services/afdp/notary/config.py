@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds, ServiceSettings
@@ -30,6 +30,32 @@ class NotarySettings(ServiceSettings):
         "127.0.0.1:50054", description="The metadata service's host:port, or those of its replicas."
     )
 
+    log: str = Field(
+        "embedded",
+        pattern=r"^[a-z][a-z0-9-]{0,31}$",
+        description="What makes a receipt LOGGED: `embedded`, or a log of others by its name in AFDP_EXTERNAL_LOGS.",
+    )
+    more_logs: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Logs of others that entries go to as well, by their names, separated by commas."
+    )
+    log_away: Literal["continue", "refuse"] = Field(
+        "continue", description="What is done with new evidence while a log of others takes no entries."
+    )
+    log_backlog_records: int = Field(
+        1_000_000, ge=1, description="Most records that wait for a log of others; more are refused (429)."
+    )
+    external_log_in_flight: int = Field(
+        64, ge=1, le=1024, description="Most entries that are on their way to one log of others at a time."
+    )
+    external_log_timeout_seconds: float = Field(
+        45.0, gt=0, le=600, description="Longest wait for one; longer than the log service waits for the log itself."
+    )
+    logged_wait_seconds: float = Field(
+        20.0,
+        ge=0,
+        le=60,
+        description="Longest wait for a log of others where a caller asks for it; then the receipt goes out SIGNED.",
+    )
     batch_items: int = Field(256, ge=1, le=1024, description="Most evidence packages in one batch.")
     batch_bytes: int = Field(
         16 * 1024 * 1024, ge=1024 * 1024, description="Most bytes that one batch takes in a message to a peer."
@@ -83,7 +109,19 @@ class NotarySettings(ServiceSettings):
         description="How long its timestamp is valid: so long can newer revocations be held back unnoticed.",
     )
 
-    @field_validator("external_stamps", "entry_algorithms", mode="before")
+    @property
+    def main_log(self) -> str:
+        """The log of others that makes a receipt LOGGED; empty where ours does."""
+        return "" if self.log == "embedded" else self.log
+
+    @model_validator(mode="after")
+    def _names_each_log_once(self) -> Self:
+        names = [self.log, *self.more_logs]
+        if len(set(names)) < len(names) or "embedded" in self.more_logs:
+            raise ValueError("AFDP_MORE_LOGS names logs of others, each once, and not that of AFDP_LOG")
+        return self
+
+    @field_validator("external_stamps", "entry_algorithms", "more_logs", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

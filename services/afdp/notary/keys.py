@@ -20,7 +20,8 @@ from afdp.messages.signer import (
     PublicKey,
     SignerServiceClient,
 )
-from afdp.messages.transparency import Log, TransparencyServiceClient
+from afdp.messages.transparency import ExternalLog, Log, TransparencyServiceClient
+from afdp.notary.external_directory import ExternalDirectory, valid_from
 from afdp.notary.logs import LogDirectory
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class LogIdentity:
 
     Attributes:
         quorum: how many witnesses must have cosigned a checkpoint; 0 where there are none.
+        external: whether others run it.
     """
 
     trusted: TrustedLog
@@ -42,6 +44,7 @@ class LogIdentity:
     base_url: str
     witnesses: tuple[VerifierKey, ...] = ()
     quorum: int = 0
+    external: bool = False
 
 
 class KeyDirectory:
@@ -50,6 +53,7 @@ class KeyDirectory:
     def __init__(self, signer: SignerServiceClient, transparency: TransparencyServiceClient) -> None:
         self._signer = signer
         self.logs = LogDirectory(transparency)
+        self.external = ExternalDirectory(transparency)
         self._keys: list[PublicKey] = []
         self._by_id: dict[str, EvidenceKey] = {}
         self._stampers: list[pb.TimestampAuthority] = []
@@ -88,16 +92,28 @@ class KeyDirectory:
         return self._authorities
 
     async def log(self, origin: str = "") -> LogIdentity:
-        """A log; the first one where no origin is given.
+        """A log, ours or one of others; our first one where no origin is given.
 
         Raises:
             Unavailable: it is not known here, and the log service cannot be asked or does not know it either.
         """
+        if origin and all(each.origin != origin for each in await self.logs.logs()):
+            other = await self.external.find(origin)
+            if other is not None:
+                return _others(other)
         found = await self.logs.log(origin)
         known = self._identities.get(found.origin)
         if known is None or known[0] is not found:
             known = self._identities[found.origin] = found, await self._identified(found)
         return known[1]
+
+    async def external_log(self, name: str) -> LogIdentity:
+        """The log of others that entries for a name of the settings go to now.
+
+        Raises:
+            Unavailable: the log service does not say.
+        """
+        return _others(await self.external.current(name))
 
     async def _identified(self, found: Log) -> LogIdentity:
         keys = [key for key in await self.versions() if key.purpose == KeyPurpose.LOG]
@@ -133,8 +149,13 @@ class KeyDirectory:
         """What a verifier has to trust."""
         versions = await self.versions()
         evidence = tuple(self._by_id[key.key_id] for key in versions if key.key_id in self._by_id)
-        logs = [await self.log(each.origin) for each in await self.logs.logs()]
-        return TrustRoot(evidence, tuple(log.trusted for log in logs), await self.authorities())
+        logs = [(await self.log(each.origin)).trusted for each in await self.logs.logs()]
+        known = {log.origin for log in logs}
+        for other in await self.external.logs():
+            if other.origin not in known:  # a name stands for one key: that of the shard that was met last
+                known.add(other.origin)
+                logs.append(_others(other).trusted)
+        return TrustRoot(evidence, tuple(logs), await self.authorities())
 
     def forget(self) -> None:
         """Asks again next time: keys were changed through us."""
@@ -157,6 +178,11 @@ class KeyDirectory:
             return (await self._signer.get_timestamp_authorities(request, timeout=_TIMEOUT)).authorities
         except Unimplemented:  # a signer of the release before, while a deployment is under way: it stamps nothing
             return []
+
+
+def _others(log: ExternalLog) -> LogIdentity:
+    trusted = TrustedLog.of(log.origin, log.spki, valid_from(log))
+    return LogIdentity(trusted, trusted.vkey, log.base_url, external=True)
 
 
 def _authority(authority: pb.TimestampAuthority, own_uri: str) -> TimestampAuthority | None:

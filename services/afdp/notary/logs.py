@@ -81,6 +81,14 @@ class LogDirectory:
             self.forget()
         raise Unavailable("the log service does not list the log of this entry", retry_after=FRESH)
 
+    async def has_own(self, tenant: str) -> bool:
+        """Whether there is a log for this tenant and not for all.
+
+        Raises:
+            Unavailable: the logs were never seen.
+        """
+        return any(tenant in log.tenants for log in await self.logs())
+
     async def of_tenant(self, tenant: str) -> str:
         """The origin of the log that takes a tenant's entries now.
 

@@ -45,7 +45,7 @@ class Order:
     principal: Principal
     idempotency_key: str = ""
     dedupe: bool = False
-    wait_for: ReceiptState = ReceiptState.LOGGED
+    wait_for: ReceiptState = ReceiptState.UNSPECIFIED  # as the log is: logged, or signed where others run it
     batch_id: str = ""  # UUIDv7, or empty
 
 

@@ -101,7 +101,7 @@ class Pipeline:
     async def _run(self, batch: Sequence[Submission]) -> None:
         sizes = self._stages.log_sizes()
         signed = await self._stages.sign(batch)
-        prepared = await self._stages.prepare(signed)
+        prepared = self._stages.without_queued(await self._stages.prepare(signed))
         if not prepared:
             return
         try:
@@ -165,6 +165,24 @@ class StampDesk(Protocol):
         """Says that something waits."""
 
 
+class ExternalLogs(Protocol):
+    """The logs of others that records go to (`external_queue.py`)."""
+
+    @property
+    def main(self) -> str:
+        """The one that makes a record LOGGED; empty: one of ours does."""
+
+    @property
+    def more(self) -> tuple[str, ...]:
+        """Those that records go to as well."""
+
+    def wait(self, waiting: Sequence[Prepared]) -> None:
+        """Takes those who wait for records that are queued."""
+
+    def ask(self) -> None:
+        """Says that something was queued."""
+
+
 class Stages:
     """The four stages, each one call to one peer."""
 
@@ -174,8 +192,10 @@ class Stages:
         metadata: store.MetadataServiceClient,
         keys: KeyDirectory,
         stamps: StampDesk,
+        external: ExternalLogs,
         timeout: float,
     ) -> None:
+        self._external = external
         self._signer = signer
         self._metadata = metadata
         self._keys = keys
@@ -193,7 +213,10 @@ class Stages:
         if not batch:
             return []
         now = datetime.now(UTC)
-        drafts = [_draft(submission.order, now, origin) for submission, origin in zip(batch, origins, strict=True)]
+        drafts = [
+            _draft(submission.order, now, destination, self._external.more)
+            for submission, destination in zip(batch, origins, strict=True)
+        ]
         statements = [Statement(_tenant(draft), draft.statement) for draft in drafts]
         with _timed("sign"):
             answer = await self._signer.sign_statements(SignStatementsRequest(statements), timeout=self._timeout)
@@ -241,6 +264,15 @@ class Stages:
             prepared = pending.setdefault(_whole(record).receipt_id, Prepared(record, fresh, []))
             prepared.submissions.append(each.submission)
         return list(pending.values())
+
+    def without_queued(self, prepared: Sequence[Prepared]) -> list[Prepared]:
+        """Those whose records go to a log of ours. The others are queued already, and their callers wait elsewhere."""
+        if self._external.main or self._external.more:
+            self._external.ask()
+        queued = [each for each in prepared if _whole(each.record).external_log]
+        waited_for = [each for each in queued if not all(submission.outcome.done() for submission in each.submissions)]
+        self._external.wait(waited_for)
+        return [each for each in prepared if not _whole(each.record).external_log]
 
     async def log(self, records: Sequence[store.Record], made_after: Mapping[str, int] | None = None) -> list[Logged]:
         """Stages 3 and 4: into their logs, side by side, then LOGGED on record. One answer per record, in order.
@@ -318,16 +350,16 @@ class Stages:
             elif done.log is not None:
                 outcomes[index] = replace(records[index], state=store.RecordState.LOGGED, log=done.log)
 
-    async def _routed(self, batch: Sequence[Submission]) -> tuple[list[Submission], list[str]]:
-        """Those that have a log to go to, with its origin; the others fail here, before anything is signed."""
-        found: dict[str, str | FailedPrecondition] = {}
+    async def _routed(self, batch: Sequence[Submission]) -> tuple[list[Submission], list[Destination]]:
+        """Those that have a log to go to, with the log; the others fail here, before anything is signed."""
+        found: dict[str, Destination | FailedPrecondition] = {}
         for tenant in {submission.tenant for submission in batch}:
             try:
-                found[tenant] = await self._keys.logs.of_tenant(tenant)
+                found[tenant] = await self._destination(tenant)
             except FailedPrecondition as error:
                 found[tenant] = error
         routed: list[Submission] = []
-        origins: list[str] = []
+        origins: list[Destination] = []
         for submission in batch:
             origin = found[submission.tenant]
             if isinstance(origin, FailedPrecondition):
@@ -337,11 +369,25 @@ class Stages:
                 origins.append(origin)
         return routed, origins
 
+    async def _destination(self, tenant: str) -> Destination:
+        """A tenant's own log, else that of others where the settings name one, else the one of ours for all."""
+        if self._external.main and not await self._keys.logs.has_own(tenant):
+            return Destination("", self._external.main)
+        return Destination(await self._keys.logs.of_tenant(tenant), "")
+
     async def _entry(self, draft: store.Draft) -> Entry:
         return log_entry(draft, await self._keys.evidence_key(draft.key_id))
 
 
-def _draft(order: Order, now: datetime, log_origin: str) -> store.Draft:
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The log that makes a record LOGGED: one of ours by its origin, or one of others by its name."""
+
+    origin: str
+    external: str
+
+
+def _draft(order: Order, now: datetime, destination: Destination, more_logs: Sequence[str]) -> store.Draft:
     receipt_id = str(uuid_utils.uuid7())
     evidence, principal = order.evidence, order.principal
     package = evidence.package
@@ -375,7 +421,9 @@ def _draft(order: Order, now: datetime, log_origin: str) -> store.Draft:
         statement=statement,
         notarized_at=now,
         dedupe=order.dedupe,
-        log_origin=log_origin,
+        log_origin=destination.origin,
+        external_log=destination.external,
+        more_logs=list(more_logs),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
@@ -19,15 +19,17 @@ from afdp.formats.dsse import IN_TOTO_PAYLOAD_TYPE, pae
 from afdp.formats.encoding import b64
 from afdp.formats.hashedrekord import entry_body, key_hint
 from afdp.formats.merkle import HASH_SIZE, leaf_hash
+from afdp.formats.rekor1 import API_VERSION as REKOR1_VERSION
+from afdp.formats.rekor1 import KIND as REKOR1_KIND
 from afdp.formats.trust import EvidenceKey
-from afdp.messages.metadata import Draft, LogPosition, Record, RecordState
+from afdp.messages.metadata import Draft, LogPosition, Record, RecordState, Rekor1Entry
 from afdp.messages.notary import NotarizationReceipt, ReceiptState
 from afdp.notary.anchors import Anchors
 from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.fresh_stamps import FreshStamps
 from afdp.notary.keys import KeyDirectory, LogIdentity
 from afdp.notary.outside import OutsideStamps, StampedAt
-from afdp.verify.log import check_checkpoint, check_inclusion, signed_checkpoint
+from afdp.verify.log import check_checkpoint, check_envelope_body, check_inclusion, signed_checkpoint, signed_tree
 from afdp.verify.result import NotVerifiedError
 from afdp.verify.timestamps import UncountedError, UnknownAuthorityError, verify_stamp
 
@@ -69,25 +71,49 @@ class ReceiptOffice:
         """
         draft = _draft(record)
         key = await self._keys.evidence_key(draft.key_id)
-        log = await self._keys.log(record.log.origin if record.log is not None else draft.log_origin)
+        log = await self._log_of(record, draft)
         stamped = await stamped_at(draft, self._keys, fresh=fresh)
         stamps = [*([StampedAt(draft.timestamp, stamped)] if stamped else []), *stamps]
         entry = log_entry(draft, key)
         if record.state != RecordState.LOGGED or record.log is None:
             return _receipt(draft, key, log, stamps, ReceiptState.SIGNED, None, entry)
-        located = _checked(draft, record.log, log, entry)
+        located = _checked(draft, record.log, log, entry, key)
         cosigned = await self._cosignatures.of(record, witnessed) if witnessed is not None else None
         if cosigned is not None:
             with suppress(DataLoss):  # it was counted, and what is on record holds
-                located = _checked(draft, cosigned, log, entry)
+                located = _checked(draft, cosigned, log, entry, key)
                 return _receipt(draft, key, log, stamps, ReceiptState.WITNESSED, located, entry)
         return _receipt(draft, key, log, stamps, ReceiptState.LOGGED, located, entry)
 
     async def later_receipt(self, record: Record) -> NotarizationReceipt:
         """The receipt of a record of before, with what was added to it since: cosignatures, anchors and stamps."""
-        receipt = await self.receipt(record, witnessed=0.0, stamps=await self._outside.of(record))
+        stamps = await self._outside.of(record)
+        receipt = await self.receipt(record, witnessed=0.0, stamps=stamps)
         receipt.anchors = [each.to_json() for each in await self._anchors.of(record)]
+        receipt.more_bundles = await self._more_bundles(record, stamps)
         return receipt
+
+    async def _log_of(self, record: Record, draft: Draft) -> LogIdentity:
+        if record.log is not None:
+            return await self._keys.log(record.log.origin)
+        if draft.external_log:
+            return await self._keys.external_log(draft.external_log)
+        return await self._keys.log(draft.log_origin)
+
+    async def _more_bundles(self, record: Record, stamps: Sequence[StampedAt]) -> list[bytes]:
+        """The bundles of further logs, each checked as the first one is."""
+        draft = _draft(record)
+        if not record.more:
+            return []
+        key = await self._keys.evidence_key(draft.key_id)
+        entry, timestamps = log_entry(draft, key), [each.response for each in stamps]
+        if draft.timestamp:
+            timestamps = [draft.timestamp, *timestamps]
+        bundles = []
+        for position in record.more:
+            located = _checked(draft, position, await self._keys.log(position.origin), entry, key)
+            bundles.append(_bundle(draft, key, located, timestamps))
+        return bundles
 
 
 async def stamped_at(draft: Draft, keys: KeyDirectory, *, fresh: bool) -> datetime | None:
@@ -139,7 +165,7 @@ def _draft(record: Record) -> Draft:
     return record.draft
 
 
-def _checked(draft: Draft, position: LogPosition, log: LogIdentity, entry: Entry) -> LogEntry:
+def _checked(draft: Draft, position: LogPosition, log: LogIdentity, entry: Entry, key: EvidenceKey) -> LogEntry:
     if draft.leaf_hash != entry.leaf_hash:
         raise _withheld("the leaf hash on record is not that of the entry")
     try:
@@ -148,15 +174,47 @@ def _checked(draft: Draft, position: LogPosition, log: LogIdentity, entry: Entry
             log_id=log.trusted.log_id,
             body=entry.body,
             tree_size=position.tree_size,
-            root_hash=signed_checkpoint(position.checkpoint, log.vkey).root,
+            root_hash=_root(position, log),
             hashes=[position.proof[at : at + HASH_SIZE] for at in range(0, len(position.proof), HASH_SIZE)],
             checkpoint=position.checkpoint,
         )
+        if position.rekor1 is not None:
+            located = _with_promise(located, position.rekor1)
+            check_envelope_body(located.body, draft.statement, draft.signature, key.spki)
         check_inclusion(located)
         check_checkpoint(located, log.vkey)
     except NotVerifiedError as error:
         raise _withheld(error.reason) from None
     return located
+
+
+def _root(position: LogPosition, log: LogIdentity) -> bytes:
+    signed = signed_checkpoint if position.rekor1 is None else signed_tree
+    return signed(position.checkpoint, log.vkey).root
+
+
+def _with_promise(located: LogEntry, rekor1: Rekor1Entry) -> LogEntry:
+    """An entry of a Rekor v1, which has another body and place beside."""
+    return replace(
+        located,
+        log_index=rekor1.log_index,
+        proof_index=located.log_index,
+        body=rekor1.body,
+        kind=REKOR1_KIND,
+        version=REKOR1_VERSION,
+        integrated_time=rekor1.integrated_time,
+        promise=rekor1.promise,
+    )
+
+
+def _bundle(draft: Draft, key: EvidenceKey, located: LogEntry | None, timestamps: Sequence[bytes]) -> bytes:
+    return bundle_json(
+        hint=_hint(key.spki),
+        payload=draft.statement,
+        signature=draft.signature,
+        entry=located,
+        timestamps=timestamps,
+    )
 
 
 def _receipt(
@@ -169,22 +227,21 @@ def _receipt(
     entry: Entry,
 ) -> NotarizationReceipt:
     time = stamps[0].time if stamps else draft.notarized_at
-    timestamps = [each.response for each in stamps]
-    hint = _hint(key.spki)
+    seconds = int(time.timestamp()) if time else 0
+    if located is not None and located.is_rekor1:
+        seconds = located.integrated_time
     return NotarizationReceipt(
         evidence_package_hash=draft.evidence_hash.hex(),
-        rekor_log_id=entry.leaf_hash.hex(),
+        rekor_log_id=(leaf_hash(located.body) if located else entry.leaf_hash).hex(),
         rekor_server_url=log.base_url,
         signature_b64=b64(draft.signature),
         public_key_b64=b64(key.spki),
-        integrated_time=int(time.timestamp()) if time else 0,
+        integrated_time=seconds,
         log_index=located.log_index if located else 0,
         receipt_id=draft.receipt_id,
         state=state,
         key_id=draft.key_id,
-        bundle=bundle_json(
-            hint=hint, payload=draft.statement, signature=draft.signature, entry=located, timestamps=timestamps
-        ),
+        bundle=_bundle(draft, key, located, [each.response for each in stamps]),
     )
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import Protocol
 
 import uuid_utils
 
@@ -73,6 +74,17 @@ class Page:
         return cls(size or DEFAULT_PAGE, token)
 
 
+class ExternalLogs(Protocol):
+    """The logs of others that records go to (`external_queue.py`)."""
+
+    @property
+    def main(self) -> str:
+        """The one that makes a record LOGGED; empty: one of ours does."""
+
+    def require_open(self) -> None:
+        """Refuses new evidence where the settings say so. Raises Unavailable, ResourceExhausted."""
+
+
 class Notary:
     """The public service."""
 
@@ -83,8 +95,10 @@ class Notary:
         keys: KeyDirectory,
         metadata: store.MetadataServiceClient,
         signer: keyring.SignerServiceClient,
+        external: ExternalLogs,
         witness_wait: float,
     ) -> None:
+        self._external = external
         self._witness_wait = witness_wait  # seconds
         self._pipeline = pipeline
         self._office = office
@@ -105,7 +119,9 @@ class Notary:
         """
         if order.idempotency_key:
             check_idempotency_key(order.idempotency_key)
+        order = replace(order, wait_for=order.wait_for or self._default_wait)
         await self._check_wait_for(order.wait_for)
+        self._external.require_open()
         return await self._notarised(await self._pipeline.notarise(order, wait=wait), order.wait_for)
 
     async def sign_batch(
@@ -117,6 +133,7 @@ class Notary:
     ) -> Batch:
         """Notarises many packages; each fails alone. Item `i` has the idempotency key `key/i`."""
         _check_batch(evidence, idempotency_key)
+        wait_for = wait_for or self._default_wait
         await self._check_wait_for(wait_for)
         fingerprint = sha256(b"".join(each.hash for each in evidence)).digest()
         request = store.CreateBatchRequest(
@@ -282,9 +299,16 @@ class Notary:
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
+    @property
+    def _default_wait(self) -> ReceiptState:
+        """A log of others takes seconds: nobody waits for it who has not said so."""
+        return ReceiptState.SIGNED if self._external.main else ReceiptState.LOGGED
+
     async def _check_wait_for(self, state: ReceiptState) -> None:
         if state in (ReceiptState.SIGNED, ReceiptState.LOGGED):
             return
+        if self._external.main:
+            raise InvalidArgument.field("wait_for", "must be signed or logged: the log is run by others")
         if state != ReceiptState.WITNESSED or not (await self._keys.log()).quorum:
             raise InvalidArgument.field("wait_for", "must be signed or logged: no witnesses are configured")
 

@@ -60,8 +60,7 @@ class NotaryServicer(pb.NotaryServiceBase):
             checked_item(message, f"evidence_packages[{index}]")
             for index, message in enumerate(request.evidence_packages)
         ]
-        wait_for = request.wait_for or pb.ReceiptState.LOGGED
-        batch = await self._notary.sign_batch(evidence, _ANYBODY, wait_for, request.idempotency_key)
+        batch = await self._notary.sign_batch(evidence, _ANYBODY, request.wait_for, request.idempotency_key)
         results = [_item(result) for result in batch.results]
         any_good = any(result.receipt is not None for result in results)
         status = pb.WorkflowStatus.COMPLETED if any_good else pb.WorkflowStatus.FAILED
@@ -232,7 +231,7 @@ def _order(request: pb.SignEvidenceRequest) -> Order:
         principal=_ANYBODY,
         idempotency_key=request.idempotency_key,
         dedupe=request.dedupe,
-        wait_for=request.wait_for or pb.ReceiptState.LOGGED,
+        wait_for=request.wait_for,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -79,9 +78,3 @@ def submission(*, algorithm: SignatureAlgorithm = SignatureAlgorithm.ECDSA_P256_
 def submissions(count: int) -> Sequence[Submission]:
     """Several of them, signed by one notary."""
     return [submission() for _ in range(count)]
-
-
-@pytest.fixture
-def own_folder(data_folder: Path) -> Path:
-    """A folder for a log that no other test uses."""
-    return data_folder

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from afdp.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from afdp.formats.encoding import b64
 from afdp.formats.merkle import leaf_hash
 from afdp.formats.note import Checkpoint, Note, NoteSignature
-from afdp.formats.trust import Log
+from afdp.formats.spki import from_pem
+from afdp.formats.timestamps import format_timestamp
+from afdp.formats.trust import TRUSTED_ROOT_MEDIA_TYPE, Log
+from afdp.transparency.external.config import ExternalLogSettings
 from afdp.transparency.external.postgres import readmit
 from afdp.transparency.external.values import RefusedLog, Submission, UnreadableAnswer, WrongProof
 from afdp.transparency.postgres import SCHEMA
@@ -128,6 +134,42 @@ async def test_a_log_of_ecdsa_that_was_killed_goes_on_where_it_was(
         after = await client.logs.log("rekor", submission())
 
     assert after.log_index == before.log_index + 1
+
+
+async def test_a_frozen_shard_hands_over_to_the_next_one_of_the_signing_config(
+    tool: Tool, data_folder: Path, tmp_path: Path, open_client: Open
+) -> None:
+    async with (
+        running_rekor2(tool, data_folder / "one", origin="localhost") as frozen,
+        running_rekor2(tool, data_folder / "two", origin="localhost") as after,
+        open_client(_of_signing_config(tmp_path, frozen, after)) as client,
+    ):
+        first = await client.logs.log("rekor", submission())
+        frozen.front.next(Reply(405))
+        second, third = [await client.logs.log("rekor", submission()) for _ in range(2)]
+        listed = {known.shard.log.log_id: current for known, current in await client.logs.listed()}
+
+    assert first.log_id != second.log_id == third.log_id
+    assert listed == {first.log_id: False, second.log_id: True}
+
+
+def _of_signing_config(folder: Path, *shards: Rekor2) -> ExternalLogSettings:
+    """Settings with a signing config in which the first shard is the newest."""
+    services, tlogs = [], []
+    for age, shard in enumerate(shards, 1):
+        url = shard.url.replace("127.0.0.1", "localhost")
+        began = {"start": format_timestamp(FOUNDED - timedelta(days=age))}
+        log = Log.of("localhost", from_pem(shard.public_key), FOUNDED)
+        services.append({"url": url, "majorApiVersion": 2, "validFor": began, "operator": "tests"})
+        key = {"rawBytes": b64(log.spki), "keyDetails": "PKIX_ED25519", "validFor": began}
+        log_id = {"keyId": b64(log.log_id)}
+        tlogs.append({"baseUrl": url, "hashAlgorithm": "SHA2_256", "publicKey": key, "logId": log_id})
+    config = {"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json", "rekorTlogUrls": services}
+    root = {"mediaType": TRUSTED_ROOT_MEDIA_TYPE, "tlogs": tlogs, "certificateAuthorities": [], "ctlogs": []}
+    for name, document in (("signing_config", config), ("trusted_root", root)):
+        (folder / name).write_text(json.dumps(document))
+    files = {name: folder / name for name in ("signing_config", "trusted_root")}
+    return ExternalLogSettings.model_validate({"name": "rekor", **files})
 
 
 def _wrong_root(entry: dict[str, Any]) -> dict[str, Any]:

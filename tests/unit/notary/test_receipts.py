@@ -95,6 +95,9 @@ class Peers:
             ]
         )
 
+    async def list_external_logs(self, _: object, *, timeout: float) -> log.ListExternalLogsResponse:
+        return log.ListExternalLogsResponse()
+
     async def get_cosigned_checkpoint(
         self, request: log.GetCosignedCheckpointRequest, *, timeout: float
     ) -> log.GetCosignedCheckpointResponse:

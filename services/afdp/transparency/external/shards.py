@@ -77,7 +77,7 @@ class SigningConfigShards:
         except (OSError, ValidationError, ValueError) as error:
             reason = f"the signing config or the trusted root of {self._name} cannot be read: {type(error).__name__}"
             raise FailedPrecondition(reason) from None
-        logs = {_host(each.base_url): each for each in root.tlogs}
+        logs = {_server(each.base_url): each for each in root.tlogs}
         return list(self._matched(config, logs))
 
     def _matched(
@@ -86,7 +86,7 @@ class SigningConfigShards:
         for service in config.rekor_tlog_urls:
             if service.major_api_version != self._api_version:
                 continue
-            known = logs.get(_host(service.url))
+            known = logs.get(_server(service.url))
             try:
                 if known is None:
                     raise InvalidArgument(f"the trusted root has no key of {service.url}")
@@ -122,6 +122,10 @@ def named_shard(
 
 def _host(url: str) -> str:
     return urlsplit(url).hostname or ""
+
+
+def _server(url: str) -> str:
+    return urlsplit(url).netloc.lower()
 
 
 def _stamp(file: Path) -> tuple[int, int]:

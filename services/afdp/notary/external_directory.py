@@ -1,0 +1,80 @@
+"""Other people's logs, as the log service lists them: remembered, so that reading goes on while it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from afdp.errors import NotaryError, Unavailable, Unimplemented
+from afdp.messages.transparency import ExternalLog, ListExternalLogsRequest, TransparencyServiceClient
+
+FRESH = 5.0  # seconds for which the list is believed without asking again
+_TIMEOUT = 3.0
+_TREE = re.compile(r" - [0-9]+$")
+
+
+class ExternalDirectory:
+    """The logs of others that entries go to, or ever went to."""
+
+    def __init__(self, transparency: TransparencyServiceClient) -> None:
+        self._transparency = transparency
+        self._logs: Sequence[ExternalLog] | None = None
+        self._asked = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def logs(self) -> Sequence[ExternalLog]:
+        """Every one, at most `FRESH` seconds old, or as last seen.
+
+        Raises:
+            Unavailable: they were never seen.
+        """
+        if asyncio.get_running_loop().time() - self._asked > FRESH:
+            try:
+                await self._refresh()
+            except NotaryError:
+                if self._logs is None:
+                    raise
+        return self._logs or ()
+
+    async def find(self, origin: str) -> ExternalLog | None:
+        """The log of a checkpoint's origin; that of a Rekor v1 has the number of a tree at its end."""
+        name = _TREE.sub("", origin)
+        for each in self._logs or ():
+            if each.origin == name:
+                return each
+        return next((each for each in await self.logs() if each.origin == name), None)
+
+    async def current(self, name: str) -> ExternalLog:
+        """The shard that entries for a log go to now.
+
+        Raises:
+            Unavailable: the log service does not say.
+        """
+        logs = await self.logs()
+        for each in (*(log for log in logs if log.current), *logs):
+            if each.name == name:
+                return each
+        raise Unavailable(f"the log service knows no log named {name}: see AFDP_EXTERNAL_LOGS", retry_after=FRESH)
+
+    async def takes_envelopes(self, name: str) -> bool:
+        """Whether a log gets whole envelopes: a Rekor v1 does."""
+        return (await self.current(name)).api_version == 1
+
+    async def _refresh(self) -> None:
+        async with self._lock:
+            loop = asyncio.get_running_loop()
+            if loop.time() - self._asked <= FRESH:  # somebody else has asked meanwhile
+                return
+            self._asked = loop.time()  # also where it fails: who is away is not asked with every batch
+            try:
+                request = ListExternalLogsRequest()
+                self._logs = (await self._transparency.list_external_logs(request, timeout=_TIMEOUT)).logs
+            except Unimplemented:  # a log service of the release before, while a deployment is under way
+                self._logs = ()
+
+
+def valid_from(log: ExternalLog) -> datetime:
+    """Since when a log is known to be valid."""
+    return log.valid_from or datetime.now(UTC)
