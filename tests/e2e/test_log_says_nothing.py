@@ -1,4 +1,4 @@
-"""What is in the log says nothing of the evidence: who reads all of it learns no value, nor whether two are the same."""
+"""What is in the log says nothing of the evidence: who reads all of it learns no value, nor whether two are equal."""
 
 from __future__ import annotations
 
