@@ -4,6 +4,7 @@
 # Signatures
 path "afdp-transit/sign/afdp-notary-key" { capabilities = ["update"] }
 path "afdp-transit/sign/afdp-log-key" { capabilities = ["update"] }
+path "afdp-transit/sign/afdp-log-of-*" { capabilities = ["update"] }
 path "afdp-transit/sign/afdp-timestamp-key" { capabilities = ["update"] }
 path "afdp-transit/sign/afdp-trust-key" { capabilities = ["update"] }
 path "afdp-transit/sign/afdp-tenant-*" { capabilities = ["update"] }
@@ -11,6 +12,7 @@ path "afdp-transit/sign/afdp-tenant-*" { capabilities = ["update"] }
 # Public keys
 path "afdp-transit/keys/afdp-notary-key" { capabilities = ["read"] }
 path "afdp-transit/keys/afdp-log-key" { capabilities = ["read"] }
+path "afdp-transit/keys/afdp-log-of-*" { capabilities = ["read"] }
 path "afdp-transit/keys/afdp-timestamp-key" { capabilities = ["read"] }
 path "afdp-transit/keys/afdp-trust-key" { capabilities = ["read"] }
 path "afdp-transit/keys/afdp-tenant-*" { capabilities = ["read"] }

@@ -39,7 +39,7 @@ class LogParts:
         origin: str,
         base_url: str,
     ) -> None:
-        self._witnessing = Witnessing(store, witnesses, settings.witnessing) if witnesses else None
+        self._witnessing = Witnessing(store, witnesses, settings.witnessing, origin) if witnesses else None
         signer = GrpcSigner(client, settings.signer_timeout_seconds)
         self._writer = LogWriter(store, signer, origin, settings.limits, self._require_soundness)
         self._book = PostgresAuditBook(store)

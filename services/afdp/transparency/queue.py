@@ -16,10 +16,10 @@ from afdp.transparency.values import Leaf, Logged
 _FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0  # seconds between attempts
 _FULL_RETRY = 0.25  # seconds; some groups' worth of time
 
-_waiting_entries = Gauge("afdp_log_queue_entries", "Entries that wait to be appended.")
-_waiting_bytes = Gauge("afdp_log_queue_bytes", "Bytes of the entries that wait to be appended.")
-_limit_entries = Gauge("afdp_log_queue_entries_limit", "Most entries that may wait.")
-_limit_bytes = Gauge("afdp_log_queue_bytes_limit", "Most bytes that may wait.")
+_waiting_entries = Gauge("afdp_log_queue_entries", "Entries that wait to be appended.", ["log"])
+_waiting_bytes = Gauge("afdp_log_queue_bytes", "Bytes of the entries that wait to be appended.", ["log"])
+_limit_entries = Gauge("afdp_log_queue_entries_limit", "Most entries that may wait.", ["log"])
+_limit_bytes = Gauge("afdp_log_queue_bytes_limit", "Most bytes that may wait.", ["log"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,15 @@ class Call:
 
 
 class Queue:
-    """Calls that wait, bounded by entries and by bytes."""
+    """Calls that wait for one log, bounded by entries and by bytes."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, origin: str) -> None:
         self._limits = limits
         self._calls: deque[Call] = deque()
         self._entries = self._bytes = 0
-        _limit_entries.set(limits.queue_entries)
-        _limit_bytes.set(limits.queue_bytes)
+        _limit_entries.labels(origin).set(limits.queue_entries)
+        _limit_bytes.labels(origin).set(limits.queue_bytes)
+        self._shown = _waiting_entries.labels(origin), _waiting_bytes.labels(origin)
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -99,8 +100,8 @@ class Queue:
     def _count(self, entries: int, size: int) -> None:
         self._entries += entries
         self._bytes += size
-        _waiting_entries.set(self._entries)
-        _waiting_bytes.set(self._bytes)
+        for shown, value in zip(self._shown, (self._entries, self._bytes), strict=True):
+            shown.set(value)
 
 
 class Backlog:

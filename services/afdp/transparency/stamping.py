@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 
 RETRY = 1.0  # seconds after the first failure; twice as long after each further one, up to the interval
 
-_size = Gauge("afdp_log_stamped_size", "Leaves that the newest stamped checkpoint covers.")
-_time = Gauge("afdp_log_stamped_timestamp_seconds", "The time that the newest checkpoint's stamp states.")
-_failures = Counter("afdp_log_stamp_failures", "Attempts to have a checkpoint stamped that failed.")
+_size = Gauge("afdp_log_stamped_size", "Leaves that the newest stamped checkpoint covers.", ["log"])
+_time = Gauge("afdp_log_stamped_timestamp_seconds", "The time that the newest checkpoint's stamp states.", ["log"])
+_failures = Counter("afdp_log_stamp_failures", "Attempts to have a checkpoint stamped that failed.", ["log"])
 
 
 class Log(Protocol):
@@ -88,7 +88,7 @@ class CheckpointStamper:
         return wait
 
     def _failed(self, error: NotaryError) -> None:
-        _failures.inc()
+        _failures.labels(self._origin).inc()
         logger.warning("a checkpoint was not stamped", extra={"fields": {"code": error.code, "reason": error.message}})
 
     async def _stamp_if_due(self) -> float:
@@ -102,7 +102,7 @@ class CheckpointStamper:
         if newest is None or newest[0] < checkpoint.size:
             stamp = await self._authority.stamp(checkpoint, self._origin)
             await self._store.keep_stamp(StampedCheckpoint(checkpoint, stamp))
-            _size.set(checkpoint.size)
-            _time.set(stamp.time.timestamp())
+            _size.labels(self._origin).set(checkpoint.size)
+            _time.labels(self._origin).set(stamp.time.timestamp())
             logger.info("a checkpoint was stamped", extra={"fields": {"size": checkpoint.size, "by": stamp.authority}})
         return self._interval

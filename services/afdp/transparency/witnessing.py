@@ -34,9 +34,9 @@ _ATTEMPTS = 3  # sizes that one witness may tell in one turn
 
 _asked = Counter("afdp_log_witness_answers", "Answers of witnesses.", ["witness", "outcome"])
 _seconds = Histogram("afdp_log_witness_seconds", "How long a witness took.", ["witness"])
-_size = Gauge("afdp_log_cosigned_size", "Leaves that the newest cosigned checkpoint covers.")
-_time = Gauge("afdp_log_cosigned_timestamp_seconds", "When a checkpoint was cosigned last, by our clock.")
-_failures = Counter("afdp_log_cosigning_failures", "Turns in which too few witnesses have cosigned.")
+_size = Gauge("afdp_log_cosigned_size", "Leaves that the newest cosigned checkpoint covers.", ["log"])
+_time = Gauge("afdp_log_cosigned_timestamp_seconds", "When a checkpoint was cosigned last, by our clock.", ["log"])
+_failures = Counter("afdp_log_cosigning_failures", "Turns in which too few witnesses have cosigned.", ["log"])
 
 
 class OtherSize(Aborted):
@@ -115,7 +115,8 @@ class _Known:
 class Witnessing:
     """Asks witnesses, and keeps what they have cosigned."""
 
-    def __init__(self, store: CosignedStore, witnesses: Sequence[Witness], policy: WitnessPolicy) -> None:
+    def __init__(self, store: CosignedStore, witnesses: Sequence[Witness], policy: WitnessPolicy, origin: str) -> None:
+        self._origin = origin
         self.policy = policy
         self.vkeys = tuple(each.vkey for each in witnesses)
         self._store = store
@@ -179,19 +180,19 @@ class Witnessing:
             raise Unavailable(f"{len(cosignatures)} of the {self.policy.quorum} witnesses that it takes have cosigned")
         note = Note.parse(published.note).with_signatures(cosignatures.values())
         await self._store.keep_cosigned(SignedCheckpoint(published.size, published.root, str(note)))
-        _time.set(time.time())
+        _time.labels(self._origin).set(time.time())
         await self._tell(published.size)
         return max(0.0, self.policy.interval - (time.monotonic() - began))
 
     async def _tell(self, size: int) -> None:
         if size > self._newest:
-            _size.set(size)
+            _size.labels(self._origin).set(size)
             async with self._grown:
                 self._newest = size
                 self._grown.notify_all()
 
     def _failed(self, error: NotaryError) -> None:
-        _failures.inc()
+        _failures.labels(self._origin).inc()
         logger.warning("a checkpoint was not cosigned", extra={"fields": {"code": error.code, "reason": error.message}})
 
     # --- asking

@@ -43,8 +43,8 @@ tracer = trace.get_tracer(__name__)
 
 _PROVING_ATTEMPTS = 10  # how often other writers may get a checkpoint signed in between
 
-_tree_size = Gauge("afdp_log_tree_size", "Leaves in the tree.")
-_published_size = Gauge("afdp_log_published_size", "Leaves that the published checkpoint covers.")
+_tree_size = Gauge("afdp_log_tree_size", "Leaves in the tree.", ["log"])
+_published_size = Gauge("afdp_log_published_size", "Leaves that the published checkpoint covers.", ["log"])
 _group_size = Histogram(
     "afdp_log_group_entries", "Entries appended in one group.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096)
 )
@@ -72,7 +72,7 @@ class LogWriter:
         self._signer = signer
         self._prover = Prover(store)
         self._origin = origin
-        self._queue = Queue(limits)
+        self._queue = Queue(limits, origin)
         self._work = asyncio.Event()
         self._identity: LogIdentity | None = None
         # Why nothing can be appended, if so.
@@ -123,8 +123,8 @@ class LogWriter:
             self._stop_if_broken(shrunken(heads.tree, signed))
         if self._closed:
             raise again(self._closed)
-        _tree_size.set(heads.tree)
-        _published_size.set(heads.published)
+        _tree_size.labels(self._origin).set(heads.tree)
+        _published_size.labels(self._origin).set(heads.published)
         # Seen twice with the same tree: no append is about to sign it, its writer is gone.
         if self._backlog.notice(heads.tree if heads.tree > heads.published else None):
             self._work.set()

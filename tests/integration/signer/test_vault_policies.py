@@ -40,6 +40,7 @@ def something_to_reach_for(vault: DevServer) -> None:
     root = vault.client()
     root.secrets.transit.create_key("others-key", mount_point=T)
     root.secrets.transit.create_key("afdp-tenant-acme", key_type="ecdsa-p256", mount_point=T)
+    root.secrets.transit.create_key("afdp-log-of-acme", key_type="ed25519", mount_point=T)
     root.secrets.transit.create_key("afdp-data-known", mount_point=T)
     root.write_data("secret/data/others", data={"data": {"password": "theirs"}})
 
@@ -53,7 +54,7 @@ def ask(client: Any, call: Call) -> Any:
 # The signer
 
 
-@pytest.mark.parametrize("name", [*KEYS, "afdp-tenant-acme"])
+@pytest.mark.parametrize("name", [*KEYS, "afdp-tenant-acme", "afdp-log-of-acme"])
 def test_the_signer_signs_with_its_keys_and_reads_their_public_halves(signer: Any, name: str) -> None:
     made = signer.secrets.transit.sign_data(name, batch_input=[{"input": PLAIN}], mount_point=T)
     assert made["data"]["batch_results"][0]["signature"].startswith("vault:v")
@@ -162,7 +163,7 @@ NOT_THE_ADMINS: list[Call] = [
     ("POST", f"{T}/encrypt/afdp-data-known", {"plaintext": PLAIN}),
     ("POST", f"{T}/decrypt/afdp-data-known", {"ciphertext": "vault:v1:x"}),
     # The log's key has one version; evidence keys verify for ever
-    ("POST", f"{T}/keys/afdp-log-key/rotate", {}),
+    *[("POST", f"{T}/keys/{name}/rotate", {}) for name in ("afdp-log-key", "afdp-log-of-acme")],
     *[("POST", f"{T}/keys/{name}/config", {"deletion_allowed": True}) for name in (*KEYS, "afdp-tenant-acme")],
     *[("POST", f"{T}/keys/{name}/trim", {"min_available_version": 1}) for name in (*KEYS, "afdp-tenant-acme")],
     *[("DELETE", f"{T}/keys/{name}", {}) for name in (*KEYS, "afdp-tenant-acme")],

@@ -116,7 +116,7 @@ async def open_replica(
         client = SignerServiceClient(GrpcCaller(channel))
         own_signer = signer(GrpcSigner(client, known.signer_timeout_seconds))
         witnesses = await stack.enter_async_context(open_witnesses(known.witnesses))
-        witnessing = Witnessing(own_store, witnesses, known.witnessing) if witnesses else None
+        witnessing = Witnessing(own_store, witnesses, known.witnessing, known.log_origin) if witnesses else None
         book = PostgresAuditBook(PostgresStore(pool))
 
         async def sound(identity: LogIdentity) -> None:

@@ -15,7 +15,8 @@ from afdp.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound,
 from afdp.formats.merkle import ProofError, leaf_hash, verify_inclusion
 from afdp.formats.note import Note, NoteError, verify
 from afdp.messages.signer import SignerServiceClient
-from afdp.messages.transparency import AppendRequest, AppendResponse, FindLeavesRequest, ListLogsRequest, LogState
+from afdp.messages.transparency import AppendRequest, AppendResponse, FindLeavesRequest, ListLogsRequest
+from afdp.messages.transparency import LogState as Listed
 from afdp.postgres import Database, migrate, migrate_database, open_database, packaged
 from afdp.rpc import GrpcCaller, open_channel
 from afdp.telemetry.context import deadline
@@ -23,11 +24,12 @@ from afdp.transparency.config import TransparencySettings
 from afdp.transparency.fsck import check_store
 from afdp.transparency.http import serving_reads
 from afdp.transparency.logs import freeze_log, open_log
+from afdp.transparency.parts import open_logs
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
 from afdp.transparency.postgres_logs import PostgresCatalogue
 from afdp.transparency.servicer import TransparencyServicer
 from afdp.transparency.signer import GrpcSigner
-from afdp.transparency.values import FrozenLog, Inclusion, KnownLog, LogIdentity, NewLog
+from afdp.transparency.values import FrozenLog, Inclusion, KnownLog, LogIdentity, LogState, NewLog
 from tests.old_log import write_log
 
 FIRST = "notary.localhost"
@@ -104,8 +106,8 @@ async def test_a_log_is_named_listed_and_read_under_a_path_of_its_own(replica, s
         read = {path: await client.get(f"{root}/{path}") for path in _PATHS}
 
         assert [(each.origin, each.tenants, each.state) for each in listed] == [
-            (FIRST, [], LogState.OPEN),
-            ("acme.example.org", ["acme"], LogState.OPEN),
+            (FIRST, [], Listed.OPEN),
+            ("acme.example.org", ["acme"], Listed.OPEN),
         ]
         assert listed[1].base_url == f"{listed[0].base_url}/logs/acme.example.org"
         assert answer.checkpoint
@@ -212,6 +214,31 @@ async def test_a_log_that_a_request_has_found_outlives_the_requests_deadline(rep
         checkpoint, _ = await acme.append([b"later"])
 
     assert checkpoint
+
+
+async def test_logs_of_the_settings_are_opened_by_themselves_in_their_order(
+    settings: Callable[..., TransparencySettings], operator: Operator
+) -> None:
+    known = settings(
+        logs=(
+            {"origin": "acme.example.org", "tenants": ("acme",), "base_url": "https://acme.example.org/log/"},
+            {"origin": "2027.example.org", "successor_of": FIRST},
+        )
+    )
+    async with open_channel(known.signer_address) as channel:
+        client = SignerServiceClient(GrpcCaller(channel))
+        for _ in range(2):  # the second start finds them
+            async with open_logs(known, operator.database, client, []) as logs, asyncio.timeout(20):
+                while len(listed := await logs.listed()) < 3:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.02)
+                await (await logs.of("acme.example.org")).append([b"1"])
+
+    assert [(each.origin, each.state, each.tenants) for each in listed] == [
+        (FIRST, LogState.OPEN, ()),
+        ("acme.example.org", LogState.OPEN, ("acme",)),
+        ("2027.example.org", LogState.STANDBY, ()),
+    ]
+    assert logs.base_url(listed[1]) == "https://acme.example.org/log"
 
 
 async def test_a_log_that_cannot_be_opened_is_refused_by_name(replica, operator: Operator) -> None:

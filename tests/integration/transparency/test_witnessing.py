@@ -69,7 +69,7 @@ def policy(quorum: int = 1, closed: bool = False, interval: float = 0.05, timeou
 @asynccontextmanager
 async def witnessed(replica, witnesses, how: WitnessPolicy) -> AsyncIterator[Witnessing]:
     """The task at work on a replica, whose log knows of it."""
-    witnessing = Witnessing(replica.store, witnesses, how)
+    witnessing = Witnessing(replica.store, witnesses, how, replica.log.identity().origin)
     witnessing.attend(replica.writer)
     replica.log.witnesses = witnessing
     async with beside(witnessing):

@@ -16,7 +16,7 @@ def leaves(count: int, size: int = 1) -> list[Leaf]:
 
 
 async def test_a_group_takes_whole_calls_in_order_up_to_its_bounds() -> None:
-    queue = Queue(LIMITS)
+    queue = Queue(LIMITS, "notary.localhost")
     for count in (1, 2, 2, 1):
         queue.put(leaves(count))
 
@@ -28,7 +28,7 @@ async def test_a_group_takes_whole_calls_in_order_up_to_its_bounds() -> None:
 
 
 async def test_a_group_is_bounded_by_bytes_too() -> None:
-    queue = Queue(LIMITS)
+    queue = Queue(LIMITS, "notary.localhost")
     for size in (30, 30, 20):
         queue.put(leaves(1, size))
 
@@ -37,7 +37,7 @@ async def test_a_group_is_bounded_by_bytes_too() -> None:
 
 
 async def test_a_call_larger_than_a_group_goes_alone() -> None:
-    queue = Queue(LIMITS)
+    queue = Queue(LIMITS, "notary.localhost")
     queue.put(leaves(9))
     queue.put(leaves(1))
 
@@ -47,7 +47,7 @@ async def test_a_call_larger_than_a_group_goes_alone() -> None:
 
 @pytest.mark.parametrize("more", [leaves(6), leaves(1, 96)])
 async def test_a_full_queue_refuses_and_accepts_again_once_there_is_room(more: list[Leaf]) -> None:
-    queue = Queue(LIMITS)
+    queue = Queue(LIMITS, "notary.localhost")
     queue.put(leaves(5))
     with pytest.raises(ResourceExhausted) as full:
         queue.put(more)
@@ -60,14 +60,14 @@ async def test_a_full_queue_refuses_and_accepts_again_once_there_is_room(more: l
 
 
 async def test_a_call_that_would_never_fit_is_let_in_where_nothing_waits() -> None:
-    queue = Queue(LIMITS)
+    queue = Queue(LIMITS, "notary.localhost")
     queue.put(leaves(50, 10))
 
     assert [len(call.leaves) for call in queue.take()] == [50]
 
 
 async def test_callers_that_gave_up_take_no_room_in_a_group() -> None:
-    queue = Queue(LIMITS)
+    queue = Queue(LIMITS, "notary.localhost")
     answers = [queue.put(leaves(3)) for _ in range(3)]
     answers[0].cancel()
     answers[1].cancel()
@@ -79,7 +79,7 @@ async def test_callers_that_gave_up_take_no_room_in_a_group() -> None:
 
 
 async def test_each_caller_of_a_failed_group_gets_an_error_of_its_own() -> None:
-    queue = Queue(LIMITS)
+    queue = Queue(LIMITS, "notary.localhost")
     answers = [queue.put(leaves(1)) for _ in range(2)]
     for call in queue.take():
         call.fail(Unavailable("away", retry_after=2.0))
@@ -123,7 +123,7 @@ def test_pauses_grow_to_two_seconds_and_no_further() -> None:
 
 
 async def test_a_caller_that_was_answered_is_not_answered_again() -> None:
-    queue = Queue(LIMITS)
+    queue = Queue(LIMITS, "notary.localhost")
     answer = queue.put(leaves(1))
     (call,) = queue.take()
     answer.cancel()
