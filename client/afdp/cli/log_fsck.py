@@ -82,6 +82,8 @@ def fsck(
     sound, 1 not sound, 2 cannot be read, 3 not reachable.
     """
     if source == "database":
+        if vkey or witnesses:
+            raise click.UsageError("the database is checked by the service's own settings, its key and its witnesses")
         raise click.exceptions.Exit(run_service("transparency", "fsck", *_of_database(origin, state, as_json)))
     known, reading = read_witnesses(witnesses), Reading(timeout, in_flight)
     with ending(), open_source(source, reading) as files, locked(state) if state else nullcontext():

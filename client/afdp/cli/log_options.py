@@ -18,6 +18,8 @@ from afdp.formats.note import VerifierKey
 from afdp.monitor.keys import host_of, read_log_key, read_vkeys
 from afdp.verify.tile_files import CHECKPOINT, VKEY, BrokenLogError, Fault, Head, TileSource
 
+_INTERRUPTED = 130  # as a shell says it: nothing was found
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -136,3 +138,5 @@ def ending() -> Iterator[None]:
         raise Unreachable(reasons(error)) from error
     except NotaryError as error:
         raise Unreadable(reasons(error)) from error
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(_INTERRUPTED) from None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from functools import partial
 
+from afdp.errors import Unavailable
 from afdp.monitor.source import Reading, open_source
 from afdp.verify.fsck import Segment, SegmentResult, check_segment
 from afdp.verify.tile_files import TileSource
@@ -35,6 +38,8 @@ def in_processes(source: str, reading: Reading, jobs: int, segments: Iterable[Se
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
+        except BrokenProcessPool as error:
+            raise Unavailable("a process that read the log has ended before it was done; try fewer --jobs") from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -46,6 +51,7 @@ def in_this_process(source: TileSource, segments: Iterable[Segment]) -> Iterator
 
 def _open(source: str, reading: Reading) -> None:
     global _source
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that asks
     _source = _opened.enter_context(open_source(source, reading))
 
 

@@ -24,6 +24,7 @@ from afdp.verify.fsck import Checked
 from afdp.verify.tile_files import Head, signed_head
 from afdp.whole_file import write_whole
 
+_MAX_EVIDENCE = 1000
 _MAX_BYTES = 4 * 1024 * 1024
 _FSCK, _FOLLOW = "afdp-log-fsck/1", "afdp-log-follow/1"
 
@@ -102,6 +103,8 @@ def save_evidence(state: Path, files: dict[str, bytes]) -> Path:
     """Keeps what contradicts each other in a folder beside the state, once; gives the folder."""
     identity = sha256(b"\x00".join(files[name] for name in sorted(files) if name.endswith(".checkpoint")))
     folder = state.with_name(f"{state.name}.evidence") / identity.hexdigest()[:16]
+    if not folder.exists() and folder.parent.exists() and sum(1 for _ in folder.parent.iterdir()) >= _MAX_EVIDENCE:
+        return folder.parent  # enough is kept to show what this log is
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         if not (folder / name).exists():

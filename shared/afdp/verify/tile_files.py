@@ -116,7 +116,8 @@ def signed_head(data: bytes | str, vkey: VerifierKey, witnesses: Iterable[Verifi
     signatures = verify(note, [vkey, *witnesses])
     if all(each.key != vkey for each in signatures):
         raise NoteError(f"the note is not signed by {vkey.name}")
-    checkpoint = Checkpoint.parse(note.text)
+    # Other logs may have lines after these three; what they say does not concern the tree (tlog-checkpoint).
+    checkpoint = Checkpoint.parse("".join(note.text.splitlines(keepends=True)[:3]))
     if checkpoint.origin != vkey.name:
         raise NoteError(f"is of {checkpoint.origin}, and the key is of {vkey.name}")
     return Head(checkpoint, str(note), tuple(each for each in signatures if each.key != vkey))

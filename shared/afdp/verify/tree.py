@@ -103,9 +103,12 @@ class VerifiedTree:
     def entries(self, start: int, end: int) -> Iterator[tuple[int, list[bytes]]]:
         """The entries from `start` up to, not including, `end`: some at a time, with the index of the first."""
         bundles = range(start // WIDTH, -(-end // WIDTH))
-        refs = [TileRef(None, index, width_at(0, index, self._served)) for index in bundles]
-        files = self._source.read_all(path for ref in refs for path in (ref.path(), _leaves(ref).path()))
-        for ref in refs:
+
+        def refs() -> Iterator[TileRef]:
+            return (TileRef(None, index, width_at(0, index, self._served)) for index in bundles)
+
+        files = self._source.read_all(path for ref in refs() for path in (ref.path(), _leaves(ref).path()))
+        for ref in refs():
             file, tile = next(files), next(files)
             stored = self._tile(0, ref.index, tile)
             read = read_bundle(self._source, ref, file, stored)

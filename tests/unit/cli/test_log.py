@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -274,3 +275,32 @@ def test_processes_side_by_side_find_the_same_as_one(afdp: Afdp, tmp_path: Path)
         return json.loads(done.stdout)["fault"]
 
     assert found("--jobs", "2") == found("--jobs", "1")
+
+
+def test_interrupted_by_a_key_it_keeps_what_is_good_and_says_nothing_of_the_log(
+    server: LogServer, tmp_path: Path, afdp: Afdp
+) -> None:
+    log = LocalLog()
+    log.append(b"%d" % number for number in range(150_000))
+    log.write(server.folder)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def wait(handler: BaseHTTPRequestHandler) -> None:
+        asked.set()
+        go_on.wait(60)
+        send(handler, 404, b"")
+
+    server.answers["tile/entries/400"] = wait
+    command = [sys.executable, "-m", "afdp.cli.__main__", "log", "fsck", server.url, "--jobs", "2", "--state", "state"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert asked.wait(60)
+    os.killpg(process.pid, signal.SIGINT)
+    go_on.set()
+    _, said = process.communicate(timeout=60)
+    del server.answers["tile/entries/400"]
+
+    again = afdp("log", "fsck", server.url, "--state", str(tmp_path / "state"), "--jobs", "1", "--json")
+
+    assert (process.returncode, "Traceback" in said) == (130, False), said
+    assert again.exit_code == 0
+    assert json.loads(again.stdout)["entries_before"] > 0

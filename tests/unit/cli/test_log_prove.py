@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,15 +21,22 @@ def afdp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
     return lambda *arguments: CliRunner().invoke(cli, ["log", *arguments], prog_name="afdp")
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> LocalLog:
-    """A log of 70,000 entries in the folder `log`, its key in `vkey`, its checkpoints at 300 and 69,000 in files."""
-    log = LocalLog()
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalLog, Path]:
+    folder, log = tmp_path_factory.mktemp("written"), LocalLog()
     for size in (300, 69_000, 70_000):
         log.append(b"entry %d" % number for number in range(len(log.entries), size))
-        (tmp_path / f"{size}.checkpoint").write_bytes(log.checkpoint().to_bytes())
-    log.write(tmp_path / "log")
-    (tmp_path / "vkey").write_text(str(log.log.vkey))
+        (folder / f"{size}.checkpoint").write_bytes(log.checkpoint().to_bytes())
+    log.write(folder / "log")
+    (folder / "vkey").write_text(str(log.log.vkey))
+    return log, folder
+
+
+@pytest.fixture
+def log(written: tuple[LocalLog, Path], tmp_path: Path) -> LocalLog:
+    """A log of 70,000 entries in the folder `log`, its key in `vkey`, its checkpoints at 300 and 69,000 in files."""
+    log, folder = written
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     return log
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from afdp.formats.note import Note, SignatureType, VerifierKey
+from afdp.formats.note import Note, NoteSignature, SignatureType, VerifierKey
 from afdp.formats.tiles import TileRef
 from afdp.verify.fsck import Checked, Fault, LogReport, check_log
 from tests.local_log import LocalLog
@@ -166,6 +166,17 @@ def test_a_root_that_the_key_signed_and_nothing_leads_to_is_the_checkpoints_faul
     assert (found.path, found.offset) == ("checkpoint", len("notary.localhost\n600\n"))
 
 
+def test_a_checkpoint_of_somebody_elses_log_may_have_further_lines(tmp_path: Path) -> None:
+    log = log_of(3)
+    folder = log.write(tmp_path)
+    text = log.checkpoint().text + "Timestamp: 1700000000\n"
+    (folder / "checkpoint").write_bytes(
+        Note(text, (NoteSignature.by(log.log.vkey, log.key.sign(text.encode())),)).to_bytes()
+    )
+
+    assert check(folder, log).fault is None
+
+
 def test_a_checkpoint_of_another_key_is_refused(tmp_path: Path) -> None:
     log = log_of(3)
 
@@ -211,8 +222,10 @@ def kept_of(folder: Path, log: LocalLog, until: int | None = None) -> Checked:
     return kept[-1 if until is None else until]
 
 
-@pytest.mark.parametrize("size", [1, 255, 256, 600, 65_536, 70_000])
-@pytest.mark.parametrize("more", [0, 1, 256, 9_000])
+GROWN = [(1, 0), (1, 1), (255, 1), (256, 0), (256, 256), (600, 1), (600, 9_000), (65_536, 1), (65_530, 300)]
+
+
+@pytest.mark.parametrize(("size", "more"), GROWN)
 def test_a_log_that_has_grown_is_read_from_where_it_was_read_to(size: int, more: int, tmp_path: Path) -> None:
     log = log_of(size)
     kept = kept_of(log.write(tmp_path), log)
