@@ -74,3 +74,12 @@ def test_every_setting_of_the_table_exists(newcomer: Callable[[str], str]) -> No
     known |= {"AFDP_CONFIG", "AFDP_URL", "AFDP_TRUST", "AFDP_"}
 
     assert set(re.findall(r"\bAFDP_[A-Z0-9_]*", README)) <= known
+
+
+def test_the_place_in_the_log_is_handed_on_and_verified(newcomer: Callable[[str], str]) -> None:
+    newcomer(block("sh", "afdp sign"))
+
+    printed = newcomer(block("sh", "afdp export receipt.json"))
+
+    assert "EXPORTED" in printed
+    assert printed.endswith("HOLDS\n")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -27,7 +28,7 @@ SIGN = "/api/v1/evidence/sign"
 
 @rule(7)
 async def test_a_receipt_that_waits_is_witnessed_and_verifies_with_a_policy_that_asks_for_it(
-    data_folder: Path, tmp_path: Path
+    data_folder: Path, tmp_path: Path, tool: Callable[[str], Path]
 ) -> None:
     folder = data_folder / "data"
     async with afdp_dev(folder, free_offset(), "--witness") as (_, url):
@@ -51,3 +52,9 @@ async def test_a_receipt_that_waits_is_witnessed_and_verifies_with_a_policy_that
         (tmp_path / "receipt.json").write_text(json.dumps(receipt))
         options = ("--trust", tmp_path / "trust", "--policy", tmp_path / "policy.json")
         assert afdp("verify", tmp_path / "receipt.json", *options).returncode == code
+    # The exported proof, with the witness's cosignature, holds by an implementation that is not ours.
+    (tmp_path / "receipt.json").write_text(json.dumps(waited))
+    assert afdp("export", tmp_path / "receipt.json", "-o", tmp_path / "proof").returncode == 0
+    log, witness = (tmp_path / "trust/log.vkey").read_text().strip(), str(open_vkey(folder / "witness"))
+    theirs = await asyncio.create_subprocess_exec(tool("tlog-proof"), tmp_path / "proof", log, witness)
+    assert await theirs.wait() == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,22 @@ def test_a_receipt_becomes_a_tlog_proof_that_holds_by_the_logs_key_alone(
     assert leaf_hash(proof.extra).hex() == receipt.rekor_log_id
     checkpoint, _ = proof.verify(bytes.fromhex(receipt.rekor_log_id), notary.log.log.vkey)
     assert checkpoint.origin == notary.log.origin
+
+
+def test_an_implementation_that_is_not_ours_verifies_what_was_exported_and_refuses_what_was_changed(
+    notary: LocalNotary, afdp: Afdp, tool: Callable[[str], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "receipt.json").write_bytes(notary.notarise(crowd=400).to_json())
+    assert afdp("export", "receipt.json").exit_code == 0
+    changed = (tmp_path / "receipt.tlog-proof").read_text().replace("\nindex ", "\nindex 1")
+    (tmp_path / "changed.tlog-proof").write_text(changed)
+
+    def theirs(proof: str) -> subprocess.CompletedProcess[str]:
+        command = [tool("tlog-proof"), tmp_path / proof, str(notary.log.log.vkey)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert theirs("receipt.tlog-proof").stdout.startswith("verified an entry of ")
+    assert "proof verification failed" in theirs("changed.tlog-proof").stderr
 
 
 def test_the_proof_goes_to_standard_output_and_the_facts_into_json(
