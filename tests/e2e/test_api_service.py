@@ -25,7 +25,6 @@ PLANNED = [
     ("POST", f"/api/v1/workflows/approval-signing-{uuid.uuid4()}/approvals", "approval workflows"),
     ("POST", f"/api/v1/workflows/approval-signing-{uuid.uuid4()}/cancel", "cancelling"),
     ("GET", "/api/v1/audit/events", "audit trail"),
-    ("POST", "/api/v2/log/entries", "SignEvidence"),
 ]
 
 
@@ -55,7 +54,8 @@ async def test_what_is_planned_is_absent_from_the_document(rest: httpx.AsyncClie
     named = {operation["operationId"] for path in document["paths"].values() for operation in path.values()}
     methods = service_methods("afdp.notary.v1.NotaryService")
     assert named.isdisjoint(method.name for method in methods if method.planned)
-    no_rest = {"SignEvidenceStream", "GetTrustFile"}  # the latter is served under /trust/
+    # The second is served under /trust/, the third is how a front calls for many.
+    no_rest = {"SignEvidenceStream", "GetTrustFile", "AddLogEntries"}
     built = {method.name for method in methods if not method.planned} - no_rest
     assert built <= named
 

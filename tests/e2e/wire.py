@@ -128,6 +128,8 @@ def request(name: str) -> dict[str, Any]:
         "GetTrustFile": lambda: {"name": "1.root.json"},
         "PublishTrust": lambda: {"files": [{"name": "1.root.json", "content": "{}"}]},
         "CreateTimestamp": lambda: {"timestamp_request": "AAAA"},
+        "AddLogEntry": lambda: {"entry": "AAAA"},
+        "AddLogEntries": lambda: {"requests": [{"entry": "AAAA"}]},
         "GetStatus": dict,
         "HealthCheck": lambda: {"writes": True},
     }[name]()
