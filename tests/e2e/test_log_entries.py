@@ -328,3 +328,30 @@ async def test_sigstores_python_client_writes_and_reads_the_answer(
     entry = await asyncio.to_thread(RekorV2Client(stack.url).create_entry, fresh_request())
 
     assert_logged(json.loads(entry._inner.to_json()) | {"integratedTime": "0"}, trust)
+
+
+async def test_a_log_with_entries_of_strangers_is_whole_to_readers_that_are_not_ours_and_to_ours(
+    stack: Stack, rest: httpx.AsyncClient, tool: Callable[[str], Path], tmp_path: Path
+) -> None:
+    await rest.post(ENTRIES, json=fresh_request())
+    await sign(rest)
+    (tmp_path / "vkey").write_text((await rest.get("/log/vkey")).raise_for_status().text.strip())
+
+    url = f"{stack.url}/api/v2/"
+    theirs = (tool("fsck"), f"--storage_url={url}", f"--public_key={tmp_path / 'vkey'}", "--ui=false", "--N=2")
+    ours = (tool("afdp"), "log", "fsck", url, "--vkey", tmp_path / "vkey")
+    stored = (tool("afdp"), "log", "fsck", "database")
+    environment = {**os.environ, "AFDP_DATABASE_URL": stack.database_url}
+    for command in (theirs, ours, stored):
+        done = await asyncio.to_thread(
+            subprocess.run,
+            list(map(os.fspath, command)),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        if command is theirs:  # which exits with 0 whatever it finds
+            assert "Successfully fsck'd" in done.stdout + done.stderr, done.stdout + done.stderr

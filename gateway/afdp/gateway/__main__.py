@@ -21,8 +21,7 @@ async def main(settings: GatewaySettings) -> None:
     async with AsyncExitStack() as stack:
         stack.enter_context(start_telemetry("gateway", settings))
         upstream = await stack.enter_async_context(open_upstream(settings.notary_address, settings.max_message_bytes))
-        reading = settings.log_reading == "open"
-        log = await stack.enter_async_context(open_log_proxy(str(settings.log_url), open_to_all=reading))
+        log = await stack.enter_async_context(open_log_proxy(settings))
         await serve_http(build_app(settings, load_api(), upstream, log), settings)
 
 

@@ -23,6 +23,9 @@ class GatewaySettings(ServiceSettings):
     log_reading: Literal["open", "off"] = Field(
         "open", description="Whether anybody may read the log here, under /log/ and /api/v2/."
     )
+    entry_log: str = Field(
+        "", description="The origin of the log that is read under /api/v2/, as the notary's; empty: the first."
+    )
     # The API allows 16 MiB of evidence in a batch; what stands around it needs some room.
     max_body_bytes: int = Field(17 * MIB, ge=1024, description="Largest request body.")
     max_buffered_bytes: int = Field(256 * MIB, ge=1024, description="Bytes of all bodies held at once.")

@@ -18,12 +18,12 @@ from starlette.routing import Route
 from afdp.errors import DeadlineExceeded, NotFound, PermissionDenied, Unavailable
 from afdp.formats.note import NoteError, validate_origin
 from afdp.formats.tiles import TileError, parse_tile_path
+from afdp.gateway.config import GatewaySettings
 from afdp.gateway.exchange import exchange_of
 from afdp.gateway.rekor import PREFIX
 
 logger = logging.getLogger(__name__)
 
-_PREFIXES = ("/log/", PREFIX)
 
 # A further log of the deployment, by its origin.
 _FURTHER = re.compile(r"logs/([^/%]+)/")
@@ -45,9 +45,10 @@ _LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=16)
 class LogProxy:
     """GET and HEAD of the log's files."""
 
-    def __init__(self, client: httpx.AsyncClient, *, open_to_all: bool = True) -> None:
+    def __init__(self, client: httpx.AsyncClient, settings: GatewaySettings) -> None:
         self._client = client
-        self._open = open_to_all
+        self._open = settings.log_reading == "open"
+        self._prefixes = {"/log/": "", PREFIX: f"logs/{settings.entry_log}/" if settings.entry_log else ""}
 
     def routes(self) -> list[Route]:
         """Where it is served: under a path of ours, and where Rekor v2 has it."""
@@ -64,11 +65,11 @@ class LogProxy:
             DeadlineExceeded: the log did not answer in time.
         """
         exchange = exchange_of(request.scope)
-        prefix = next(each for each in _PREFIXES if request.scope["path"].startswith(each))
+        prefix = next(each for each in self._prefixes if request.scope["path"].startswith(each))
         exchange.endpoint = f"{prefix}{{path}}"
         if not self._open:
             raise PermissionDenied("the log is not open to readers here")
-        path = _file_of(request, prefix)
+        path = self._prefixes[prefix] + _file_of(request, prefix)
         headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
         headers["accept-encoding"] = "identity"
         headers["x-request-id"] = exchange.request_id
@@ -103,11 +104,9 @@ def _file_of(request: Request, served_under: str) -> str:
 
 
 @asynccontextmanager
-async def open_log_proxy(url: str, *, open_to_all: bool = True) -> AsyncIterator[LogProxy]:
-    """A proxy of the log that is served under a base URL, for as long as the context is open.
-
-    Without `open_to_all` it refuses every reader.
-    """
+async def open_log_proxy(settings: GatewaySettings) -> AsyncIterator[LogProxy]:
+    """A proxy of the logs, for as long as the context is open."""
+    url = str(settings.log_url)
     base = url if url.endswith("/") else url + "/"
     async with httpx.AsyncClient(base_url=base, timeout=_TIMEOUT, limits=_LIMITS, trust_env=False) as client:
-        yield LogProxy(client, open_to_all=open_to_all)
+        yield LogProxy(client, settings)

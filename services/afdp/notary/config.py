@@ -77,6 +77,7 @@ class NotarySettings(ServiceSettings):
         False,
         description="Whether they may name their signer by a certificate; its e-mail address is in the log for ever.",
     )
+    entry_log: str = Field("", description="The origin of the log that takes them; empty: that of the caller's tenant.")
     entry_batch_items: int = Field(1024, ge=1, le=4096, description="Most of them in one append.")
     stream_in_flight: int = Field(256, ge=1, description="Most requests of one stream that are worked on at once.")
     witness_wait_seconds: float = Field(
@@ -139,4 +140,5 @@ class NotarySettings(ServiceSettings):
     @property
     def entry_rules(self) -> EntryRules:
         """Which entries of callers are taken."""
-        return EntryRules(self.log_entries == "open", frozenset(self.entry_algorithms), self.entry_certificates)
+        algorithms = frozenset(self.entry_algorithms)
+        return EntryRules(self.log_entries == "open", algorithms, self.entry_certificates, self.entry_log)

@@ -194,11 +194,12 @@ class EntryDesk:
                 _fail(batch, Internal(f"an internal fault; the log has it under {request_id.get()}"))
 
     async def _append(self, batch: Sequence[Submitted]) -> None:
-        """Into the logs of their tenants, side by side."""
+        """Into the log that takes them, or into those of their tenants side by side."""
         of_log: dict[str, list[Submitted]] = {}
         for each in batch:
             try:
-                of_log.setdefault(await self._keys.logs.of_tenant(each.tenant), []).append(each)
+                origin = self._rules.log or await self._keys.logs.of_tenant(each.tenant)
+                of_log.setdefault(origin, []).append(each)
             except FailedPrecondition as error:
                 each.fail(error)
         async with asyncio.TaskGroup() as tasks:

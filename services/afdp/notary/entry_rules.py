@@ -16,11 +16,13 @@ class EntryRules:
         accepted: whether any entry is.
         certificates: whether a certificate may stand in the place of a key: often it holds an e-mail address, which
             then is in the log for ever.
+        log: the origin of the log that takes them, or what goes on from it; empty: that of the caller's tenant.
     """
 
     accepted: bool
     algorithms: frozenset[EntryAlgorithm]
     certificates: bool
+    log: str = ""
 
     def check(self, request: EntryRequest) -> None:
         """Raises where the request is for what is not taken.

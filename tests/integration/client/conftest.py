@@ -79,7 +79,7 @@ async def running() -> AsyncIterator[Running]:
         address = f"127.0.0.1:{port}"
         settings = GatewaySettings(port=0, notary_address=address, drain_seconds=1)
         upstream = await stack.enter_async_context(open_upstream(address, settings.max_message_bytes))
-        log = await stack.enter_async_context(open_log_proxy(str(settings.log_url)))
+        log = await stack.enter_async_context(open_log_proxy(settings))
         http = await stack.enter_async_context(running_http(build_app(settings, load_api(), upstream, log), settings))
         yield Running(notary, address, f"http://127.0.0.1:{http}")
 

@@ -123,7 +123,7 @@ async def running_gateway(api: Api, **settings: Any) -> AsyncIterator[httpx.Asyn
     told = GatewaySettings(port=0, **settings)
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(open_upstream(told.notary_address, told.max_message_bytes))
-        log = await stack.enter_async_context(open_log_proxy(str(told.log_url), open_to_all=told.log_reading == "open"))
+        log = await stack.enter_async_context(open_log_proxy(told))
         port = await stack.enter_async_context(running_http(build_app(told, api, upstream, log), told))
         client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
         yield await stack.enter_async_context(client)

@@ -113,6 +113,16 @@ async def test_the_log_is_read_where_rekors_readers_look(start_gateway: Any, not
     assert b"Bearer" not in b"".join(heads)
 
 
+async def test_the_log_that_takes_the_entries_is_the_one_that_is_read(start_gateway: Any, notary: Any) -> None:
+    files = {f"{log}/checkpoint": (200, {}, log.encode()) for log in ("", "/logs/strangers.example")}
+    async with (
+        log_server(files) as (url, _),
+        start_gateway(notary_address=notary.address, log_url=url, entry_log="strangers.example") as client,
+    ):
+        assert (await client.get("/api/v2/checkpoint")).text == "/logs/strangers.example"
+        assert (await client.get("/log/checkpoint")).text == ""
+
+
 async def test_where_reading_is_off_nobody_reads_the_log_and_writing_goes_on(start_gateway: Any, notary: Any) -> None:
     async with start_gateway(notary_address=notary.address, log_reading="off") as client:
         status_of(await client.get("/api/v2/checkpoint"), 403, 7)

@@ -58,18 +58,24 @@ class Transparency:
         self.log = LocalLog()
         self.log.append([b"an entry of before"])
         self.calls: list[int] = []
+        self.origins: set[str] = set()
         self.called = asyncio.Event()
         self.free = asyncio.Event()
         self.free.set()
         self.failure: NotaryError | None = None
         self.refused: NotaryError | None = None
         self.wrong_proof = False
+        self.of_tenant = False
 
     async def list_logs(self, request: ListLogsRequest, timeout: float) -> ListLogsResponse:
-        return ListLogsResponse([Log(origin=self.log.origin, state=LogState.OPEN)])
+        other = Log(origin="tenants.example", tenants=[CALLER.tenant], state=LogState.OPEN)
+        return ListLogsResponse(
+            [Log(origin=self.log.origin, state=LogState.OPEN), *([other] if self.of_tenant else [])]
+        )
 
     async def append(self, request: AppendRequest, timeout: float) -> AppendResponse:
         self.calls.append(len(request.entries))
+        self.origins.add(request.origin)
         self.called.set()
         await self.free.wait()
         if self.failure is not None:
@@ -205,6 +211,15 @@ async def test_what_the_rules_do_not_take_is_named(start: Any, transparency: Tra
     with pytest.raises(PermissionDenied):
         await start(replace(RULES, accepted=False)).add(CALLER, request())
     assert transparency.calls == []
+
+
+async def test_the_log_that_is_told_takes_them_whoever_the_caller_is(start: Any, transparency: Transparency) -> None:
+    transparency.of_tenant = True
+    told = start(replace(RULES, log=transparency.log.origin))
+
+    await told.add(CALLER, request())
+
+    assert transparency.origins == {transparency.log.origin}
 
 
 async def test_a_full_queue_refuses_and_says_when_to_come_again(start: Any, transparency: Transparency) -> None:
