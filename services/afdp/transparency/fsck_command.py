@@ -93,10 +93,11 @@ class _Found:
             print(f"{origin}{report.fault}", file=sys.stderr)
             print(f"{report.checked} of {report.size} entries were checked before it", file=sys.stderr)
             return
-        before = f", {report.start} of them before" if report.start else ""
-        kept = f", {report.checkpoints} cosigned or stamped checkpoints" if report.checkpoints else ""
-        print(f"{origin}{report.size} entries, {report.published} of them published: the log is whole")
-        print(f"  read in {self.seconds:.1f} s ({self.rate:,.0f}/s{before}){kept}")
+        before = f" after the {report.start} of before" if report.start else ""
+        kept = f", with {report.checkpoints} cosigned or stamped checkpoints" if report.checkpoints else ""
+        read = f"{report.checked - report.start} read{before} in {self.seconds:.1f} s, {self.rate:,.0f}/s"
+        size = f"{report.size} entries, {report.published} of them published"
+        print(f"{origin}{size}: the log is whole ({read}{kept})")
         if self.repaired:
             print("what the self-audit had found is repaired: start the service anew, and it appends again")
 
