@@ -63,6 +63,19 @@ def read_der(kind: type[_Read], der: bytes, name: str) -> _Read:
         raise ValueError(f"must be a {name} in DER: {error}") from error
 
 
+def parsed(value: asn1.TLV, kind: type[_Read], name: str) -> _Read:
+    """A value that was read as any, as a declared class.
+
+    Raises:
+        ValueError: it is anything else; `name` says what it should be.
+    """
+    try:
+        found: _Read = value.parse(kind)
+        return found
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"must be a {name} in DER: {error}") from error
+
+
 def sequence_of(content: bytes) -> bytes:
     """A SEQUENCE around encoded values."""
     size = len(content)

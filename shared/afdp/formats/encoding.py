@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import binascii
-import re
-
-_HEX = re.compile(r"(?:[0-9a-f]{2})*")
 
 
 def b64(data: bytes) -> str:
@@ -23,7 +20,8 @@ def from_b64(text: str) -> bytes:
         data = binascii.a2b_base64(text, strict_mode=True)
     except ValueError as error:  # binascii.Error is one; so is what a text that is not ASCII raises
         raise ValueError("must be standard base64 with padding") from error
-    if b64(data) != text:
+    last = len(data) % 3  # only in the last group can bits be unused; what is there too much is padding
+    if len(text) != (len(data) + 2) // 3 * 4 or (last and b64(data[-last:]) != text[-4:]):
         raise ValueError("must be standard base64 with padding")
     return data
 
@@ -34,6 +32,10 @@ def from_hex(text: str) -> bytes:
     Raises:
         ValueError: any other spelling.
     """
-    if not _HEX.fullmatch(text):
+    try:
+        data = bytes.fromhex(text)
+    except ValueError as error:
+        raise ValueError("must be lower-case hex digits, two per byte") from error
+    if data.hex() != text:  # capitals, or spaces between
         raise ValueError("must be lower-case hex digits, two per byte")
-    return bytes.fromhex(text)
+    return data

@@ -16,6 +16,7 @@ from afdp.formats.encoding import from_b64, from_hex
 from afdp.formats.timestamps import parse_timestamp
 
 MAX_UINT64 = 2**64 - 1
+_MISSING = object()
 
 
 class Members:
@@ -55,7 +56,11 @@ class Members:
 
     def string(self, name: str, *, empty: bool = False) -> str:
         """A string, by default not an empty one."""
-        value = self.take(name)
+        value = self._left.pop(name, _MISSING)
+        if type(value) is str and value:
+            return value
+        if value is _MISSING:
+            self.refuse(name, "is missing")
         if not isinstance(value, str):
             self.refuse(name, "must be a string")
         if not value and not empty:

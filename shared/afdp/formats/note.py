@@ -142,6 +142,7 @@ class VerifierKey:
         return parsed
 
 
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _PUBLIC_KEY_SIZE = {
     SignatureType.ED25519: 32,
@@ -228,7 +229,7 @@ class Note:
             note = data if isinstance(data, str) else data.decode()
         except UnicodeDecodeError as error:
             raise NoteError("a note must be UTF-8") from error
-        if any(each < " " and each != "\n" for each in note):
+        if _CONTROL.search(note):
             raise NoteError("a note must not contain control characters")
         text, blank, lines = note.rpartition("\n\n")
         if not blank or not text or not lines.endswith("\n"):

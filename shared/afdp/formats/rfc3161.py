@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from cryptography.hazmat import asn1
 
@@ -21,10 +21,13 @@ from afdp.formats.der import (
     Algorithm,
     Extension,
     ObjectIdentifier,
+    parsed,
     read_der,
     sequence_of,
     signature_algorithm,
 )
+
+_Read = TypeVar("_Read")
 
 MAX_NONCE_BITS = 256
 
@@ -254,7 +257,7 @@ def _token(info: _ContentInfo) -> Token:
         raise ValueError("must have signed attributes")
     attributes = b"\x31" + asn1.encode_der(signer.attributes)[1:]  # what is signed is the SET OF (RFC 5652, 5.4)
     values = _attributes(attributes)
-    if read_der(ObjectIdentifier, _value(values, _CONTENT_TYPE), "content type").dotted_string != _TST_INFO:
+    if _value(values, _CONTENT_TYPE, ObjectIdentifier, "content type").dotted_string != _TST_INFO:
         raise ValueError("must have a signed content type of TSTInfo")
     certificate_algorithm, certificate_digest = _signing_certificate(values)
     return Token(
@@ -263,7 +266,7 @@ def _token(info: _ContentInfo) -> Token:
         issuer=asn1.encode_der(signer.certificate.issuer),
         serial=signer.certificate.serial,
         digest_algorithm=signer.digest.oid.dotted_string,
-        content_digest=read_der(bytes, _value(values, _MESSAGE_DIGEST), "message digest"),
+        content_digest=_value(values, _MESSAGE_DIGEST, bytes, "message digest"),
         certificate_algorithm=certificate_algorithm,
         certificate_digest=certificate_digest,
         attributes=attributes,
@@ -281,21 +284,21 @@ def _attributes(der: bytes) -> dict[str, list[asn1.TLV]]:
     return values
 
 
-def _value(attributes: dict[str, list[asn1.TLV]], kind: str) -> bytes:
+def _value(attributes: dict[str, list[asn1.TLV]], kind: str, of: type[_Read], name: str) -> _Read:
     values = attributes.get(kind, [])
     if len(values) != 1:
         raise ValueError(f"must have one value of the signed attribute {kind}")
-    return asn1.encode_der(values[0])
+    return parsed(values[0], of, name)
 
 
 def _signing_certificate(attributes: dict[str, list[asn1.TLV]]) -> tuple[str, bytes]:
     """The hash of the signer's certificate: by RFC 5816, or as before it by SHA-1 (RFC 3161, 2.4.2)."""
     if _SIGNING_CERTIFICATE_2 in attributes:
-        certificates = read_der(_Certificates2, _value(attributes, _SIGNING_CERTIFICATE_2), "certificate's hash")
+        certificates = _value(attributes, _SIGNING_CERTIFICATE_2, _Certificates2, "certificate's hash")
         if certificates.items:
             first = certificates.items[0]
             return first.algorithm.oid.dotted_string if first.algorithm else SHA256, first.digest
-    elif items := read_der(_Certificates, _value(attributes, _SIGNING_CERTIFICATE), "certificate's hash").items:
+    elif items := _value(attributes, _SIGNING_CERTIFICATE, _Certificates, "certificate's hash").items:
         return SHA1, items[0].digest
     raise ValueError("must have a signed attribute that names the signer's certificate")
 

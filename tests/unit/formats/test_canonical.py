@@ -5,6 +5,7 @@ import math
 import struct
 from typing import Any, cast
 
+import orjson
 import pytest
 import rfc8785
 from hypothesis import given, settings
@@ -265,3 +266,24 @@ def test_what_the_standard_reader_reads_is_read_the_same_or_refused(value: objec
         assert "\\u0000" in text
     else:
         assert read == json.loads(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(VALUES, st.sampled_from([0, orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE]), st.booleans())
+def test_what_orjson_writes_is_read_as_the_careful_reader_reads_it(value: object, option: int, doubles: bool) -> None:
+    """A text that orjson would write is read by another way; a space before it makes it another text."""
+    text = orjson.dumps(value, option=option)
+
+    def read(data: bytes) -> object:
+        try:
+            return repr(strict_json(data, max_depth=4, integers_as_doubles=doubles))
+        except InvalidArgument as error:
+            return [(each.field, each.message) for each in error.fields]
+
+    assert read(text) == read(b" " + text)
+
+
+@pytest.mark.parametrize("text", [b'{"a":1,"a":1}', b'{"a":{"b":1,"b":2}}', b'{\n  "a": 1,\n  "a": 1\n}\n'])
+def test_a_key_that_stands_twice_is_seen_also_in_what_looks_like_orjsons(text: bytes) -> None:
+    with pytest.raises(InvalidArgument, match="valid"):
+        strict_json(text)
