@@ -372,6 +372,7 @@ class Stages:
     async def _destination(self, tenant: str) -> Destination:
         """A tenant's own log, else that of others where the settings name one, else the one of ours for all."""
         if self._external.main and not await self._keys.logs.has_own(tenant):
+            await self._keys.external_log(self._external.main)  # a receipt names it: nothing is signed before it can
             return Destination("", self._external.main)
         return Destination(await self._keys.logs.of_tenant(tenant), "")
 

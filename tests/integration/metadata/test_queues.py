@@ -118,3 +118,18 @@ async def test_another_tree_of_the_same_size_completes_nothing(own_store: Postgr
 
     assert isinstance(outcome, FailedPrecondition)
     assert [each.length for each in await metadata.queues()] == [1]
+
+
+async def test_a_record_of_our_log_may_wait_for_others_as_well(own_store: PostgresStore, make_draft: MakeDraft) -> None:
+    metadata = Metadata(own_store)
+    draft = replace(make_draft(), more_logs=("rekor",))
+    assert await metadata.prepare([draft]) == [Prepared()]
+    [pending] = await metadata.list_pending(10, None, None)
+    assert (pending.draft.receipt_id, pending.draft.external_log) == (draft.receipt_id, "")
+
+    further = position(5)
+    assert await metadata.complete_queued("rekor", [QueuedCompletion(draft.receipt_id, further)]) == [further]
+
+    record = await metadata.get_record(draft.submitter.tenant, draft.receipt_id)
+    assert (record.log, record.more) == (None, (further,))
+    assert len(await metadata.list_pending(10, None, None)) == 1

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
-import asyncpg
 import pytest
 from pydantic import SecretStr
 
@@ -29,14 +28,7 @@ class Client:
     """The client, and where it keeps what it knows."""
 
     logs: ExternalLogs
-    database: str
-
-    async def rows(self, query: str) -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(self.database, server_settings={"search_path": SCHEMA})
-        try:
-            return list(await connection.fetch(query))
-        finally:
-            await connection.close()
+    settings: TransparencySettings
 
 
 def of_rekor2(rekor: Rekor2, **more: object) -> ExternalLogSettings:
@@ -62,7 +54,7 @@ def open_client(database: str) -> Open:
             open_database(settings, SCHEMA, SERVICE, packaged("afdp.transparency"), SESSION) as pool,
             open_external_logs(known, pool, 64) as logs,
         ):
-            yield Client(logs, database)
+            yield Client(logs, settings)
 
     return opened
 

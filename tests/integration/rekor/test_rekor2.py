@@ -7,10 +7,10 @@ import base64
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,11 +22,10 @@ from afdp.formats.note import Checkpoint, Note, NoteSignature
 from afdp.formats.spki import from_pem
 from afdp.formats.timestamps import format_timestamp
 from afdp.formats.trust import TRUSTED_ROOT_MEDIA_TYPE, Log
+from afdp.transparency.external.commands import readmit_external, show_evidence
 from afdp.transparency.external.config import ExternalLogSettings
-from afdp.transparency.external.postgres import readmit
 from afdp.transparency.external.values import RefusedLog, Submission, UnreadableAnswer, WrongProof
-from afdp.transparency.postgres import SCHEMA
-from tests.integration.rekor.conftest import Client, Open, of_rekor2, submission, submissions
+from tests.integration.rekor.conftest import Open, of_rekor2, submission, submissions
 from tests.local_log import FOUNDED, LocalLog
 from tests.rekor_front import Reply
 from tests.rekor_servers import Rekor2, running_rekor2
@@ -258,31 +257,38 @@ class Liar:
         return forged
 
 
-@pytest.mark.parametrize("kind", ["gone back", "forked", "another key"])
 async def test_a_log_that_lies_is_refused_by_all_replicas_with_the_evidence_until_an_operator_lets_it_in(
-    tool: Tool, data_folder: Path, tmp_path: Path, open_client: Open, kind: str
+    tool: Tool, data_folder: Path, tmp_path: Path, open_client: Open, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with running_rekor2(tool, data_folder) as rekor, open_client(of_rekor2(rekor)) as one:
-        liar, mine = Liar(rekor), submission()
+        liar, stranger = Liar(rekor), Ed25519PrivateKey.generate()
         for each in submissions(2):
             await one.logs.log("rekor", each)
-        forge = {"gone back": liar.alone(mine), "forked": liar.grown(mine, tmp_path)}
-        rekor.front.rewrite = forge.get(kind) or liar.alone(mine, Ed25519PrivateKey.generate())
-        with pytest.raises(RefusedLog):
-            await one.logs.log("rekor", mine)
-        rekor.front.well()
-        rekor.front.folder = rekor.storage
+        for lie in (liar.alone, partial(liar.grown, folder=tmp_path), partial(liar.alone, key=stranger)):
+            mine = submission()
+            rekor.front.rewrite = lie(mine)
+            with pytest.raises(RefusedLog):
+                await one.logs.log("rekor", mine)
+            rekor.front.well()
+            rekor.front.folder = rekor.storage
+            async with open_client(of_rekor2(rekor)) as other:
+                for client in (one, other):
+                    with pytest.raises(RefusedLog, match="until an operator says so"):
+                        await client.logs.log("rekor", submission())
+            assert await show_evidence(one.settings, []) == 1
+            assert await readmit_external(one.settings, [rekor.origin]) == 0
+            assert await readmit_external(one.settings, [rekor.origin]) == 1
+            await one.logs.log("rekor", submission())
+        capfd.readouterr()
+        assert await show_evidence(one.settings, []) == 0
+        found = json.loads(capfd.readouterr().out)["evidence"]
 
-        async with open_client(of_rekor2(rekor)) as other:
-            for client in (one, other):
-                with pytest.raises(RefusedLog, match="until an operator says so"):
-                    await client.logs.log("rekor", submission())
-            [evidence] = await other.rows("SELECT * FROM external_evidence")
-            assert await _readmitted(other, rekor.origin)
-            await other.logs.log("rekor", mine)
-
-    assert evidence["refused_note"].startswith("rekor.example\n")
-    assert evidence["known_note"].startswith("" if kind == "another key" else "rekor.example\n2\n")
+    reasons = [each["reason"] for each in found]
+    assert "has gone back from 2 to 1" in reasons[0]
+    assert "does not go on from" in reasons[1]
+    assert "not signed by a known key" in reasons[2] or "is wrong" in reasons[2]
+    assert all(each["refused_note"].startswith("rekor.example\n") for each in found)
+    assert [bool(each["known_note"]) for each in found] == [True, True, False]
 
 
 async def test_tiles_that_do_not_match_the_signed_trees_are_no_proof_of_growth(
@@ -293,11 +299,3 @@ async def test_tiles_that_do_not_match_the_signed_trees_are_no_proof_of_growth(
         rekor.front.rewrite_reads = lambda path, data: bytes(len(data)) if path.startswith("tile/") else data
         with pytest.raises(RefusedLog, match="does not go on from"):
             await client.logs.log("rekor", submission())
-
-
-async def _readmitted(client: Client, origin: str) -> bool:
-    connection = await asyncpg.connect(client.database, server_settings={"search_path": SCHEMA})
-    try:
-        return await readmit(connection, origin)
-    finally:
-        await connection.close()
