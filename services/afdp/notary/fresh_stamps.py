@@ -7,6 +7,7 @@ batch has one moment. To read it whole takes some fifty times as long.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,26 +16,30 @@ from afdp.formats.authorities import TimestampAuthority
 from afdp.formats.rfc3161 import Token
 from afdp.verify.timestamps import Stamp, read_stamp
 
-_MAX_FORMS = 64  # a signature has one of few lengths, and so has a response
+_MAX_LENGTHS = 64  # a signature has one of few, and so has a response
+_MOMENTS = 4  # a receipt is made while the next batch is stamped already
 
 
 class FreshStamps:
-    """Reads responses; remembers the form of the last one of each length."""
+    """Reads responses; remembers the forms of the last moments, by the response's length."""
 
     def __init__(self) -> None:
-        self._forms: dict[int, _Form] = {}
+        self._forms: dict[int, deque[_Form]] = {}
 
     def read(self, response: bytes, data: bytes, authorities: Sequence[TimestampAuthority]) -> Stamp:
         """As `verify.timestamps.read_stamp`: what a response over some data states, its signature not verified."""
-        form = self._forms.get(len(response))
-        if form is not None and form.authorities is authorities and form.fits(response, data):
-            return form.stamp
+        for form in self._forms.get(len(response), ()):
+            if form.authorities is authorities and form.fits(response, data):
+                return form.stamp
         token, stamp = read_stamp(response, data, authorities)
-        if (form := _form(response, token, stamp, authorities)) is not None:
-            if len(self._forms) >= _MAX_FORMS:
-                self._forms.clear()
-            self._forms[len(response)] = form
+        if (made := _form(response, token, stamp, authorities)) is not None:
+            self._remember(len(response), made)
         return stamp
+
+    def _remember(self, length: int, form: _Form) -> None:
+        if length not in self._forms and len(self._forms) >= _MAX_LENGTHS:
+            self._forms.clear()
+        self._forms.setdefault(length, deque(maxlen=_MOMENTS)).appendleft(form)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from afdp.verify.timestamps import UncountedError, UnknownAuthorityError, verify
 _failures = Counter("afdp_notary_release_failures", "Receipts that were held back because a check failed; stays zero.")
 _hint = lru_cache(maxsize=256)(key_hint)
 # A fresh timestamp is read twice: before its record is written, and a few milliseconds later for its receipt.
-_read_fresh = lru_cache(maxsize=4096)(FreshStamps().read)
+_read_fresh = FreshStamps().read
 
 
 class ReceiptOffice:

@@ -90,3 +90,15 @@ def test_a_form_counts_only_for_the_authorities_it_was_read_with() -> None:
 
     with pytest.raises(UnknownAuthorityError):
         stamps.read(second, b"1", (LocalAuthority().trusted,))
+
+
+def test_a_response_of_the_moment_before_is_still_read_by_its_form(read_whole: list[bytes]) -> None:
+    stamps, first = FreshStamps(), stamped(b"0", 0)
+    later = stamped(b"1", 1, len(first), STAMPED_AT + timedelta(milliseconds=1))
+
+    times = [
+        stamps.read(response, data, KNOWN).time for response, data in [(first, b"0"), (later, b"1"), (first, b"0")]
+    ]
+
+    assert times == [STAMPED_AT, STAMPED_AT + timedelta(milliseconds=1), STAMPED_AT]
+    assert read_whole == [first, later]
