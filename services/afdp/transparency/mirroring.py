@@ -29,7 +29,7 @@ from afdp.transparency.values import LogIdentity, SignedCheckpoint
 logger = logging.getLogger(__name__)
 
 RETRY, LONGEST_RETRY = 1.0, 300.0  # seconds
-LEASE = 60.0  # seconds that a replica has for one batch before another may go on
+LEASE = 20.0  # seconds that a replica has for one batch before another may go on
 MARK = ".mirror"
 """How many full bundles are there, and of which log: where a mirror that was interrupted goes on."""
 

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from afdp.cli.__main__ import cli
 from afdp.errors import Cancelled, DataLoss, DeadlineExceeded, InvalidArgument, OutOfRange, Unavailable
 from afdp.formats.merkle import leaf_hash, verify_inclusion
 from afdp.formats.note import Checkpoint, Note, VerifierKey, key_digest, verify
@@ -88,6 +90,13 @@ class Stack:
 def free_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return str(probe.getsockname()[1])
+
+
+def is_whole(mirror: Path) -> bool:
+    """Whether what readers of a mirror find now is a log: every tile that its checkpoint speaks of is there."""
+    if not (mirror / "checkpoint").exists():
+        return True
+    return CliRunner().invoke(cli, ["log", "fsck", str(mirror)]).exit_code == 0
 
 
 @asynccontextmanager
@@ -174,7 +183,7 @@ async def until_acknowledged(client: TransparencyServiceClient, entry: bytes) ->
 
 
 async def test_killed_at_any_moment_it_loses_nothing_and_doubles_nothing(
-    stack: Stack, stored_leaves, root_of, tmp_path: Path
+    stack: Stack, stored_leaves, root_of, data_folder: Path, tmp_path: Path
 ) -> None:
     chance = random.Random(7)
     acknowledged: dict[bytes, int] = {}
@@ -201,6 +210,7 @@ async def test_killed_at_any_moment_it_loses_nothing_and_doubles_nothing(
                 await reached.wait()
             await asyncio.sleep(chance.random() / 50)
             await victim.kill()
+            assert await asyncio.to_thread(is_whole, data_folder / "mirror")
             await victim.start()
         over.set()
 
