@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO
 
 import click
+import orjson
 
 from afdp.cli.files import progress, read_document, whole_file, write_whole
 from afdp.cli.log_options import NotSound, ending, key_options, read_key, read_witnesses, timeout_option
@@ -187,7 +189,7 @@ def verify_proof(
     known = read_witnesses(witnesses)
     leaves = _leaves(receipts, leaf_hash, entry_file)
     try:
-        key = read_log_key(read_document(vkey), origin)
+        key = read_log_key(read_document(vkey), origin, served=partial(_origin_in, proof))
         said, head = _verified(proof, key, known, leaves)
     except (TlogProofError, LogProofError) as error:
         raise NotSound(f"{proof}: {error}") from error
@@ -332,6 +334,22 @@ def _say(said: dict[str, object], output: str | None, as_json: bool) -> None:
     for name, value in said.items():
         say(f"  {name.replace('_', ' '):<12} {value}")
     say("PROVEN", fg="green", bold=True)
+
+
+def _origin_in(file: str) -> str:
+    """The log that a proof says it is of: tells which of several keys that are trusted is meant."""
+    try:
+        with Path(file).open("rb") as opened:
+            data = opened.read(MAX_LINE_BYTES)
+        if data.startswith(FIRST_LINE.encode()):
+            note = data.partition(b"\n\n")[2]
+        else:
+            note = str(
+                orjson.loads(data.partition(b"\n")[0] if COMPLETENESS.encode() in data else data)["new"]
+            ).encode()
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # what is wrong with it is said when it is verified
+    return note.partition(b"\n")[0].decode("utf-8", "replace")
 
 
 def _verified(

@@ -7,7 +7,9 @@ import asyncio
 import json
 import os
 import sys
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,15 @@ import asyncpg
 import httpx
 import pytest
 
+from afdp.messages.signer import SignerServiceClient
+from afdp.postgres import open_database, packaged
+from afdp.rpc import GrpcCaller, open_channel
 from afdp.transparency.http import serving_reads
+from afdp.transparency.logs import open_log
+from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION
+from afdp.transparency.postgres_logs import PostgresCatalogue
+from afdp.transparency.signer import GrpcSigner
+from afdp.transparency.values import NewLog
 from tests.log_rules import rule
 
 ENTRIES = [b"entry %d" % number for number in range(1_300)]
@@ -86,6 +96,36 @@ async def test_the_log_is_followed_as_it_grows_and_what_it_proves_holds_without_
     assert [code for code, _ in made] == [0, 0, 0], made
     assert [(code, said["holds"]) for code, said in held] == [(0, True)] * 3
     assert held[2][1]["entries"] == 1_302
+
+
+async def test_a_log_of_a_tenants_own_proves_that_these_are_all_its_entries(replica, settings, tmp_path: Path) -> None:
+    known = settings()
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(replica())
+        port = await stack.enter_async_context(serving_reads(one.logs, known))
+        opened = open_database(known, SCHEMA, SERVICE, packaged("afdp.transparency"), SESSION)
+        database = await stack.enter_async_context(opened)
+        channel = await stack.enter_async_context(open_channel(known.signer_address))
+        signer = GrpcSigner(SignerServiceClient(GrpcCaller(channel)), 5.0)
+        await open_log(PostgresCatalogue(database), signer, NewLog("acme.example.org", ("acme",)))
+        await one.log.append([b"of others"])
+        acme = await one.logs.of("acme.example.org")
+        await acme.append([b"first"])
+        old, _ = await acme.append([b"second"])
+        await acme.append([b"third", b"fourth"])
+        (tmp_path / "vkey").write_text(f"{one.log.identity().vkey}\n{acme.identity().vkey}\n")
+        (tmp_path / "old").write_text(old.note)
+        outside = Outside(one, f"http://127.0.0.1:{port}/logs/acme.example.org", tmp_path)
+
+        key = ("--vkey", "vkey")
+        made = await outside.afdp(
+            "prove", "completeness", outside.url, *key, "--from", "old", "--bodies", "-o", "proof"
+        )
+        held = await outside.afdp("verify-proof", "proof", *key)
+
+    lines = (tmp_path / "proof").read_text().splitlines()[1:]
+    assert (made[0], held[0], held[1]["entries"]) == (0, 0, 2)
+    assert [b64decode(line) for line in lines] == [b"third", b"fourth"]
 
 
 FLIP = "set_byte({0}, 0, 255 - get_byte({0}, 0))"

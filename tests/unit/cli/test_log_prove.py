@@ -203,6 +203,15 @@ def test_what_is_no_proof_is_refused(afdp, log: LocalLog, tmp_path, data: bytes)
     refusal(afdp("verify-proof", "proof", "--vkey", "vkey"))
 
 
+def test_of_several_trusted_keys_the_one_of_the_proofs_log_is_taken(afdp, log: LocalLog, tmp_path) -> None:
+    (tmp_path / "vkey").write_text(f"{LocalLog(origin='other.localhost').log.vkey}\n{log.log.vkey}\n")
+    for made in (("inclusion", "--index", "1"), ("consistency", "--from", "300.checkpoint"), ("completeness",)):
+        proof = afdp("prove", made[0], "log", *made[1:], "-o", "proof", "--vkey", "vkey")
+
+        assert proof.exit_code == 0, proof.output
+        assert holds(afdp("verify-proof", "proof", "--vkey", "vkey", "--json"))["log"] == "notary.localhost"
+
+
 def test_a_proof_of_another_log_is_refused(afdp, log: LocalLog, tmp_path) -> None:
     afdp("prove", "consistency", "log", "--from", "300.checkpoint", "-o", "proof")
     (tmp_path / "vkey").write_text(str(LocalLog().log.vkey))
