@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import orjson
 import uuid_utils
@@ -26,6 +25,7 @@ from afdp.errors import (
     InvalidArgument,
     NotaryError,
     PermissionDenied,
+    ResourceExhausted,
 )
 from afdp.formats.bundle import LogEntry, entry_object
 from afdp.formats.entry_request import read_entry_request
@@ -52,8 +52,6 @@ MAX_REQUESTS = 1024
 
 LOG_INDEX = "log_index"
 """Of the metadata of AlreadyExists: where the entry is."""
-
-Result = TypeVar("Result")
 
 _IN_ONE_GO = 8  # signatures that are verified before the loop turns
 _OVERHEAD = 1024  # what an entry and its answer take beside its bytes
@@ -136,7 +134,9 @@ class EntryDesk:
             Unavailable, DeadlineExceeded: the log is away. It may have been appended: sent again, it may be told to
                 exist already.
         """
-        return await _answered(await self._submit(principal, body))
+        submitted = Submitted(principal.tenant, self._checked(body))
+        await self._queue.put(submitted, wait=False)
+        return _json(await submitted.outcome)
 
     async def add_many(self, principal: Principal, bodies: Sequence[bytes]) -> list[bytes | NotaryError]:
         """The same for many at once; each fails alone, and answers are in order.
@@ -146,26 +146,32 @@ class EntryDesk:
         """
         if not 1 <= len(bodies) <= MAX_REQUESTS:
             raise InvalidArgument.field("requests", f"must be 1 to {MAX_REQUESTS} entries, not {len(bodies)}")
-        waiting: list[Submitted | NotaryError] = []
+        entries: list[bytes | NotaryError] = []
+        for at, body in enumerate(bodies, 1):
+            entries.append(_or_error(self._checked, body))
+            if at % _IN_ONE_GO == 0:
+                await asyncio.sleep(0)
+        # Only now, and without a pause, so that they share an append.
+        waiting = [await self._queued(principal, each) if isinstance(each, bytes) else each for each in entries]
         try:
-            for at, body in enumerate(bodies):
-                if at % _IN_ONE_GO == _IN_ONE_GO - 1:  # each takes a while to verify: others have their turn in between
-                    await asyncio.sleep(0)
-                waiting.append(await _or_error(self._submit(principal, body)))
-            return [each if isinstance(each, NotaryError) else await _or_error(_answered(each)) for each in waiting]
+            return [await _outcome(each) if isinstance(each, Submitted) else each for each in waiting]
         finally:
             for each in waiting:
                 if isinstance(each, Submitted):
                     each.outcome.cancel()  # where the caller has gone away
 
-    async def _submit(self, principal: Principal, body: bytes) -> Submitted:
-        if not self._rules.accepted:
-            raise PermissionDenied("this notary logs no entries but its own")
-        submitted = Submitted(principal.tenant, self._checked(body))
-        await self._queue.put(submitted, wait=False)
+    async def _queued(self, principal: Principal, entry: bytes) -> Submitted | NotaryError:
+        submitted = Submitted(principal.tenant, entry)
+        try:
+            await self._queue.put(submitted, wait=False)
+        except ResourceExhausted as error:
+            return error
         return submitted
 
     def _checked(self, body: bytes) -> bytes:
+        """The entry that a request becomes, once its signature has been verified."""
+        if not self._rules.accepted:
+            raise PermissionDenied("this notary logs no entries but its own")
         try:
             if len(body) > MAX_REQUEST_BYTES:
                 raise InvalidArgument.field("body", f"must have at most {MAX_REQUEST_BYTES} bytes")
@@ -222,18 +228,21 @@ class EntryDesk:
             _fail(batch, error)
 
 
-async def _answered(submitted: Submitted) -> bytes:
-    return _json(await submitted.outcome)
-
-
 def _json(located: LogEntry) -> bytes:
     return orjson.dumps(entry_object(located) | {"inclusionPromise": None})
 
 
-async def _or_error(attempt: Awaitable[Result]) -> Result | NotaryError:
-    """What an attempt gives; the error that it ends in as a value."""
+async def _outcome(submitted: Submitted) -> bytes | NotaryError:
     try:
-        return await attempt
+        return _json(await submitted.outcome)
+    except NotaryError as error:
+        return error
+
+
+def _or_error(check: Callable[[bytes], bytes], body: bytes) -> bytes | NotaryError:
+    """What a check gives; the error that it ends in as a value."""
+    try:
+        return check(body)
     except NotaryError as error:
         return error
 
