@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -31,7 +31,7 @@ from afdp.messages.signer import SignerServiceClient
 from afdp.messages.transparency import TransparencyServiceClient
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.model import CheckedEvidence, Order, Outcome, Principal, Submission
-from afdp.notary.pipeline import Limits, Pipeline, Stages
+from afdp.notary.pipeline import Limits, Pipeline, Prepared, Stages
 from afdp.notary.queue import FairQueue
 from afdp.notary.recovery import Recovery
 from afdp.rpc import GrpcCaller, open_channel
@@ -53,15 +53,19 @@ async def shards() -> AsyncIterator[Stack]:
             yield running
 
 
+AFDP_LOG = ("afdp.cli", "log")
+OPEN, FREEZE = (("afdp.transparency", command) for command in ("open-log", "freeze-log"))
+
+
 async def operate(stack: Stack, *arguments: str, code: int = 0) -> str:
-    """`afdp log …` on the machine of the log service."""
+    """What `afdp log …` runs, or that itself, on the machine of the log service."""
     environment = {
         **os.environ,
         **stack.settings("transparency"),
         "AFDP_DATABASE_URL": stack.database_url,
     }
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "afdp.cli", "log", *arguments),
+        *(sys.executable, "-m", *arguments),
         env=environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -119,15 +123,15 @@ async def test_logs_are_opened_and_frozen_under_load_without_one_failed_request(
                         return receipts[-1]
 
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(4):
+            for _ in range(2):
                 tasks.create_task(write())
             kept = [await until_in(FIRST)]
             own, following = f"2026.{FIRST}", f"2027.{FIRST}"
-            opened = await operate(shards, "open", own, "--tenant", "default")
+            opened = await operate(shards, *AFDP_LOG, "open", own, "--tenant", "default")
             kept.append(await until_in(own))
-            await operate(shards, "open", following, "--successor-of", own)
-            listed = json.loads(await operate(shards, "list", "--json"))["logs"]
-            frozen = await operate(shards, "freeze", own)
+            await operate(shards, *AFDP_LOG, "open", following, "--successor-of", own)
+            listed = json.loads(await operate(shards, *AFDP_LOG, "list", "--json"))["logs"]
+            frozen = await operate(shards, *AFDP_LOG, "freeze", own)
             kept.append(await until_in(following))
             ended.set()
 
@@ -185,8 +189,8 @@ async def test_after_a_restart_every_log_is_served_and_the_frozen_one_takes_noth
         assert log_of(receipt) == f"2027.{FIRST}"
         assert len(await entries_of(rest, f"2026.{FIRST}")) == size
         assert (await rest.get("/log/logs/2028.notary.localhost/checkpoint")).status_code == 404
-    assert "must be the origin of a log" in await operate(shards, "freeze", f"2028.{FIRST}", code=2)
-    assert "notary.localhost: " in await operate(shards, "fsck", "database")
+    assert "must be the origin of a log" in await operate(shards, *FREEZE, f"2028.{FIRST}", code=2)
+    assert "notary.localhost: " in await operate(shards, *AFDP_LOG, "fsck", "database")
 
 
 # --- many tenants -----------------------------------------------------------------------------------------------------
@@ -202,13 +206,26 @@ class NoStamps:
         return None
 
 
+class NoExternalLogs:
+    """No record goes to a log of others."""
+
+    main = ""
+    more = ()
+
+    def wait(self, waiting: Sequence[Prepared]) -> None:
+        assert not waiting
+
+    def ask(self) -> None:
+        return None
+
+
 class Peers:
     """A notary's pipeline beside the stack's own, which may act for any tenant."""
 
     def __init__(self, signer: Any, transparency: Any, metadata: Any) -> None:
         self.keys = KeyDirectory(SignerServiceClient(signer), TransparencyServiceClient(transparency))
         self.metadata = MetadataServiceClient(metadata)
-        stages = Stages(SignerServiceClient(signer), self.metadata, self.keys, NoStamps(), 10.0)
+        stages = Stages(SignerServiceClient(signer), self.metadata, self.keys, NoStamps(), NoExternalLogs(), 10.0)
         self.recovery = Recovery(self.metadata, stages, 0.5, 10.0)
         self.pipeline = Pipeline(
             FairQueue[Submission](4096, 2**26), stages, Limits(64, 2**24), on_unfinished=lambda: None
@@ -241,8 +258,8 @@ async def test_each_tenants_records_are_in_its_own_log_and_the_failure_of_one_lo
     shards: Stack,
 ) -> None:
     acme, bank = f"acme.{FIRST}", f"bank.{FIRST}"
-    await operate(shards, "open", acme, "--tenant", "acme")
-    await operate(shards, "open", bank, "--tenant", "bank", "--tenant", "bank-labs")
+    await operate(shards, *OPEN, acme, "--tenant", "acme")
+    await operate(shards, *OPEN, bank, "--tenant", "bank", "--tenant", "bank-labs")
     async with (
         peers_of(shards) as peers,
         httpx.AsyncClient(base_url=shards.url, trust_env=False, timeout=60) as rest,
@@ -272,8 +289,8 @@ async def test_each_tenants_records_are_in_its_own_log_and_the_failure_of_one_lo
         # The log is repaired and frozen before anybody has finished what waits: it goes on in the successor, once.
         await database.execute("UPDATE tree SET root = $2 WHERE log_id = $1", number, root)
         await database.close()
-        await operate(shards, "open", f"acme-2027.{FIRST}", "--successor-of", acme)
-        await operate(shards, "freeze", acme)
+        await operate(shards, *OPEN, f"acme-2027.{FIRST}", "--successor-of", acme)
+        await operate(shards, *FREEZE, acme)
         os.kill(shards.server("transparency").pid, signal.SIGKILL)
         recovering = asyncio.create_task(peers.recovery.run())
         async with asyncio.timeout(60):
@@ -287,14 +304,14 @@ async def test_each_tenants_records_are_in_its_own_log_and_the_failure_of_one_lo
 async def test_where_a_tenants_log_is_frozen_without_a_successor_its_evidence_is_refused_and_nobody_elses(
     shards: Stack,
 ) -> None:
-    await operate(shards, "open", f"gone.{FIRST}", "--tenant", "gone")
-    said = await operate(shards, "freeze", f"gone.{FIRST}")
+    await operate(shards, *OPEN, f"gone.{FIRST}", "--tenant", "gone")
+    said = await operate(shards, *FREEZE, f"gone.{FIRST}")
 
     async with peers_of(shards) as peers:
         refused, taken = await asyncio.gather(
             peers.notarise("gone"), peers.notarise("somebody"), return_exceptions=True
         )
-        await operate(shards, "open", f"back.{FIRST}", "--successor-of", f"gone.{FIRST}")
+        await operate(shards, *OPEN, f"back.{FIRST}", "--successor-of", f"gone.{FIRST}")
         peers.keys.logs.forget()
         back = await peers.notarise("gone")
 
