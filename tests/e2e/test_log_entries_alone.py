@@ -145,6 +145,27 @@ async def test_entries_of_strangers_go_to_the_log_that_is_told_to_take_them_and_
         assert entry["inclusionProof"]["checkpoint"]["envelope"].startswith(f"{FIRST}\n")
 
 
+async def test_a_log_that_hangs_is_answered_for_in_time_and_what_became_of_the_entry_is_found_out(
+    writing: Writing,
+) -> None:
+    log, request = writing.stack.server("transparency").pid, fresh_request()
+    async with httpx.AsyncClient(base_url=writing.stack.url, trust_env=False, timeout=15) as rest:
+        await writing.write(rest)
+        os.kill(log, signal.SIGSTOP)
+        try:
+            hung = await rest.post(ENTRIES, json=request)
+        finally:
+            os.kill(log, signal.SIGCONT)
+        found = await rest.post(ENTRIES, json=request)
+        index = found.json()["logIndex"] if found.status_code == 201 else found.headers["x-log-index"]
+        entries = await writing.entries(rest)
+
+    assert (hung.status_code, hung.json()["code"]) == (504, 4)
+    assert found.status_code in (201, 409)
+    digest = request["hashedRekordRequestV002"]["digest"]
+    assert [at for at, entry in enumerate(entries) if digest.encode() in entry] == [int(index)]
+
+
 async def test_where_certificates_are_taken_sigstores_python_client_logs_blobs_and_attestations(
     writing: Writing,
 ) -> None:

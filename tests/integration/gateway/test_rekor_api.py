@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -97,6 +98,20 @@ async def test_what_the_gateway_refuses_itself_is_a_status_too(gateway: httpx.As
     status_of(wrong_verb, 405, 12)
     assert wrong_verb.headers["allow"] == "POST"
     assert notary.calls == []
+
+
+async def test_a_gateway_with_as_much_as_it_serves_says_so_as_rekor_would(start_gateway: Any, notary: Any) -> None:
+    notary.answers["AddLogEntry"] = free = asyncio.Event()
+    async with start_gateway(notary_address=notary.address, max_in_flight=1) as client:
+        served = asyncio.create_task(client.post(PATH, content=BODY, headers=JSON))
+        await notary.arrived.wait()
+
+        refused = await client.post(PATH, content=BODY, headers=JSON)
+
+        assert status_of(refused, 429, 8)["message"] == "too many requests are being served; try again"
+        assert refused.headers["retry-after"] == "1"
+        free.set()
+        assert (await served).status_code == 201
 
 
 async def test_the_log_is_read_where_rekors_readers_look(start_gateway: Any, notary: Any) -> None:
