@@ -36,11 +36,13 @@ class Webhook:
         said = ""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                answer = httpx.post(self.url, content=body, headers=headers, timeout=_TIMEOUT)
-                if answer.is_success:
+                # Its answer's body is nobody's business, and may be without end.
+                with httpx.stream("POST", self.url, content=body, headers=headers, timeout=_TIMEOUT) as answer:
+                    status = answer.status_code
+                if 200 <= status < 300:
                     return
-                said = f"answers {answer.status_code}"
-                if answer.status_code < 500 and answer.status_code not in (408, 429):
+                said = f"answers {status}"
+                if status < 500 and status not in (408, 429):
                     break
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 said = str(error) or type(error).__name__
