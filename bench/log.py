@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +26,7 @@ from bench.figures import Figure, Run, median_figure, run_of
 from bench.filled_log import fill_log
 from bench.machine import resident_mib
 
-CALLERS, BATCH = 2, 64
+BATCH = 64
 STARTS = 3
 _STARTS_WITHIN = 60.0  # seconds
 _DISK = 1_200  # bytes per entry while it is filled, the write-ahead log included
@@ -76,25 +76,21 @@ async def _fill(place: Place, entries: int) -> dict[str, Any]:
 
 
 async def _alternate(empty: Place, full: Place, seconds: float, rounds: int, entries: int) -> list[Figure]:
-    runs: dict[str, list[Run]] = {empty.name: [], full.name: []}
     async with _running(empty), _running(full):
-        for place in (empty, full):
-            await _appending(place, seconds / 2)
-        for _ in range(rounds):
-            for place in (empty, full):
-                runs[place.name].append(await _appending(place, seconds))
+        await _appending(empty, full, seconds / 2)
+        runs = [await _appending(empty, full, seconds) for _ in range(rounds)]
     beside = f"log_append_{BATCH}_empty"
     name = f"log_append_{BATCH}_at_{entries / 1_000_000:g}m"
-    unit = "entries/s"
-    return [
-        median_figure(name, runs[full.name], (beside, runs[empty.name]), unit),
-        median_figure(beside, runs[empty.name], None, unit),
-    ]
+    of_empty, of_full = zip(*runs, strict=True)
+    unit = "entries/s of one caller"
+    return [median_figure(name, of_full, (beside, of_empty), unit), median_figure(beside, of_empty, None, unit)]
 
 
-async def _appending(place: Place, seconds: float) -> Run:
-    result = await result_of("bench.log_load", place.address, str(CALLERS), str(BATCH), str(seconds))
-    return run_of(result["latencies"], result["seconds"], BATCH)
+async def _appending(one: Place, other: Place, seconds: float) -> tuple[Run, Run]:
+    """Appends to both in turn. The rate is that of the median call: one that the machine held up says nothing."""
+    result = await result_of("bench.log_load", one.address, other.address, str(BATCH), str(seconds))
+    first, second = (run_of(each, sum(each), BATCH) for each in result["latencies"])
+    return replace(first, rate=1000 * BATCH / first.p50_ms), replace(second, rate=1000 * BATCH / second.p50_ms)
 
 
 async def _starts(empty: Place, full: Place) -> dict[str, Any]:
@@ -102,12 +98,15 @@ async def _starts(empty: Place, full: Place) -> dict[str, Any]:
     starts: dict[str, list[float]] = {empty.name: [], full.name: []}
     memory: dict[str, list[float]] = {empty.name: [], full.name: []}
     for _ in range(STARTS):
-        for place in (empty, full):
-            began = time.perf_counter()
-            async with _running(place) as process:
+        async with AsyncExitStack() as stack:
+            processes: dict[str, ServerProcess] = {}
+            for place in (empty, full):
+                began = time.perf_counter()
+                processes[place.name] = await stack.enter_async_context(_running(place))
                 starts[place.name].append(time.perf_counter() - began)
-                await _appending(place, 2.0)
-                memory[place.name].append(resident_mib(process.pid))
+            await _appending(empty, full, 3.0)
+            for name, process in processes.items():
+                memory[name].append(resident_mib(process.pid))
     return {
         "seconds_to_start": {name: round(median(each), 2) for name, each in starts.items()},
         "resident_mib": {name: round(median(each), 1) for name, each in memory.items()},

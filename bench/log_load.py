@@ -1,8 +1,10 @@
-"""Load on one log: a few calls in flight, as notaries send their batches, each proven when the time is over."""
+"""One caller of two logs, who appends to one and to the other in turn, each answer proven when the time is over.
+
+What else the machine does falls on both alike.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 
@@ -15,45 +17,52 @@ from bench.child import leave_result
 from bench.filled_log import random_entry
 
 
-async def _load(address: str, callers: int, batch: int, seconds: float) -> dict[str, object]:
-    latencies: list[float] = []
-    answers: list[tuple[bytes, AppendResponse]] = []
-    async with open_channel(address) as channel:
-        client = TransparencyServiceClient(GrpcCaller(channel))
-        answer = await client.append(AppendRequest([random_entry()]))
-        size = answer.checkpoint.size if answer.checkpoint else 0
-        began = time.perf_counter()
+class Caller:
+    """Appends batches to one log, as a notary does."""
 
-        async def caller() -> None:
-            nonlocal size
-            while time.perf_counter() < began + seconds:
-                made_after = size  # as a notary does: the size in the last answer, and then the entries are made
-                entries = [random_entry() for _ in range(batch)]
-                sent = time.perf_counter()
-                answer = await client.append(AppendRequest(entries, made_after_size=made_after), timeout=30)
-                latencies.append(time.perf_counter() - sent)
-                assert answer.checkpoint
-                size = max(size, answer.checkpoint.size)
-                answers.append((entries[-1], answer))
+    def __init__(self, client: TransparencyServiceClient, batch: int) -> None:
+        self.latencies: list[float] = []
+        self._client = client
+        self._batch = batch
+        self._size = 0
+        self._answers: list[tuple[bytes, AppendResponse]] = []
 
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(callers):
-                tasks.create_task(caller())
-        took = time.perf_counter() - began
-    for entry, answer in answers:
-        _verify(entry, answer)
-    return {"seconds": took, "latencies": latencies}
+    async def append(self) -> None:
+        """One batch of entries that are made now: the log is told of the size that it had in its last answer."""
+        entries = [random_entry() for _ in range(self._batch)]
+        request = AppendRequest(entries, made_after_size=self._size)
+        sent = time.perf_counter()
+        answer = await self._client.append(request, timeout=30)
+        self.latencies.append(time.perf_counter() - sent)
+        assert answer.checkpoint
+        self._size = answer.checkpoint.size
+        self._answers.append((entries[-1], answer))
+
+    def verify(self) -> None:
+        """The last entry of each answer; what is not proven raises."""
+        for entry, answer in self._answers:
+            found, checkpoint = answer.results[-1].inclusion, answer.checkpoint
+            assert found
+            assert checkpoint
+            path = [found.proof[at : at + HASH_SIZE] for at in range(0, len(found.proof), HASH_SIZE)]
+            verify_inclusion(found.leaf_index, checkpoint.size, leaf_hash(entry), path, checkpoint.root)
 
 
-def _verify(entry: bytes, answer: AppendResponse) -> None:
-    """The last entry of an answer; what is not proven raises."""
-    found, checkpoint = answer.results[-1].inclusion, answer.checkpoint
-    assert found
-    assert checkpoint
-    path = [found.proof[at : at + HASH_SIZE] for at in range(0, len(found.proof), HASH_SIZE)]
-    verify_inclusion(found.leaf_index, checkpoint.size, leaf_hash(entry), path, checkpoint.root)
+async def _load(one: str, other: str, batch: int, seconds: float) -> dict[str, object]:
+    async with open_channel(one) as first, open_channel(other) as second:
+        callers = [Caller(TransparencyServiceClient(GrpcCaller(channel)), batch) for channel in (first, second)]
+        for caller in callers:
+            await caller.append()
+            caller.latencies.clear()
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            for caller in callers:
+                await caller.append()
+    for caller in callers:
+        caller.verify()
+    return {"latencies": [caller.latencies for caller in callers]}
 
 
 if __name__ == "__main__":
-    file, address, callers, batch, seconds = sys.argv[1:]
-    leave_result(file, uvloop.run(_load(address, int(callers), int(batch), float(seconds))))
+    file, one, other, batch, seconds = sys.argv[1:]
+    leave_result(file, uvloop.run(_load(one, other, int(batch), float(seconds))))

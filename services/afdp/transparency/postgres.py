@@ -26,8 +26,10 @@ T = TypeVar("T")
 
 SCHEMA = "afdp_log"
 SERVICE = "transparency"
-# Every statement here goes by an index. A plan that was made while the tables were small would read them whole.
-SESSION = {"enable_seqscan": "off"}
+# Every statement here goes by an index. A plan that was made while the tables were small would read them whole. Each is
+# planned once: with hundreds of partitions planning takes longer than anything else.
+SESSION = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
+_SPAN = 21  # a partition has 2^21 entries
 
 FIRST = 1  # the log of `AFDP_LOG_ORIGIN`
 
@@ -92,18 +94,20 @@ class PostgresStore:
         return Heads(row["tree"], row["published"]) if row else Heads(0, 0)
 
     async def hashes(self, ranges: Sequence[HashRange]) -> TileHashes:
-        """The stored hashes of these ranges: one query for leaves, one for all other levels."""
-        leaves = [each for each in ranges if each.level == 0]
-        nodes = [each for each in ranges if each.level > 0]
+        """The stored hashes of these ranges: one query for the leaves of each partition, one for all other levels."""
+        queries: list[tuple[str, Sequence[HashRange], Sequence[int]]] = [
+            (_LEAF_HASHES, some, [span]) for span, some in _by_span(ranges).items()
+        ]
+        if nodes := [each for each in ranges if each.level > 0]:
+            queries.append((_NODE_HASHES, nodes, []))
 
         async def work(connection: Connection) -> dict[tuple[int, int], bytes]:
             found: dict[tuple[int, int], bytes] = {}
-            for query, wanted in ((_LEAF_HASHES, leaves), (_NODE_HASHES, nodes)):
-                if wanted:
-                    columns = [list(column) for column in zip(*wanted, strict=True)]
-                    rows = await connection.fetch(query, self._log, *columns)
-                    for each, row in zip(wanted, rows, strict=True):
-                        found.update(_split(each, row["hashes"] or b""))
+            for query, wanted, more in queries:
+                columns = [list(column) for column in zip(*wanted, strict=True)]
+                rows = await connection.fetch(query, self._log, *columns, *more)
+                for each, row in zip(wanted, rows, strict=True):
+                    found.update(_split(each, row["hashes"] or b""))
             return found
 
         return await self._database.run(work)
@@ -216,6 +220,16 @@ def _positions(rows: Sequence[asyncpg.Record]) -> dict[bytes, int]:
     return {row["leaf_hash"]: row["leaf_index"] for row in rows}
 
 
+def _by_span(ranges: Sequence[HashRange]) -> dict[int, list[HashRange]]:
+    """The ranges of leaves by the partition that they lie in; one that lies in several is cut."""
+    spans: dict[int, list[HashRange]] = {}
+    for each in ranges:
+        for span in range(each.start >> _SPAN, (each.end - 1 >> _SPAN) + 1) if each.level == 0 else ():
+            start, end = max(each.start, span << _SPAN), min(each.end, span + 1 << _SPAN)
+            spans.setdefault(span, []).append(HashRange(0, start, end))
+    return spans
+
+
 def _split(wanted: HashRange, hashes: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
     level, start, end = wanted
     if len(hashes) != (end - start) * HASH_SIZE:
@@ -233,7 +247,8 @@ ON CONFLICT DO NOTHING
 _TREE = "SELECT size, root, frontier, frozen_at IS NOT NULL AS frozen FROM tree WHERE log_id = $1"
 _LOCK = f"{_TREE} FOR UPDATE"
 
-# Partitions are divided by `log_id` and `leaf_index >> 21`. Each statement names both, and so reads what it needs only.
+# Partitions are divided by `log_id` and `leaf_index >> 21`. Each statement names both, by parameters of its own, and so
+# reads what it needs only.
 _POSITIONS = """
 SELECT leaf_hash, leaf_index FROM entry
 WHERE log_id = $1 AND leaf_index >> 21 >= $3::bigint >> 21 AND leaf_hash = ANY($2::bytea[])
@@ -311,8 +326,7 @@ FROM tree LEFT JOIN checkpoint USING (log_id) WHERE log_id = $1
 _LEAF_HASHES = """
 SELECT (
     SELECT string_agg(leaf_hash, ''::bytea ORDER BY leaf_index)
-    FROM entry WHERE log_id = $1 AND leaf_index >> 21 BETWEEN first >> 21 AND past - 1 >> 21
-                 AND leaf_index >= first AND leaf_index < past
+    FROM entry WHERE log_id = $1 AND leaf_index >> 21 = $5::bigint AND leaf_index >= first AND leaf_index < past
 ) AS hashes
 FROM unnest($2::smallint[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS wanted (level, first, past, position)
 ORDER BY position
