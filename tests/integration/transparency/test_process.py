@@ -36,6 +36,8 @@ from afdp.messages.transparency import (
 from afdp.postgres import packaged
 from afdp.rpc import GrpcCaller, open_channel
 
+ACME = ("acme.example.org", "--tenant", "acme")
+
 
 class Process:
     """`python -m MODULE [COMMAND]` with its settings in the environment."""
@@ -103,7 +105,13 @@ def is_whole(mirror: Path) -> bool:
 async def running_stack(database: str, folder: Path) -> AsyncIterator[Stack]:
     signer_port = free_port()
     signer = Process(
-        "afdp.signer", {"AFDP_PORT": signer_port, "AFDP_METRICS_PORT": "0", "AFDP_DATA_DIR": str(folder / "signer")}
+        "afdp.signer",
+        {
+            "AFDP_PORT": signer_port,
+            "AFDP_METRICS_PORT": "0",
+            "AFDP_DATA_DIR": str(folder / "signer"),
+            "AFDP_LOG_ORIGINS": "notary.localhost,acme.example.org",
+        },
     )
     environment = {
         "AFDP_PORT": free_port(),
@@ -240,15 +248,26 @@ async def test_sigterm_ends_it_and_what_it_said_stands(stack: Stack) -> None:
     assert (await stack.client.get_checkpoint(GetCheckpointRequest())).checkpoint == answer.checkpoint
 
 
-async def test_its_mirror_follows_it(stack: Stack, data_folder: Path, eventually) -> None:
-    answer = await stack.client.append(AppendRequest([b"a", b"b"]))
-    mirrored = data_folder / "mirror/checkpoint"
+async def test_its_mirror_follows_it_and_each_further_log(stack: Stack, data_folder: Path, eventually) -> None:
+    opened, _, said = await Process("afdp.transparency", stack.environment, "open-log", *ACME).ended()
+    assert opened == 0, said
+    answers = {
+        place: await stack.client.append(AppendRequest([b"a", place.encode()], origin=origin))
+        for place, origin in (("mirror", ""), ("mirror/logs/acme.example.org", "acme.example.org"))
+    }
 
     async def follows() -> bool:
-        return mirrored.exists() and mirrored.read_text() == answer.checkpoint.note
+        notes = {place: data_folder / place / "checkpoint" for place in answers}
+        return all(
+            notes[place].exists() and notes[place].read_text() == answer.checkpoint.note
+            for place, answer in answers.items()
+        )
 
     await eventually(follows)
-    assert (data_folder / "mirror/tile/entries/000.p/2").read_bytes() == b"\0\1a\0\1b"
+    for place in answers:
+        entries = (data_folder / place / "tile/entries/000.p/2").read_bytes()
+        assert entries == b"\0\1a" + len(place).to_bytes(2, "big") + place.encode()
+        assert await asyncio.to_thread(is_whole, data_folder / place)
 
 
 async def test_another_origin_ends_the_process_with_a_sentence(stack: Stack) -> None:
