@@ -14,6 +14,7 @@ from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, TargetF
 from afdp.ceremony.plan import WishedRevocation, Wishes
 from afdp.errors import FailedPrecondition, InvalidArgument
 from afdp.formats.repository import ONLINE_KEYS, ONLINE_PATHS, ROOT, SNAPSHOT, TARGETS, TIMESTAMP
+from afdp.formats.trust import Log
 from afdp.trust.offline import read_offline, require_follows
 from afdp.trust.online import served_files
 from tests.local_ceremony import LocalCeremony, signed_by
@@ -224,6 +225,17 @@ def test_another_root_of_the_same_version_is_refused(ceremony: LocalCeremony) ->
 
     with pytest.raises(FailedPrecondition, match=r"1\.root\.json is another"):
         require_follows(offline, other)
+
+
+def test_a_log_of_others_with_an_ecdsa_key_is_signed_offline_as_ours_is(ceremony: LocalCeremony) -> None:
+    first = ceremony.signed(ceremony.first())
+    spki = LocalNotary().spki
+    rekor = Log.of("rekor.example", spki, datetime(2026, 11, 1, tzinfo=UTC))
+    ceremony.root = replace(ceremony.root, logs=(*ceremony.root.logs, rekor))
+
+    second = ceremony.signed(ceremony.next(first))
+
+    assert read_offline(second.files).logs == {*first.logs, rekor.vkey}
 
 
 def test_not_even_the_offline_role_takes_a_revocation_or_a_log_back(ceremony: LocalCeremony) -> None:

@@ -57,12 +57,17 @@ class Continuity:
             ContradictionError: it is another history, or a smaller tree than it may be.
             Unavailable: no proof is to be had at present, or the database is away.
         """
-        if tree.checkpoint in self._agreed and tree.checkpoint.size >= floor:
+        if self._is_agreed(tree, floor):
             return
         async with self._lock:
+            if self._is_agreed(tree, floor):  # many entries share a checkpoint, and one of them was first
+                return
             while not await self._compare(tree, floor, prover):
                 pass  # another replica has seen a larger one meanwhile
             self._remember(tree.checkpoint)
+
+    def _is_agreed(self, tree: SeenTree, floor: int) -> bool:
+        return tree.checkpoint in self._agreed and tree.checkpoint.size >= floor
 
     async def _compare(self, tree: SeenTree, floor: int, prover: Prover) -> bool:
         seen = tree.checkpoint

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-import httpx
-
 from afdp.errors import InvalidArgument, NotaryError
 from afdp.postgres import Database
 from afdp.transparency.external.config import ExternalLogSettings
-from afdp.transparency.external.http import Calls
+from afdp.transparency.external.http import Calls, Connections
 from afdp.transparency.external.postgres import PostgresExternalStore
 from afdp.transparency.external.rekor1 import Rekor1Client
 from afdp.transparency.external.rekor2 import Rekor2Client
@@ -23,21 +21,23 @@ from afdp.transparency.external.values import Shard
 async def open_external_logs(
     known: Sequence[ExternalLogSettings], database: Database, most_in_flight: int
 ) -> AsyncIterator[ExternalLogs]:
-    """The logs of others, with one pool of connections to each server.
+    """The logs of others, with the connections to them.
 
     Raises:
         InvalidArgument: a key cannot be read; the log is named.
     """
     logs = {each.name: _shards(each) for each in known}
     timeouts = {each.name: each.timeout_seconds for each in known}
-    limits = httpx.Limits(max_connections=most_in_flight, max_keepalive_connections=most_in_flight)
-    async with httpx.AsyncClient(timeout=None, follow_redirects=False, limits=limits) as client:  # noqa: S113 - Calls bounds it
+    connections = Connections(most_in_flight)
 
-        def connect(shard: Shard) -> LogClient:
-            calls = Calls(client, timeouts[shard.name])
-            return Rekor1Client(shard, calls) if shard.api_version == 1 else Rekor2Client(shard, calls)
+    def connect(shard: Shard) -> LogClient:
+        calls = Calls(connections, timeouts[shard.name])
+        return Rekor1Client(shard, calls) if shard.api_version == 1 else Rekor2Client(shard, calls)
 
+    try:
         yield ExternalLogs(logs, PostgresExternalStore(database), connect)
+    finally:
+        await connections.close()
 
 
 def _shards(known: ExternalLogSettings) -> Shards:
