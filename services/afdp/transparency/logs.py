@@ -30,6 +30,7 @@ _LOOK = 2.0  # seconds between two looks for logs that were opened
 _AGAIN = 30.0  # seconds after which a log that is not what it was is tried again
 
 _MAX_TENANT_BYTES = 512
+_AT_A_TIME = 8  # logs that are looked at with each check, beside those that are for everybody
 
 _appendable = Gauge("afdp_log_appendable", "Whether the log takes entries, or would if it were not frozen.", ["log"])
 
@@ -131,6 +132,7 @@ class Logs:
         """
         self._declare = declare
         self._said = ""
+        self._turn = 0
         self.first = first
         self._origin = origin
         self._catalogue = catalogue
@@ -191,14 +193,24 @@ class Logs:
         A log that is for some tenants only, or frozen, is its own matter: what is wrong with it is a metric, and told
         to those who write to it.
         """
-        origins = list(self._logs)
+        origins = self._to_check()
         faults = await asyncio.gather(*(_fault(self._logs[origin]) for origin in origins))
         for origin, fault in zip(origins, faults, strict=True):
             _appendable.labels(origin).set(fault is None)
         for origin, fault in zip(origins, faults, strict=True):
-            known = self._known.get(origin)
-            if fault and (known is None or (known.state is LogState.OPEN and not known.tenants)):
+            if fault and self._is_for_all(origin):
                 raise fault
+
+    def _to_check(self) -> list[str]:
+        """Those that are for everybody, and a few others in turn: hundreds must not be asked for each second."""
+        for_all = [origin for origin in self._logs if self._is_for_all(origin)]
+        others = [origin for origin in self._logs if origin not in for_all]
+        turn, self._turn = self._turn, self._turn + _AT_A_TIME
+        return for_all + [others[(turn + at) % len(others)] for at in range(min(_AT_A_TIME, len(others)))]
+
+    def _is_for_all(self, origin: str) -> bool:
+        known = self._known.get(origin)
+        return known is None or (known.state is LogState.OPEN and not known.tenants)
 
     # --- at work
 

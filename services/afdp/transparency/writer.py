@@ -145,7 +145,8 @@ class LogWriter:
         """
         try:
             await self._open()
-        except WrongLog:
+        except WrongLog as error:
+            self._closed = error
             raise
         except NotaryError as error:
             if self._closed is None or self._closed.message != error.message:

@@ -294,6 +294,23 @@ async def test_a_fork_of_any_log_is_refused_by_the_signer_and_costs_the_others_n
     assert checkpoint.size == 2
 
 
+async def test_a_log_whose_key_is_not_the_signers_takes_nothing_and_stops_no_other(
+    replica, operator: Operator, sql: asyncpg.Connection
+) -> None:
+    async with replica() as one:
+        await operator.open("acme.example.org", "acme")
+        await (await one.logs.of("acme.example.org")).append([b"1"])
+    await sql.execute("UPDATE tree SET public_key = sha256(public_key) WHERE log_id = 2")
+
+    async with replica() as one:
+        with pytest.raises(FailedPrecondition, match="the signer's log key is not the one"):
+            await (await one.logs.of("acme.example.org")).append([b"2"])
+        checkpoint, _ = await one.log.append([b"3"])
+        await one.logs.check()
+
+    assert checkpoint
+
+
 async def test_a_database_of_the_release_before_goes_on_with_its_log(
     replica, signer, settings: Callable[..., TransparencySettings], sql: asyncpg.Connection
 ) -> None:
