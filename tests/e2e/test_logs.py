@@ -28,7 +28,7 @@ from afdp.formats.statement import Submitter
 from afdp.formats.tiles import TileRef, decode_bundle, tiles_at
 from afdp.messages.metadata import ListPendingRequest, MetadataServiceClient, RecordState
 from afdp.messages.signer import SignerServiceClient
-from afdp.messages.transparency import TransparencyServiceClient
+from afdp.messages.transparency import AppendRequest, TransparencyServiceClient
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.model import CheckedEvidence, Order, Outcome, Principal, Submission
 from afdp.notary.pipeline import Limits, Pipeline, Prepared, Stages
@@ -225,10 +225,10 @@ class Peers:
     def __init__(self, signer: Any, transparency: Any, metadata: Any) -> None:
         self.keys = KeyDirectory(SignerServiceClient(signer), TransparencyServiceClient(transparency))
         self.metadata = MetadataServiceClient(metadata)
-        stages = Stages(SignerServiceClient(signer), self.metadata, self.keys, NoStamps(), NoExternalLogs(), 10.0)
-        self.recovery = Recovery(self.metadata, stages, 0.5, 10.0)
+        self.stages = Stages(SignerServiceClient(signer), self.metadata, self.keys, NoStamps(), NoExternalLogs(), 10.0)
+        self.recovery = Recovery(self.metadata, self.stages, 0.5, 10.0)
         self.pipeline = Pipeline(
-            FairQueue[Submission](4096, 2**26), stages, Limits(64, 2**24), on_unfinished=lambda: None
+            FairQueue[Submission](4096, 2**26), self.stages, Limits(64, 2**24), on_unfinished=lambda: None
         )
 
     async def notarise(self, tenant: str) -> Outcome:
@@ -239,6 +239,40 @@ class Peers:
 
     async def pending(self) -> int:
         return len((await self.metadata.list_pending(ListPendingRequest(page_size=100))).records)
+
+
+class Heard:
+    """The way to the log service, and each append that went there."""
+
+    def __init__(self, inner: GrpcCaller) -> None:
+        self._inner = inner
+        self.appends: list[AppendRequest] = []
+
+    async def unary_unary(self, method: str, request: Any, timeout: float | None) -> Any:
+        if isinstance(request, AppendRequest):
+            self.appends.append(request)
+        return await self._inner.unary_unary(method, request, timeout)
+
+
+async def test_the_log_is_told_since_when_what_is_new_can_be_in_it_and_of_what_is_recovered_it_is_not(
+    shards: Stack,
+) -> None:
+    async with AsyncExitStack() as opened:
+        signer, log, metadata = [
+            GrpcCaller(await opened.enter_async_context(open_channel(f"{LOOPBACK}:{shards.port(name)}")))
+            for name in ("signer", "transparency", "metadata")
+        ]
+        peers = Peers(signer, heard := Heard(log), metadata)
+        running = asyncio.create_task(peers.pipeline.run())
+        logged = [(await peers.notarise("somebody")).record for _ in range(3)]
+        await peers.stages.log(logged)
+        running.cancel()
+
+    sizes = [record.log.tree_size for record in logged if record.log]
+    assert [append.made_after_size for append in heard.appends] == [0, sizes[0], sizes[1], 0]
+    for append, record in zip(heard.appends, logged, strict=False):
+        assert record.log
+        assert append.made_after_size <= record.log.log_index
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import AnyHttpUrl, Field
 
 from afdp.config import Port, Seconds, ServiceSettings
+from afdp.rpc.addresses import Address
 
 MIB = 1024 * 1024
 
@@ -16,7 +17,7 @@ class GatewaySettings(ServiceSettings):
 
     port: Port = Field(3030, description="Port to listen on.")
     metrics_port: Port = Field(0, description="A further port for the metrics; they are served under /metrics anyway.")
-    notary_address: str = Field("127.0.0.1:50051", description="The notary's host:port, or those of its replicas.")
+    notary_address: Address = Field("127.0.0.1:50051", description="The notary's host:port, or those of its replicas.")
     log_url: AnyHttpUrl = Field(
         AnyHttpUrl("http://127.0.0.1:8053"), description="Where the transparency log serves its read path."
     )

@@ -11,6 +11,7 @@ from afdp.config import Port, Seconds, ServiceSettings
 from afdp.formats.entry_request import EntryAlgorithm
 from afdp.notary.entry_rules import EntryRules
 from afdp.notary.stamp_policy import StampRule
+from afdp.rpc.addresses import Address
 
 
 class NotarySettings(ServiceSettings):
@@ -20,13 +21,13 @@ class NotarySettings(ServiceSettings):
     metrics_port: Port = 9094
 
     auth: Literal["off"] = Field("off", description="Who may call. Off: everybody, as tenant `default`, anonymously.")
-    signer_address: str = Field(
+    signer_address: Address = Field(
         "127.0.0.1:50052", description="The signer's host:port; of several replicas the first that is there."
     )
-    transparency_address: str = Field(
+    transparency_address: Address = Field(
         "127.0.0.1:50053", description="The transparency service's host:port, or those of its replicas."
     )
-    metadata_address: str = Field(
+    metadata_address: Address = Field(
         "127.0.0.1:50054", description="The metadata service's host:port, or those of its replicas."
     )
 

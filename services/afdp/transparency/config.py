@@ -20,6 +20,7 @@ from pydantic import (
 from afdp.config import Port, Seconds
 from afdp.formats.note import VerifierKey, validate_origin
 from afdp.postgres import DatabaseSettings
+from afdp.rpc.addresses import Address
 from afdp.transparency.external.config import ExternalLogSettings
 from afdp.transparency.queue import Limits
 from afdp.transparency.values import NewLog, WitnessPolicy
@@ -119,7 +120,7 @@ class TransparencySettings(DatabaseSettings):
     )
     external_logs_in_flight: int = Field(1024, ge=1, description="Most requests to logs of others at a time.")
 
-    signer_address: str = Field(
+    signer_address: Address = Field(
         "127.0.0.1:50052", description="The signer's host:port; of several replicas the first that is there."
     )
     signer_timeout_seconds: Seconds = Field(5.0, description="Longest wait for one answer of the signer.")

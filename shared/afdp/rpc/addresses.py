@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from afdp.errors import InvalidArgument
 
@@ -28,3 +31,15 @@ def target(address: str) -> str:
         f"{address} is no list of addresses: each must be an IP with its port, all IPv4 or all IPv6; "
         "replicas with names need one name that stands for all of them"
     )
+
+
+def _checked(address: str) -> str:
+    try:
+        target(address)
+    except InvalidArgument as error:
+        raise ValueError(error.message) from None
+    return address
+
+
+Address = Annotated[str, AfterValidator(_checked)]
+"""A setting: where a service is, as `target` takes it."""
