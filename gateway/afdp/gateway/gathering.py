@@ -20,8 +20,8 @@ from afdp.gateway.descriptors import NOTARY, Api
 from afdp.gateway.rekor import LOG_INDEX
 from afdp.gateway.upstream import Metadata, Upstream
 
-UNDER_WAY = 3
-"""Calls at a time: one that the notary verifies, one that the log appends, one on its way."""
+UNDER_WAY = 2
+"""Calls at a time: one that the notary verifies, one that the log appends. With more they are smaller and cost more."""
 
 MOST = 256
 """Entries of one call."""
