@@ -44,12 +44,12 @@ def of_rekor1(rekor: Rekor1, **more: object) -> ExternalLogSettings:
 
 
 @pytest.fixture
-def open_client(database: str) -> Open:
-    """`open_client(settings…)`: a replica's client; those of one test share a database."""
+def open_client(module_database: str) -> Open:
+    """`open_client(settings…)`: a replica's client; those of one module share a database, and keep apart by log."""
 
     @asynccontextmanager
     async def opened(*known: ExternalLogSettings) -> AsyncIterator[Client]:
-        settings = TransparencySettings.model_validate({"database_url": SecretStr(database), "metrics_port": 0})
+        settings = TransparencySettings.model_validate({"database_url": SecretStr(module_database), "metrics_port": 0})
         async with (
             open_database(settings, SCHEMA, SERVICE, packaged("afdp.transparency"), SESSION) as pool,
             open_external_logs(known, pool, 64) as logs,

@@ -38,11 +38,11 @@ async def test_an_entry_comes_back_with_its_place_and_a_proof_that_holds(rekor2:
     mine = submission()
     async with open_client(of_rekor2(rekor2)) as client:
         entry = await client.logs.log("rekor", mine)
-        [known] = await client.logs.listed()
+        listed = [known.shard.log.log_id for known, current in await client.logs.listed() if current]
 
     assert entry.body == mine.body
     assert entry.checkpoint.startswith("rekor.example\n")
-    assert known[0].shard.log.log_id == entry.log_id
+    assert listed == [entry.log_id]
 
 
 async def test_many_at_once_are_all_logged_once(rekor2: Rekor2, open_client: Open) -> None:
@@ -149,7 +149,7 @@ async def test_a_frozen_shard_hands_over_to_the_next_one_of_the_signing_config(
         listed = {known.shard.log.log_id: current for known, current in await client.logs.listed()}
 
     assert first.log_id != second.log_id == third.log_id
-    assert listed == {first.log_id: False, second.log_id: True}
+    assert (listed[first.log_id], listed[second.log_id]) == (False, True)
 
 
 def _of_signing_config(folder: Path, *shards: Rekor2) -> ExternalLogSettings:
@@ -191,20 +191,19 @@ def _no_path(entry: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-@pytest.mark.parametrize("forge", [_wrong_root, _wrong_index, _other_body, _no_path])
 async def test_a_proof_that_does_not_hold_counts_for_nothing_and_the_log_for_as_much_as_before(
-    rekor2: Rekor2, open_client: Open, forge: Forge
+    rekor2: Rekor2, open_client: Open
 ) -> None:
+    forged = [submission() for _ in range(4)]
     async with open_client(of_rekor2(rekor2)) as client:
-        await client.logs.log("rekor", submission())
-        mine = submission()
-        rekor2.front.rewrite = forge
-        try:
+        for mine, forge in zip(forged, (_wrong_root, _wrong_index, _other_body, _no_path), strict=True):
+            rekor2.front.rewrite = forge
             with pytest.raises(WrongProof):
                 await client.logs.log("rekor", mine)
-        finally:
-            rekor2.front.well()
-        assert (await client.logs.log("rekor", mine)).body == mine.body
+        rekor2.front.well()
+        entries = [await client.logs.log("rekor", mine) for mine in forged]
+
+    assert [entry.body for entry in entries] == [mine.body for mine in forged]
 
 
 class Liar:
@@ -260,7 +259,10 @@ class Liar:
 async def test_a_log_that_lies_is_refused_by_all_replicas_with_the_evidence_until_an_operator_lets_it_in(
     tool: Tool, data_folder: Path, tmp_path: Path, open_client: Open, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with running_rekor2(tool, data_folder) as rekor, open_client(of_rekor2(rekor)) as one:
+    async with (
+        running_rekor2(tool, data_folder, origin="liar.example") as rekor,
+        open_client(of_rekor2(rekor)) as one,
+    ):
         liar, stranger = Liar(rekor), Ed25519PrivateKey.generate()
         for each in submissions(2):
             await one.logs.log("rekor", each)
@@ -280,21 +282,22 @@ async def test_a_log_that_lies_is_refused_by_all_replicas_with_the_evidence_unti
             assert await readmit_external(one.settings, [rekor.origin]) == 1
             await one.logs.log("rekor", submission())
         capfd.readouterr()
-        assert await show_evidence(one.settings, []) == 0
-        found = json.loads(capfd.readouterr().out)["evidence"]
+        await show_evidence(one.settings, [])
+        found = [each for each in json.loads(capfd.readouterr().out)["evidence"] if each["origin"] == "liar.example"]
 
     reasons = [each["reason"] for each in found]
     assert "has gone back from 2 to 1" in reasons[0]
     assert "does not go on from" in reasons[1]
     assert "not signed by a known key" in reasons[2] or "is wrong" in reasons[2]
-    assert all(each["refused_note"].startswith("rekor.example\n") for each in found)
+    assert all(each["refused_note"].startswith("liar.example\n") for each in found)
     assert [bool(each["known_note"]) for each in found] == [True, True, False]
 
 
 async def test_tiles_that_do_not_match_the_signed_trees_are_no_proof_of_growth(
     tool: Tool, data_folder: Path, open_client: Open
 ) -> None:
-    async with running_rekor2(tool, data_folder) as rekor, open_client(of_rekor2(rekor)) as client:
+    origin = "tiles.example"
+    async with running_rekor2(tool, data_folder, origin=origin) as rekor, open_client(of_rekor2(rekor)) as client:
         await client.logs.log("rekor", submission())
         rekor.front.rewrite_reads = lambda path, data: bytes(len(data)) if path.startswith("tile/") else data
         with pytest.raises(RefusedLog, match="does not go on from"):
