@@ -93,10 +93,10 @@ def follow(
     known = read_witnesses(witnesses)
     _require_url(webhook)
     with ending(), open_source(url, Reading(timeout)) as files, locked(state):
-        key = read_key(files, url, vkey, origin)
+        key, trusted = read_key(files, url, vkey, origin, state)
         telling = _Telling(key.name, state, Webhook(webhook) if webhook else None, textfile, as_json)
         if not as_json:
-            say_key(key, vkey or f"{url.rstrip('/')}/{VKEY}", own=vkey is None)
+            say_key(key, trusted, own=trusted.endswith(f"/{VKEY}") and vkey is None)
         follower = Follower(
             source=files,
             vkey=key,

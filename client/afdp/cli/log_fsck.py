@@ -20,6 +20,7 @@ from afdp.cli.log_options import (
     evidence_files,
     fault_object,
     key_options,
+    origin_and_size,
     read_key,
     read_witnesses,
     say_key,
@@ -34,7 +35,7 @@ from afdp.monitor.parallel import in_processes, in_this_process
 from afdp.monitor.source import Reading, open_source
 from afdp.monitor.state import load_checked, locked, save_checked, save_evidence
 from afdp.verify.fsck import VKEY, Checked, Checking, LogReport, check_log
-from afdp.verify.tile_files import CHECKPOINT, Fault, Head, TileSource
+from afdp.verify.tile_files import Fault, Head, TileSource
 
 _WORTH_PROCESSES = 131_072  # entries: below that starting them takes longer than they save
 _BETWEEN_STATES = 2.0  # seconds
@@ -87,19 +88,19 @@ def fsck(
         raise click.exceptions.Exit(run_service("transparency", "fsck", *_of_database(origin, state, as_json)))
     known, reading = read_witnesses(witnesses), Reading(timeout, in_flight)
     with ending(), open_source(source, reading) as files, locked(state) if state else nullcontext():
-        key = read_key(files, source, vkey, origin)
+        key, trusted = read_key(files, source, vkey, origin, state)
         since = load_checked(state, key) if state else None
         segments = _in_parts(source, files, reading, jobs, since)
         begun = time.monotonic()
         with progress("entries", in_bytes=False) as told, _keeping(state, key) as keep:
             report = check_log(files, key, told, witnesses=known, since=since, keep=keep, checking=segments)
-    done = _Done(source, key, vkey or f"{source.rstrip('/')}/{VKEY}", report, time.monotonic() - begun, None)
+    done = _Done(source, key, trusted, report, time.monotonic() - begun, None)
     if report.fault and report.contradicts and state:
         done = done._replace(evidence=_save_evidence(state, report.fault, report))
     if as_json:
         say_json(_to_object(done))
     else:
-        _show(done, own=vkey is None)
+        _show(done, own=trusted.endswith(f"/{VKEY}") and vkey is None)
     if report.fault:
         raise click.exceptions.Exit(NOT_GOOD)
 
@@ -127,9 +128,8 @@ class _Done(NamedTuple):
 
 def _in_parts(source: str, files: TileSource, reading: Reading, jobs: int, since: Checked | None) -> Checking:
     """The one that is worth its start: the log's size is read before it is known whether the log can be believed."""
-    served = files.read(CHECKPOINT) or b""
-    size = (served.splitlines()[1:2] or [b""])[0]
-    entries = int(size) if size.isdigit() and len(size) < 20 else 0
+    size = origin_and_size(files)[1]
+    entries = int(size) if size.isdecimal() and len(size) < 20 else 0
     if jobs > 1 and entries - (since.read.size if since else 0) > _WORTH_PROCESSES:
         return partial(in_processes, source, reading, jobs)
     return partial(in_this_process, files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -16,6 +17,7 @@ from afdp.cli.output import reasons, say
 from afdp.errors import InvalidArgument, NotaryError, Unavailable
 from afdp.formats.note import VerifierKey
 from afdp.monitor.keys import host_of, read_log_key, read_vkeys
+from afdp.monitor.state import vkey_in
 from afdp.verify.tile_files import CHECKPOINT, VKEY, BrokenLogError, Fault, Head, TileSource
 
 _INTERRUPTED = 130  # as a shell says it: nothing was found
@@ -58,20 +60,35 @@ def timeout_option(command: F) -> F:
     )(command)
 
 
-def read_key(files: TileSource, source: str, vkey: str | None, origin: str | None) -> VerifierKey:
-    """The key that a log is checked with: the given one, else its own word."""
+def read_key(
+    files: TileSource, source: str, vkey: str | None, origin: str | None, state: Path | None = None
+) -> tuple[VerifierKey, str]:
+    """The key that a log is checked with, and where it is from: the given one, the one it had before, its own word."""
+    if vkey is None and state and (known := vkey_in(state)):
+        return known, str(state)
+    where = vkey or f"{source.rstrip('/')}/{VKEY}"
     data = files.read(VKEY) if vkey is None else read_document(vkey)
     if data is None:
         raise Unreadable("the log does not say its key (no file `vkey`); name one that you trust with --vkey FILE")
     try:
-        return read_log_key(data, origin, likely=host_of(source), served=partial(_origin_of, files))
+        served = partial(_served_origin, files)
+        return read_log_key(data, origin, likely=host_of(source), served=served), where
     except InvalidArgument as error:
         raise Unreadable(f"{vkey or VKEY}: {reasons(error)}") from error
 
 
-def _origin_of(files: TileSource) -> str:
-    """What the log calls itself: tells which of several keys that are trusted is meant."""
-    return (files.read(CHECKPOINT) or b"").partition(b"\n")[0].decode("utf-8", "replace")
+def origin_and_size(files: TileSource) -> tuple[str, str]:
+    """What the log says of itself in the first two lines of its checkpoint; nothing of it has been verified."""
+    try:
+        head = (files.read(CHECKPOINT) or b"")[:1000].decode("utf-8", "replace")
+    except BrokenLogError:
+        head = ""  # what is wrong with it is said when it is checked
+    first, second, *_ = (*head.split("\n"), "", "")
+    return first, second
+
+
+def _served_origin(files: TileSource) -> str:
+    return origin_and_size(files)[0]
 
 
 def read_witnesses(given: Sequence[str]) -> list[VerifierKey]:

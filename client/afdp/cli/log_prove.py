@@ -240,7 +240,7 @@ class _Log:
 @contextmanager
 def _log(source: str, vkey: str | None, origin: str | None, witnesses: Sequence[str], timeout: float) -> Iterator[_Log]:
     with ending(), open_source(source, Reading(timeout)) as files:
-        key = read_key(files, source, vkey, origin)
+        key, _ = read_key(files, source, vkey, origin)
         if vkey is None:
             click.echo(f"the log's own word is believed for its key: {key}", err=True)
         yield _Log(files, key, read_witnesses(witnesses))

@@ -79,10 +79,10 @@ class Follower:
             Unavailable: it cannot be reached, or what was found could not be handed on.
         """
         seen, start = (self.followed.head, self.followed.read) if self.followed else (None, 0)
-        served = self.source.read(CHECKPOINT)
-        head = None
+        served = head = None
         counted: Counter[str] = Counter()
         try:
+            served = self.source.read(CHECKPOINT)
             head = read_head(served, self.vkey, self.witnesses)
             tree = VerifiedTree(self.source, head.checkpoint)
             start = self._go_on(tree, head)

@@ -63,6 +63,19 @@ def locked(path: Path) -> Iterator[None]:
         raise FailedPrecondition(f"{path}: {error.strerror}") from error
 
 
+def vkey_in(path: Path) -> VerifierKey | None:
+    """The key of the log that a state is of; None where there is no file yet.
+
+    Raises:
+        InvalidArgument: it is damaged.
+    """
+    content = _read(path)
+    try:
+        return VerifierKey.parse(content["vkey"]) if content else None
+    except (NoteError, KeyError, TypeError) as error:
+        raise InvalidArgument(f"{path} is not a monitor's state") from error
+
+
 def load_checked(path: Path, vkey: VerifierKey) -> Checked | None:
     """What `afdp log fsck` kept; None where there is no file yet.
 
@@ -113,6 +126,17 @@ def save_evidence(state: Path, files: dict[str, bytes]) -> Path:
 
 
 def _load(path: Path, form: str, vkey: VerifierKey) -> dict[str, Any] | None:
+    content = _read(path)
+    if content is None:
+        return None
+    if content["format"] != form:
+        raise InvalidArgument(f"{path} holds the state {content['format']}, not {form}")
+    if content["vkey"] != str(vkey):
+        raise InvalidArgument(f"{path} is of {content['vkey']}, not of {vkey}: each log needs a state of its own")
+    return content
+
+
+def _read(path: Path) -> dict[str, Any] | None:
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES)
@@ -122,15 +146,11 @@ def _load(path: Path, form: str, vkey: VerifierKey) -> dict[str, Any] | None:
         raise FailedPrecondition(f"{path}: {error.strerror}") from error
     try:
         content: dict[str, Any] = orjson.loads(data)
-        digest, written = content.pop("sha256"), content["format"]
+        digest, _ = content.pop("sha256"), content["format"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidArgument(f"{path} is not a monitor's state") from error
     if digest != _digest(content):
         raise InvalidArgument(f"{path} is damaged: its digest is not that of its content")
-    if written != form:
-        raise InvalidArgument(f"{path} holds the state {written}, not {form}")
-    if content["vkey"] != str(vkey):
-        raise InvalidArgument(f"{path} is of {content['vkey']}, not of {vkey}: each log needs a state of its own")
     return content
 
 

@@ -162,10 +162,11 @@ def check_log(
     Raises:
         Unavailable: the log cannot be reached any more; what `keep` was given holds.
     """
-    served = source.read(CHECKPOINT)
+    served = None
     check = None
     contradicts = since.head if since else None  # until the one that is served was found to go on from it
     try:
+        served = source.read(CHECKPOINT)
         head = read_head(served, vkey, witnesses)
         check = _Check(source, head, keep or (lambda kept: None))
         if since:

@@ -253,7 +253,8 @@ def test_a_state_that_is_damaged_or_of_another_log_is_refused(afdp: Afdp, folder
     other = LocalLog()
     other.write(tmp_path / "other")
 
-    foreign = afdp("log", "fsck", str(tmp_path / "other"), "--state", str(state))
+    key = str(tmp_path / "other" / "vkey")
+    foreign = afdp("log", "fsck", str(tmp_path / "other"), "--state", str(state), "--vkey", key)
     state.write_text(state.read_text().replace('"whole": true', '"whole": false'))
     damaged = afdp("log", "fsck", str(folder), "--state", str(state))
 

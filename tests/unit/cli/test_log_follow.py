@@ -262,6 +262,50 @@ def test_a_log_that_is_not_good_is_refused_with_both_notes_saved(
     assert (tmp_path / "state.json").read_bytes() == kept
 
 
+def test_a_log_that_changes_the_key_it_says_is_still_checked_with_the_first_one(follow, server, log, tmp_path) -> None:
+    follow()
+    other = LocalLog()
+    other.append([*log.entries, b"more"])
+    other.write(server.folder)
+
+    status, answer = follow()
+
+    assert (status, answer["good"]) == (1, False)
+    assert "not signed by a known key" in answer["fault"]["reason"]
+    assert (Path(answer["evidence"]) / "served.checkpoint").read_bytes() == other.checkpoint().to_bytes()
+
+
+def endless(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    while True:
+        handler.wfile.write(bytes(65_536))
+
+
+HOSTILE = [
+    ("checkpoint", endless, 1, "larger than any such file"),
+    ("tile/0/002.p/189", endless, 1, "larger than any such file"),
+    ("tile/0/002.p/189", lambda handler: send(handler, 200, bytes(32)), 1, "has 32 bytes"),
+    ("tile/entries/002.p/189", lambda handler: send(handler, 200, b"\xff\xff"), 1, "not an entry bundle"),
+    ("tile/entries/002.p/189", lambda handler: send(handler, 302, b"", Location="/"), 3, "to another place"),
+]
+
+
+@pytest.mark.parametrize(("path", "answer", "status", "said"), HOSTILE)
+def test_a_log_that_lies_is_named_and_told_of(follow, server, log, tmp_path, path, answer, status, said) -> None:
+    follow()
+    grown(log, server, b"more")
+    server.answers[path] = answer
+
+    code, told = follow("--textfile", str(tmp_path / "prom"))
+
+    assert code == status
+    assert said in json.dumps(told)
+    assert f'afdp_monitor_{"good" if status == 1 else "reached"}{{origin="notary.localhost"}} 0' in (
+        (tmp_path / "prom").read_text()
+    )
+
+
 def test_an_entry_that_is_not_the_one_in_the_tree_is_named_and_read_again_later(follow, server, log) -> None:
     follow()
     grown(log, server, b"one", b"two")
