@@ -22,7 +22,7 @@ from bench.rest_load import run_rest
 from tests.conftest import find_tool
 from tests.rekor_servers import running_rekor2
 
-IN_FLIGHT = 512  # entries on their way to the Rekor
+IN_FLIGHT = 64  # entries on their way to the Rekor: the default
 
 _CHECKPOINTS = 1000  # milliseconds
 
