@@ -16,6 +16,7 @@ from afdp.formats.anchor import Anchor
 from afdp.formats.authorities import TimestampAuthority
 from afdp.formats.bundle import Bundle, LogEntry
 from afdp.formats.canonical import strict_json
+from afdp.formats.hashedrekord import SignatureAlgorithm, entry_body
 from afdp.formats.note import Note, SignatureType, VerifierKey
 from afdp.formats.receipt import Receipt
 from afdp.formats.trust import Revocation
@@ -33,6 +34,7 @@ from afdp.verify.policy import Policy
 from afdp.verify.receipts import verify_receipt
 from afdp.verify.result import Status
 from tests.local_authority import OPENED, LocalAuthority
+from tests.local_log import LocalLog
 from tests.local_notary import NOTARIZED_AT, STAMPED_AT, LocalNotary
 from tests.local_witness import cosigned
 
@@ -53,6 +55,7 @@ class Peers:
         self.cosigned: LogEntry | Exception = NotFound("no checkpoint over this leaf is cosigned yet")
         self.asked_for_cosignatures = 0
         self.asked_for_authorities = 0
+        self.others: list[log.ExternalLog] = []
         self.unsigned = False  # whether the offline roles have yet to sign the external authorities
 
     async def get_public_keys(self, _: object, *, timeout: float) -> keyring.GetPublicKeysResponse:
@@ -96,7 +99,7 @@ class Peers:
         )
 
     async def list_external_logs(self, _: object, *, timeout: float) -> log.ListExternalLogsResponse:
-        return log.ListExternalLogsResponse()
+        return log.ListExternalLogsResponse(self.others)
 
     async def get_cosigned_checkpoint(
         self, request: log.GetCosignedCheckpointRequest, *, timeout: float
@@ -178,7 +181,8 @@ def read(message: NotarizationReceipt) -> Receipt:
     anchors = tuple(Anchor.from_object(strict_json(each)) for each in message.anchors)
     names = ("evidence_package_hash", "rekor_log_id", "rekor_server_url", "signature_b64", "public_key_b64")
     plain = {name: getattr(message, name) for name in (*names, "integrated_time", "log_index", "receipt_id", "key_id")}
-    return Receipt(**plain, state=state, bundle=Bundle.from_json(message.bundle), anchors=anchors)
+    more = tuple(map(Bundle.from_json, message.more_bundles))
+    return Receipt(**plain, state=state, bundle=Bundle.from_json(message.bundle), more_bundles=more, anchors=anchors)
 
 
 def with_timestamp(record: Record, timestamp: bytes) -> Record:
@@ -536,3 +540,67 @@ async def test_what_is_not_in_the_log_has_no_anchor(notary: LocalNotary, peers: 
 
     assert read(await office.later_receipt(record_of(made, notary))) == made
     assert peers.asked_for_anchors == 0
+
+
+# --- logs of others
+
+
+def in_rekor(made: Receipt) -> tuple[log.ExternalLog, LogPosition]:
+    """A Rekor 2 that has the entry, and where."""
+    rekor = LocalLog("rekor.example")
+    envelope = made.bundle.envelope
+    digest = SignatureAlgorithm.ECDSA_P256_SHA256.digest(envelope.pae)
+    rekor.append([b"before", entry_body(digest, made.signature, made.public_key)])
+    entry = rekor.proven(1)
+    known = log.ExternalLog(
+        name="rekor",
+        api_version=2,
+        origin="rekor.example",
+        base_url="https://rekor.example",
+        log_id=rekor.log.log_id,
+        spki=rekor.log.spki,
+        valid_from=rekor.log.valid_from,
+        current=True,
+    )
+    return known, LogPosition("rekor.example", 1, 2, b"".join(entry.hashes), entry.checkpoint)
+
+
+async def test_a_receipt_that_is_read_later_has_the_bundle_of_a_further_log(notary: LocalNotary, peers: Peers) -> None:
+    made = notary.notarise()
+    known, position = in_rekor(made)
+    peers.others = [known]
+    office, keys = office_of(peers)
+
+    receipt = read(await office.later_receipt(replace(record_of(made, notary), more=[position])))
+
+    [further] = receipt.more_bundles
+    assert further.entry is not None
+    assert (further.entry.log_index, further.entry.log_id) == (1, known.log_id)
+    assert verify_receipt(receipt, await keys.trust_root()).verified
+
+
+async def test_a_further_bundle_that_does_not_hold_is_withheld(notary: LocalNotary, peers: Peers) -> None:
+    made = notary.notarise()
+    known, position = in_rekor(made)
+    peers.others = [known]
+    office, _ = office_of(peers)
+
+    with pytest.raises(DataLoss, match="withheld"):
+        await office.later_receipt(replace(record_of(made, notary), more=[replace(position, log_index=0)]))
+
+
+async def test_a_receipt_of_a_log_of_others_names_it_from_the_start(notary: LocalNotary, peers: Peers) -> None:
+    made = notary.notarise(logged=False)
+    known, position = in_rekor(made)
+    peers.others = [known]
+    office, keys = office_of(peers)
+    record = record_of(made, notary)
+    assert record.draft is not None
+    queued = replace(record, draft=replace(record.draft, external_log="rekor"))
+
+    signed = read(await office.receipt(queued, fresh=True))
+    logged = read(await office.receipt(replace(queued, state=RecordState.LOGGED, log=position)))
+
+    assert (signed.state, signed.rekor_server_url) == ("signed", "https://rekor.example")
+    assert (logged.state, logged.log_index) == ("logged", 1)
+    assert verify_receipt(logged, await keys.trust_root()).verified
