@@ -124,9 +124,14 @@ class EmbeddedAuthority:
             Unavailable: the key cannot be reached.
             FailedPrecondition: no version has a chain.
         """
+        versions = await self._versions()
+        try:
+            await self._certified(versions)  # makes the newest one's, where chains are made here
+        except FailedPrecondition:
+            if not any([await self._chains.every(each) for each in versions]):
+                raise
         ends = self._chains.at_once
-        certified = [version for version, _ in await self._certified(await self._versions())]
-        return [_interval(each, version, ends) for version in certified for each in await self._chains.every(version)]
+        return [_interval(each, version, ends) for version in versions for each in await self._chains.every(version)]
 
     async def check(self) -> None:
         """Raises `Unavailable` while the clock cannot be trusted and must be."""
@@ -194,6 +199,7 @@ class EmbeddedAuthority:
         version, chain = (usable or certified)[-1]
         if not usable and version.key_id != newest.key_id:
             await self._chains.of(newest)  # says what is missing
+        await self._chains.keep(version, chain)  # or nobody could verify what it stamps once the file has lost it
         writer = self._writer_of(version, chain)
         until = None if self._chains.at_once else self._monotonic() + _LOOK_AGAIN
         if version.key_id == newest.key_id:

@@ -36,6 +36,16 @@ _AHEAD = timedelta(minutes=5)
 _LIFETIME = timedelta(days=365 * 25)
 
 
+class ChainMemory(Protocol):
+    """Which chains there were, by whose they are (`external_chains.py`)."""
+
+    def known(self) -> Sequence[tuple[str, Chain]]:
+        """Each with whose it is, in the order in which they were first seen."""
+
+    async def keep(self, url: str, chain: Chain) -> None:
+        """Keeps a chain; it survives a crash once this returns."""
+
+
 class Chains(Protocol):
     """What knows the chain of each version of the time-stamping key."""
 
@@ -48,6 +58,13 @@ class Chains(Protocol):
 
     async def every(self, version: KeyVersion) -> Sequence[Chain]:
         """Every chain of a version that is known; a certificate may have been renewed, and its stamps need it still."""
+
+    async def keep(self, version: KeyVersion, chain: Chain) -> None:
+        """Remembers that a version stamps under a chain from now on.
+
+        Raises:
+            Unavailable: the disk refuses.
+        """
 
     async def of(self, version: KeyVersion) -> Chain:
         """The chain of a version that signs.
@@ -87,6 +104,9 @@ class OwnChains:
         chain = await self.known(version)
         return () if chain is None else (chain,)
 
+    async def keep(self, version: KeyVersion, chain: Chain) -> None:
+        """As `Chains.keep`: its file does that."""
+
     async def of(self, version: KeyVersion) -> Chain:
         """As `Chains.of`: one that is missing is made, and on disk when this returns."""
         async with self._lock:
@@ -114,25 +134,32 @@ class GivenChains:
 
     at_once = False
 
-    def __init__(self, file: Path) -> None:
-        """Reads the file.
+    def __init__(self, file: Path, memory: ChainMemory) -> None:
+        """Reads the file; `memory` has what was stamped under, whatever is taken out of the file.
 
         Raises:
             FailedPrecondition: it cannot be read, or is not certificates in PEM.
         """
         self._file = file
+        self._memory = memory
         self._seen = _state(file)
         self._chains: Mapping[bytes, Sequence[Chain]] = _given(file)
 
     async def known(self, version: KeyVersion) -> Chain | None:
-        """As `Chains.known`: of several the one that began last, if it has begun."""
-        now = datetime.now(UTC)
-        begun = [chain for chain in await self.every(version) if chain.valid_from <= now]
-        return max(begun or await self.every(version), key=lambda each: each.valid_from, default=None)
+        """As `Chains.known`: of several in the file the one that began last, of those that are valid if any is."""
+        now, given = datetime.now(UTC), self._chains.get(version.spki, ())
+        valid = [chain for chain in given if chain.valid_from <= now <= chain.valid_until]
+        return max(valid or given, key=lambda each: each.valid_from, default=None)
 
     async def every(self, version: KeyVersion) -> Sequence[Chain]:
         """As `Chains.every`."""
-        return self._chains.get(version.spki, ())
+        given = self._chains.get(version.spki, ())
+        used = [chain for key_id, chain in self._memory.known() if key_id == version.key_id]
+        return [*(each for each in used if each not in given), *given]
+
+    async def keep(self, version: KeyVersion, chain: Chain) -> None:
+        """As `Chains.keep`."""
+        await self._memory.keep(version.key_id, chain)
 
     async def of(self, version: KeyVersion) -> Chain:
         """As `Chains.of`; the file is read again where it has changed."""

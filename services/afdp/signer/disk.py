@@ -22,12 +22,19 @@ def write_durably(path: Path, data: bytes, mode: int = 0o600, *, scratch: Path |
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         os.fchmod(descriptor, mode)
-        os.write(descriptor, data)
+        write_all(descriptor, data)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
     fresh.replace(path)
     sync_folder(path.parent)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Writes every byte: a disk that is almost full takes a part, and says so only to who asks for the rest."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def sync_folder(path: Path) -> None:

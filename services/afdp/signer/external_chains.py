@@ -1,4 +1,7 @@
-"""Under which chains external authorities have stamped, in one JSON file: their stamps need them for ever."""
+"""Under which chains authorities have stamped, in one JSON file: their stamps need them for ever.
+
+Those outside stand there by their URLs, the embedded one with chains that an organisation gives by its key versions.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from afdp.errors import DataLoss, FailedPrecondition, NotaryError, Unavailable
 from afdp.formats.encoding import b64, from_b64
 from afdp.formats.timestamps import format_timestamp, parse_timestamp
 from afdp.signer.datakeys import Scope, Sealed, destroyed, does_not_open, never_was
-from afdp.signer.disk import private_folder, read_private, sync_folder, write_durably
+from afdp.signer.disk import private_folder, read_private, sync_folder, write_all, write_durably
 from afdp.signer.kek import Kek, seal, unseal
 from afdp.signer.part import Part
 
@@ -324,7 +324,7 @@ def _destroyed_at(path: Path) -> datetime | None:
 def _overwrite(path: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY)
     try:
-        os.write(descriptor, os.urandom(os.fstat(descriptor).st_size))
+        write_all(descriptor, os.urandom(os.fstat(descriptor).st_size))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

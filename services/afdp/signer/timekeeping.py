@@ -77,5 +77,6 @@ def _accesses(settings: SignerSettings) -> list[AuthorityAccess]:
 
 def _chains(settings: SignerSettings) -> Chains:
     if settings.tsa_chain_file is not None:
-        return GivenChains(settings.tsa_chain_file)
+        memory = ExternalChains(private_folder(settings.data_dir / "tsa") / "given.json")
+        return GivenChains(settings.tsa_chain_file, memory)
     return OwnChains(settings.data_dir / "tsa", settings.log_origins[0])

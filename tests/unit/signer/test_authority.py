@@ -19,6 +19,7 @@ from afdp.formats.der import SHA256, SHA384, SHA512
 from afdp.formats.rfc3161 import Failure, Imprint, Query, query_der, read_granted, read_response
 from afdp.signer.authority import EmbeddedAuthority, Interval
 from afdp.signer.chains import Chains, GivenChains, OwnChains
+from afdp.signer.external_chains import ExternalChains
 from afdp.signer.files import FileKeyring
 from afdp.signer.keys import P384, KeyCatalogue, KeySpec, KeyVersion, Purpose, Revocation, Signature
 from afdp.signer.ntp import Synchronisation
@@ -306,6 +307,11 @@ async def test_a_chain_of_another_key_is_not_taken(tmp_path: Path) -> None:
         await authority.stamp(DATA)
 
 
+def chains_in(file: Path) -> GivenChains:
+    """The file, and what a signer remembers of it beside it."""
+    return GivenChains(file, ExternalChains(file.with_name("given.json")))
+
+
 async def given(folder: Path, keys: KeyCatalogue, *, issuer: Issuer | None = None, **options: Any) -> Path:
     """A file with a certificate of an organisation's own authority for each version of the key."""
     above = issuer or Issuer("Time at Acme", above=Issuer("Acme"))
@@ -327,7 +333,7 @@ async def given(folder: Path, keys: KeyCatalogue, *, issuer: Issuer | None = Non
 async def test_an_organisations_own_chain_is_taken_and_replicas_share_it(tmp_path: Path) -> None:
     keys = file_catalogue(tmp_path)
     file = await given(tmp_path, keys)
-    one, another = (Authority(tmp_path, file_catalogue(tmp_path), GivenChains(file)) for _ in range(2))
+    one, another = (Authority(tmp_path, file_catalogue(tmp_path), chains_in(file)) for _ in range(2))
 
     [response] = await one.stamp(DATA[:1])
 
@@ -347,12 +353,12 @@ async def test_a_version_without_a_certificate_of_the_organisation_waits_while_t
 ) -> None:
     keys = file_catalogue(tmp_path)
     issuer = Issuer("Acme")
-    authority = Authority(tmp_path, keys, GivenChains(await given(tmp_path, keys, issuer=issuer)))
+    authority = Authority(tmp_path, keys, chains_in(await given(tmp_path, keys, issuer=issuer)))
     [before] = await authority.stamp(DATA[:1])
     await keys.rotate(STAMPS)
 
     assert await signer_of(authority) == "key:1"
-    assert await signer_of(Authority(tmp_path, keys, GivenChains(tmp_path / "acme.pem"))) == "key:1"  # as after a start
+    assert await signer_of(Authority(tmp_path, keys, chains_in(tmp_path / "acme.pem"))) == "key:1"  # as after a start
     [part] = await authority.embedded.status()
     assert part.good
     assert "afdp-file-timestamp-key:2 waits for its certificate" in part.detail
@@ -374,7 +380,7 @@ async def test_a_certificate_may_be_renewed_and_what_was_stamped_under_the_one_b
 ) -> None:
     keys, now, issuer = file_catalogue(tmp_path), datetime.now(UTC), Issuer("Acme")
     file = await given(tmp_path, keys, issuer=issuer, opened=now - timedelta(days=9), closed=now + timedelta(days=1))
-    authority = Authority(tmp_path, keys, GivenChains(file))
+    authority = Authority(tmp_path, keys, chains_in(file))
     [before] = await authority.stamp(DATA[:1])
     await given(tmp_path, keys, issuer=issuer)
     await given(tmp_path, keys, issuer=issuer, opened=now + timedelta(days=1))  # for later
@@ -390,7 +396,7 @@ async def test_a_certificate_may_be_renewed_and_what_was_stamped_under_the_one_b
 async def test_a_file_of_certificates_that_was_spoilt_stops_nothing(tmp_path: Path) -> None:
     keys = file_catalogue(tmp_path)
     file = await given(tmp_path, keys)
-    authority = Authority(tmp_path, keys, GivenChains(file))
+    authority = Authority(tmp_path, keys, chains_in(file))
     for content in ("nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", ""):
         file.write_text(content)
         authority.time.passes(11)
@@ -400,18 +406,53 @@ async def test_a_file_of_certificates_that_was_spoilt_stops_nothing(tmp_path: Pa
     assert await signer_of(authority) == "key:1"
 
 
+async def test_a_certificate_that_was_taken_out_of_the_file_still_counts_for_what_was_stamped_under_it(
+    tmp_path: Path,
+) -> None:
+    keys = file_catalogue(tmp_path)
+    authority = Authority(tmp_path, keys, chains_in(await given(tmp_path, keys)))
+    [before] = await authority.stamp(DATA[:1])
+    await keys.rotate(STAMPS)
+    (tmp_path / "acme.pem").unlink()
+    await given(tmp_path, keys)  # by another authority, for both versions
+    authority = Authority(tmp_path, keys, chains_in(tmp_path / "acme.pem"))
+
+    assert await signer_of(authority) == "key:2"
+    assert verify_stamp(before, DATA[0], await authority.trusted())
+
+
+async def test_where_no_certificate_is_left_what_was_stamped_is_still_told_of(tmp_path: Path) -> None:
+    keys = file_catalogue(tmp_path)
+    [before] = await Authority(tmp_path, keys, chains_in(await given(tmp_path, keys))).stamp(DATA[:1])
+    stranger = await given(tmp_path / "another", file_catalogue(tmp_path / "another"))
+    (tmp_path / "acme.pem").write_text(stranger.read_text())
+    authority = Authority(tmp_path, keys, chains_in(tmp_path / "acme.pem"))
+
+    assert verify_stamp(before, DATA[0], await authority.trusted())
+    with pytest.raises(FailedPrecondition, match="no certificate"):
+        await authority.stamp(DATA)
+
+
+async def test_of_two_certificates_the_one_that_is_valid_is_taken(tmp_path: Path) -> None:
+    keys, now, issuer = file_catalogue(tmp_path), datetime.now(UTC), Issuer("Acme")
+    await given(tmp_path, keys, issuer=issuer)
+    file = await given(tmp_path, keys, issuer=issuer, opened=now - timedelta(hours=2), closed=now - timedelta(hours=1))
+
+    assert await signer_of(Authority(tmp_path, keys, chains_in(file))) == "key:1"
+
+
 async def test_a_certificate_that_is_not_valid_yet_is_waited_for(tmp_path: Path) -> None:
     keys, now = file_catalogue(tmp_path), datetime.now(UTC)
     await given(tmp_path, keys)
     await keys.rotate(STAMPS)
     await given(tmp_path, keys, opened=now + timedelta(hours=1))
 
-    assert await signer_of(Authority(tmp_path, keys, GivenChains(tmp_path / "acme.pem"))) == "key:1"
+    assert await signer_of(Authority(tmp_path, keys, chains_in(tmp_path / "acme.pem"))) == "key:1"
 
 
 async def test_a_version_that_was_revoked_does_not_go_on_for_one_that_waits(tmp_path: Path) -> None:
     keys = file_catalogue(tmp_path)
-    authority = Authority(tmp_path, keys, GivenChains(await given(tmp_path, keys)))
+    authority = Authority(tmp_path, keys, chains_in(await given(tmp_path, keys)))
     await keys.rotate(STAMPS)
     await keys.revoke("afdp-file-timestamp-key:1", Revocation(datetime.now(UTC), None, "retired"))
 
@@ -421,7 +462,7 @@ async def test_a_version_that_was_revoked_does_not_go_on_for_one_that_waits(tmp_
 
 async def test_a_first_version_without_a_certificate_stamps_nothing(tmp_path: Path) -> None:
     stranger = await given(tmp_path, file_catalogue(tmp_path / "another"))
-    authority = Authority(tmp_path, file_catalogue(tmp_path), GivenChains(stranger))
+    authority = Authority(tmp_path, file_catalogue(tmp_path), chains_in(stranger))
 
     with pytest.raises(FailedPrecondition, match="no certificate for afdp-file-timestamp-key:1"):
         await authority.stamp(DATA)
@@ -441,14 +482,14 @@ async def test_an_organisations_chain_that_does_not_hold_is_refused_at_the_start
     file = await given(tmp_path, file_catalogue(tmp_path), **options)
 
     with pytest.raises(FailedPrecondition, match=said):
-        GivenChains(file)
+        chains_in(file)
 
 
 async def test_an_expired_certificate_stamps_nothing(tmp_path: Path) -> None:
     keys = file_catalogue(tmp_path)
     ended = datetime.now(UTC) - timedelta(days=1)
     file = await given(tmp_path, keys, opened=ended - timedelta(days=1), closed=ended)
-    authority = Authority(tmp_path, keys, GivenChains(file))
+    authority = Authority(tmp_path, keys, chains_in(file))
 
     with pytest.raises(FailedPrecondition, match="certificate is valid from"):
         await authority.stamp(DATA)
