@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import uuid_utils
 from prometheus_client import Counter
 
-from afdp.errors import FailedPrecondition, InvalidArgument, NotaryError
+from afdp.errors import FailedPrecondition, InvalidArgument, NotaryError, Unimplemented
 from afdp.messages.metadata import (
     ClaimStampsRequest,
     GetStampBacklogRequest,
@@ -33,6 +33,7 @@ from afdp.telemetry.context import request_id
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds in which nothing is tried, after a failure
+STORE_PAUSE = 5.0  # seconds, after one of the metadata service
 LONGEST_WAIT = 3600.0  # seconds for a signature that is refused again and again
 MOST_AT_ONCE = 16  # as the metadata service has it
 
@@ -92,7 +93,7 @@ class ExternalStamps:
                     claimed = await self._claim()
                 except NotaryError as error:
                     logger.info("stamping waits", extra={"fields": {"code": error.code, "reason": str(error)}})
-                    self._hold_off(error)
+                    self._resumes = asyncio.get_running_loop().time() + STORE_PAUSE
                     continue
                 for each in claimed:
                     task = tasks.create_task(self._settle(each))
@@ -107,7 +108,10 @@ class ExternalStamps:
         Raises:
             Unavailable: the metadata service is away.
         """
-        backlog = await self._metadata.get_stamp_backlog(GetStampBacklogRequest(), timeout=_TIMEOUT)
+        try:
+            backlog = await self._metadata.get_stamp_backlog(GetStampBacklogRequest(), timeout=_TIMEOUT)
+        except Unimplemented:  # a metadata service of the release before, while a deployment is under way
+            return []
         if not backlog.waiting or backlog.oldest is None:
             return [Part("notary", "external stamps", True, "none waits", public=True)] if self._policy.rules else []
         age = max(0, round((datetime.now(UTC) - backlog.oldest).total_seconds()))

@@ -203,6 +203,8 @@ class Signer:
             InvalidArgument: there is no such version of an evidence key, or it has not made this signature.
             Unavailable: the keys cannot be asked.
         """
+        if not 1 <= len(signed.payload) <= MAX_STATEMENT_BYTES:
+            raise InvalidArgument.field("statement", f"must be 1 to {MAX_STATEMENT_BYTES} bytes")
         versions = await self._keys.versions(Purpose.EVIDENCE)
         key = next((key for key in versions if key.key_id == signed.key_id), None)
         if key is None:

@@ -344,6 +344,8 @@ async def test_no_other_signature_is_stamped(data_folder: Path, openssl: Openssl
             asked = len(server.queries)
             for changed, field in (
                 (replace(good, statement=b"{}"), "signature"),
+                (replace(good, statement=b""), "statement"),
+                (replace(good, statement=bytes(600_000)), "statement"),
                 (replace(good, signature=b"anything"), "signature"),
                 (replace(good, signature=b""), "signature"),
                 (replace(good, key_id="afdp-file-key:2"), "key_id"),
