@@ -76,7 +76,7 @@ async def request_certificate(settings: SignerSettings) -> None:
         vault = await stack.enter_async_context(open_vault_if_used(settings))
         token = await stack.enter_async_context(open_token_if_used(settings))
         revocations = Revocations(folder / "revocations.json")
-        memory = VersionMemory(folder / "key-versions.json")
+        memory = VersionMemory(folder / "key-versions.json", keeps=False)
         keys = await stack.enter_async_context(open_catalogue(settings, revocations, memory, vault, token))
         print(await timestamp_certificate_request(keys, settings.log_origins[0]), end="")
 

@@ -147,8 +147,8 @@ class RevocationList(Protocol):
 class VersionList(Protocol):
     """Which key versions there ever were (`version_memory.py`)."""
 
-    def require_same(self, version: KeyVersion) -> None:
-        """Raises `FailedPrecondition` for a version that is another key than it was."""
+    def require_signing(self, version: KeyVersion) -> None:
+        """Raises `FailedPrecondition` for a version that is another key than it was, or was given up."""
 
     async def completed(self, held: Sequence[KeyVersion], purpose: Purpose | None) -> list[KeyVersion]:
         """The versions that are held, after those of a purpose that were once and are no longer."""
@@ -252,7 +252,7 @@ class KeyCatalogue:
         if self._revocations.of(answer.key.key_id):
             return FailedPrecondition(f"the version that signs is revoked: {answer.key.key_id} must be rotated")
         try:
-            self._memory.require_same(answer.key)
-        except FailedPrecondition as another:
-            return another
+            self._memory.require_signing(answer.key)
+        except FailedPrecondition as barred:
+            return barred
         return answer

@@ -94,6 +94,9 @@ def _key_part(name: str, versions: Sequence[KeyVersion], policy: Mapping[Purpose
         if current.purpose is Purpose.LOG:
             remedy = "open a new log with a key of its own: a log's key is part of its identity"
         return Part(f"key {name}", False, f"version {number} is revoked, so that nothing is signed with it", remedy)
+    if current.valid_until is not None:
+        remedy = f"make a new version: afdp keys rotate --key {name}"
+        return Part(f"key {name}", False, f"version {number} was given up, so that nothing is signed with it", remedy)
     age, oldest = datetime.now(UTC) - current.valid_from, policy.get(current.purpose)
     older = f", {len(versions) - 1} older" if len(versions) > 1 else ""
     detail = f"{current.purpose.value}, version {number}, {_days(age)} old{older}"

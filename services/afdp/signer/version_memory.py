@@ -1,8 +1,9 @@
 """Every key version that was ever listed, in one JSON file by key ID: what it signed is to be verified for ever.
 
 What holds the keys may change (files, Vault, a token), a tenant's own key may be given up: then their versions are no
-longer there to be asked for, and are listed from here, with an end. The file also tells a key that was made anew under
-the name of one that was lost from the one that signed before.
+longer there to be asked for, and are listed from here, with an end. Verifiers hold on to that end, so such a version
+signs nothing any more, also where it comes back. The file also tells a key that was made anew under the name of one
+that was lost from the one that signed before.
 """
 
 from __future__ import annotations
@@ -22,26 +23,37 @@ from afdp.formats.timestamps import format_timestamp, parse_timestamp
 from afdp.signer.disk import write_durably
 from afdp.signer.keys import GRACE, KeyVersion, Purpose
 
+_ENDING = (Purpose.EVIDENCE, Purpose.TIMESTAMP)  # trust roots have no end of the others
+
 
 class VersionMemory:
     """The list and its file."""
 
-    def __init__(self, path: Path) -> None:
-        """Reads what is there.
+    def __init__(self, path: Path, *, keeps: bool = True) -> None:
+        """Reads what is there. One that does not keep writes nothing: for who only looks, with whatever settings.
 
         Raises:
             DataLoss: the file is there and cannot be read.
         """
         self._path = path
+        self._keeps = keeps
         self._lock = asyncio.Lock()
         self._kept = _read(path)
 
-    def require_same(self, version: KeyVersion) -> None:
-        """That a version is the key that it was.
+    def require_signing(self, version: KeyVersion) -> None:
+        """That a version may sign: it is the key that it was, and was not given up.
 
         Raises:
-            FailedPrecondition: it is another.
+            FailedPrecondition: it may not.
         """
+        self._require_same(version)
+        known = self._kept.get(version.key_id)
+        if known is not None and known.valid_until is not None:
+            raise FailedPrecondition(
+                f"{version.key_id} was given up, and verifiers know its end: afdp keys rotate --key {_name(version)}"
+            )
+
+    def _require_same(self, version: KeyVersion) -> None:
         known = self._kept.get(version.key_id)
         if known is not None and known.spki != version.spki:
             raise FailedPrecondition(
@@ -58,15 +70,28 @@ class VersionMemory:
             Unavailable: the disk refuses.
         """
         for version in held:
-            self.require_same(version)
+            self._require_same(version)
         names = {version.key_id for version in held}
         gone = [each for each in self._kept.values() if each.key_id not in names and purpose in (None, each.purpose)]
-        lasting = [replace(each, revoked=None) for each in _settled(held)]
-        changed = [each for each in lasting if _of_old(each) != self._kept.get(each.key_id)]
-        ended = [each for each in gone if each.valid_until is None]
-        if changed or ended:
-            await self._keep([*map(_of_old, changed), *map(_ended, ended)])
-        return [*(self._kept[each.key_id] for each in gone), *held]
+        lasting = [self._remembered(each) for each in _settled(held)]
+        fresh = [each for each in lasting if each != self._kept.get(each.key_id)]
+        held_names = {_name(each) for each in held}  # a version of theirs may be out of sight for a moment, in a token
+        given_up = [each for each in gone if _name(each) not in held_names and each.purpose in _ENDING]
+        fresh += [_ended(each) for each in given_up if each.valid_until is None]
+        if fresh and self._keeps:
+            await self._keep(fresh)
+        return [*(self._kept[each.key_id] for each in gone), *map(self._with_its_end, held)]
+
+    def _remembered(self, version: KeyVersion) -> KeyVersion:
+        """As it is kept: while it is held, its keyring says when it ends, but for one that was given up."""
+        known = self._kept.get(version.key_id)
+        end = known.valid_until if known is not None else None
+        return replace(version, current=False, valid_until=end, revoked=None)
+
+    def _with_its_end(self, version: KeyVersion) -> KeyVersion:
+        known = self._kept.get(version.key_id)
+        ends = [end for end in (version.valid_until, known.valid_until if known else None) if end is not None]
+        return replace(version, valid_until=min(ends, default=None))
 
     async def _keep(self, versions: Sequence[KeyVersion]) -> None:
         async with self._lock:
@@ -84,17 +109,15 @@ def _settled(held: Sequence[KeyVersion]) -> list[KeyVersion]:
     settled: list[KeyVersion] = []
     later: set[str] = set()
     for version in held:
-        name = version.key_id.rpartition(":")[0]
-        if name not in later:
+        if _name(version) not in later:
             settled.append(version)
         if version.current:
-            later.add(name)
+            later.add(_name(version))
     return settled
 
 
-def _of_old(version: KeyVersion) -> KeyVersion:
-    """As it is kept: while it is held, its keyring says when it ends."""
-    return replace(version, current=False, valid_until=None)
+def _name(version: KeyVersion) -> str:
+    return version.key_id.rpartition(":")[0]
 
 
 def _ended(version: KeyVersion) -> KeyVersion:

@@ -28,6 +28,7 @@ class Peers:
     away: NotaryError | None = None
     under_way: int = 0
     most_under_way: int = 0
+    busy: asyncio.Event = field(default_factory=asyncio.Event)  # two are under way
     released: asyncio.Event = field(default_factory=asyncio.Event)
     told: asyncio.Event = field(default_factory=asyncio.Event)  # set with whatever is kept or put off
 
@@ -59,6 +60,8 @@ class Peers:
     ) -> keyring.TimestampSignatureResponse:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
+        if self.under_way == 2:
+            self.busy.set()
         try:
             await self.released.wait()
             if self.failing:
@@ -96,8 +99,7 @@ async def test_what_waits_is_stamped_a_few_at_once_and_what_comes_later_at_once(
     peers = Peers([wanted(number) for number in range(5)])
     desk = desk_of(peers)
     async with working(desk):
-        while peers.under_way < 2:
-            await asyncio.sleep(0)
+        await peers.busy.wait()
         peers.released.set()
         await until(peers, kept=5)
         peers.waiting.append(wanted(5))

@@ -45,13 +45,49 @@ async def test_versions_of_a_holder_that_was_given_up_are_listed_for_ever_with_a
     assert await elsewhere(tmp_path).versions(Purpose.EVIDENCE) == listed  # as after another start
 
 
-async def test_a_key_that_is_taken_up_again_has_no_end(tmp_path: Path) -> None:
-    before = await file_catalogue(tmp_path).versions()
-    await elsewhere(tmp_path).versions()
+async def test_a_key_that_is_taken_up_again_signs_only_with_a_new_version_since_verifiers_know_its_end(
+    tmp_path: Path,
+) -> None:
+    await file_catalogue(tmp_path).versions()
+    ended = (await elsewhere(tmp_path).versions(Purpose.EVIDENCE))[0]
+    keys = file_catalogue(tmp_path)
 
-    again = [each for each in await file_catalogue(tmp_path).versions() if each.key_id != "afdp-notary-key:1"]
+    [refused] = await keys.sign(EVIDENCE, [bytes(32)])
+    [part] = [each for each in await KeyStatus(keys).status() if each.name == "key afdp-file-key"]
+    fresh = await keys.rotate(EVIDENCE)
+    [signed] = await keys.sign(EVIDENCE, [bytes(32)])
 
-    assert again == before
+    assert isinstance(refused, FailedPrecondition)
+    assert "was given up, and verifiers know its end: afdp keys rotate --key afdp-file-key" in refused.message
+    assert not part.good
+    assert isinstance(signed, Signature)
+    assert signed.key.key_id == fresh.key_id == "afdp-file-key:2"
+    listed = {each.key_id: each for each in await keys.versions(Purpose.EVIDENCE)}
+    assert listed["afdp-file-key:1"].valid_until == ended.valid_until
+    assert listed["afdp-file-key:2"].valid_until is None
+
+
+async def test_a_logs_key_has_no_end_that_anybody_would_know_of(tmp_path: Path) -> None:
+    """One start with wrong settings must not be the end of a log."""
+    before = await file_catalogue(tmp_path).versions(Purpose.LOG)
+    new = replace(LOG, name="afdp-log-key")
+    await file_catalogue(tmp_path, specs=(EVIDENCE, new, STAMPS, TRUST)).versions()
+    keys = file_catalogue(tmp_path)
+
+    [signed] = await keys.sign(LOG, [b"message"])
+
+    assert isinstance(signed, Signature)
+    assert [each for each in await keys.versions(Purpose.LOG) if each.current] == before
+
+
+async def test_who_only_looks_ends_nothing_whatever_the_settings(tmp_path: Path) -> None:
+    await file_catalogue(tmp_path).versions()
+    content = (tmp_path / "key-versions.json").read_bytes()
+    looking = VersionMemory(tmp_path / "key-versions.json", keeps=False)
+
+    await looking.completed([], None)
+
+    assert (tmp_path / "key-versions.json").read_bytes() == content
 
 
 async def test_a_version_that_was_given_up_can_be_revoked_and_its_signatures_are_known_as_ours(tmp_path: Path) -> None:
@@ -103,6 +139,19 @@ async def test_a_version_that_may_yet_be_withdrawn_is_not_remembered(tmp_path: P
     await memory.completed([replace(first, current=True), replace(second, current=False)], None)
 
     assert [each.key_id for each in await memory.completed([], None)] == [first.key_id]
+
+
+async def test_a_version_that_is_out_of_sight_while_its_key_is_held_is_not_given_up(tmp_path: Path) -> None:
+    """As in a token, while two replicas make the same one and neither has withdrawn its own."""
+    keys = file_catalogue(tmp_path)
+    await keys.rotate(EVIDENCE)
+    [first, second] = await keys.versions(Purpose.EVIDENCE)
+    memory = VersionMemory(tmp_path / "key-versions.json")
+
+    listed = await memory.completed([first], Purpose.EVIDENCE)
+
+    assert {each.key_id: each.valid_until for each in listed}[second.key_id] is None
+    memory.require_signing(second)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a:1": {}}', '{"a:1": {"purpose": "evidence", "spki": 7}}'])
