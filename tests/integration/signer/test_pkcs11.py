@@ -197,7 +197,9 @@ async def test_replicas_that_rotate_at_once_never_make_one_version_twice(
         made |= other.result()
     versions = await keyring.versions(EVIDENCE.name)
     assert {version.key_id: version.spki.hex() for version in versions[1:]} == made
-    assert [version.key_id for version in versions] == [f"afdp-hsm-key:{number}" for number in range(1, 34)]
+    numbers = [version.number for version in versions]  # one that all who made it withdrew is left out
+    assert len(numbers) == 33
+    assert numbers == sorted(set(numbers))
     assert [version.valid_from for version in versions] == sorted(version.valid_from for version in versions)
 
 
