@@ -123,12 +123,16 @@ class Drain:
         except TimeoutError:
             return
 
-    def _hold_off(self) -> None:
-        """Nothing is tried for a while, longer each time, and not by all notaries at once."""
+    def _hold_off(self, least: float = 0.0) -> None:
+        """Nothing is tried for a while, longer each time, and not by all notaries at once.
+
+        The log may have said how long at least, in seconds.
+        """
         now = asyncio.get_running_loop().time()
         if now < self._resumes:
             return  # it was under way when another one failed
-        self._resumes = now + self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        pause = max(min(least, LONGEST_PAUSE), self._pause)
+        self._resumes = now + pause * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     # --- working ------------------------------------------------------------------------------------------------------
@@ -176,7 +180,7 @@ class Drain:
             _outcomes.labels(self.log, "failed").inc()
             logger.info("a log of others does not take an entry", extra={"fields": fields})
             self.trouble = str(error)
-            self._hold_off()
+            self._hold_off(error.retry_after or 0.0)
         await self._defer(store.Deferral(queued.receipt_id, round(wait * 1000)))
         self._let_go(queued.receipt_id)
 

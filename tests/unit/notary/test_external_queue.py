@@ -213,6 +213,19 @@ async def test_while_the_log_is_away_one_entry_at_a_time_is_tried_and_all_get_th
     assert peers.deferred == {receipt_id(1): 0, **dict.fromkeys(peers.deferred, 0)}
 
 
+async def test_a_log_that_says_when_to_come_again_is_left_alone_until_then() -> None:
+    peers = Peers()
+    peers.errors.append(Unavailable("too much to do", retry_after=0.9))
+    peers.queue(1)
+    loop = asyncio.get_running_loop()
+    async with at_work(queue_of(peers)):
+        await peers.until(lambda: bool(peers.deferred))
+        refused = loop.time()
+        await peers.until(lambda: bool(peers.done))
+
+    assert loop.time() - refused >= 0.85
+
+
 @pytest.mark.parametrize("error", [InvalidArgument("the log refuses the entry"), DataLoss("the proof does not hold")])
 async def test_what_is_wrong_with_one_entry_makes_that_one_wait_and_no_other(error: NotaryError) -> None:
     peers = Peers()
