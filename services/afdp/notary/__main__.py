@@ -95,7 +95,16 @@ async def main(settings: NotarySettings) -> None:
         validator = Validator(notary, trust)
         servicer = NotaryServicer(notary, validator, entries, trust, peers, status, settings.stream_in_flight)
 
-        parts = [pipeline.run(), entries.run(), recovery.run(), peers.run(), status.run(), trust.run(), stamps.run()]
+        parts = [
+            keys.logs.run(),
+            pipeline.run(),
+            entries.run(),
+            recovery.run(),
+            peers.run(),
+            status.run(),
+            trust.run(),
+            stamps.run(),
+        ]
         parts.append(external.run())
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from afdp.errors import FailedPrecondition, NotaryError, NotFound, Unavailable, Unimplemented
@@ -26,7 +27,8 @@ from afdp.messages.transparency import (
 
 logger = logging.getLogger(__name__)
 
-FRESH = 5.0  # seconds for which the list is believed without asking again
+FRESH = 3.0  # seconds between two looks at the list
+_LATE = 30.0  # seconds after which a list that nobody keeps fresh is asked for by who needs it
 _TIMEOUT = 3.0
 
 
@@ -55,14 +57,14 @@ class LogDirectory:
         self._lock = asyncio.Lock()
 
     async def logs(self) -> Sequence[Log]:
-        """Every log, the first one first, at most `FRESH` seconds old, or as last seen.
+        """Every log, the first one first, as last seen: `FRESH` seconds ago, or when the log service answered last.
 
         Raises:
             Unavailable: they were never seen.
         """
-        if asyncio.get_running_loop().time() - self._asked > FRESH:
+        if asyncio.get_running_loop().time() - self._asked > _LATE:
             try:
-                await self._refresh()
+                await self._refresh(_LATE)
             except NotaryError:
                 if not self._logs:
                     raise
@@ -133,14 +135,22 @@ class LogDirectory:
                 del results[at]
         return appended
 
+    async def run(self) -> None:
+        """Keeps the list fresh until it is cancelled, so that nobody who writes waits for it."""
+        while True:
+            with suppress(NotaryError):  # who needs what was never seen is told
+                await self._refresh(FRESH / 2)
+            await asyncio.sleep(FRESH)
+
     def forget(self) -> None:
         """Asks again next time."""
         self._asked = float("-inf")
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, age: float) -> None:
+        """Asks, unless that was done in the last `age` seconds."""
         async with self._lock:
             loop = asyncio.get_running_loop()
-            if loop.time() - self._asked <= FRESH:  # somebody else has asked meanwhile
+            if loop.time() - self._asked <= age:  # somebody else has asked meanwhile
                 return
             if self._logs:  # also where it fails: who is away is not asked with every batch
                 self._asked = loop.time()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from afdp.errors import DataLoss, FailedPrecondition, NotaryError, NotFound, Unavailable, Unimplemented
@@ -150,3 +152,23 @@ async def test_a_replica_that_does_not_know_a_log_yet_is_asked_again_later() -> 
     peer.append = append  # type: ignore[method-assign]
     with pytest.raises(Unavailable, match="the log b is not there"):
         await LogDirectory(peer).append("b", [b"0"], 1.0)
+
+
+async def test_a_log_service_that_hangs_holds_up_nobody_who_writes() -> None:
+    peer = Transparency(log("a"))
+    directory = LogDirectory(peer)
+    assert await directory.of_tenant("acme") == "a"
+    asked, list_logs = asyncio.Event(), peer.list_logs
+
+    async def hang(request: pb.ListLogsRequest, *, timeout: float) -> pb.ListLogsResponse:
+        asked.set()
+        await asyncio.Event().wait()
+        return await list_logs(request, timeout=timeout)
+
+    peer.list_logs = hang  # type: ignore[method-assign]
+    directory.forget()
+    running = asyncio.create_task(directory.run())
+    await asked.wait()
+    async with asyncio.timeout(5):
+        assert await directory.of_tenant("acme") == "a"
+    running.cancel()
