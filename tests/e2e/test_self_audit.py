@@ -55,6 +55,7 @@ async def test_writing_stops_and_ready_names_the_place_while_reading_and_verifyi
             assert verify_receipt(Receipt.from_object(kept.get("receipt", kept)), trust).verified
         assert (await rest.get("/log/checkpoint")).status_code == 200
         assert (await rest.get("/log/tile/0/000.p/3")).status_code == 200
-        assert (await rest.get("/log/tile/entries/000.p/3")).status_code == 503
+        withheld = await rest.get("/log/tile/entries/000.p/3")
+        assert (withheld.status_code, withheld.json()["code"]) == (500, "DATA_LOSS")
         found = await rest.get("/api/v1/evidence", params={"page_size": 10})
         assert len(found.raise_for_status().json()["evidence"]) >= 3

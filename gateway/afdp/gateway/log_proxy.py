@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from afdp.errors import DeadlineExceeded, NotFound, PermissionDenied, Unavailable
+from afdp.errors import DataLoss, DeadlineExceeded, NotFound, PermissionDenied, Unavailable
 from afdp.formats.note import NoteError, validate_origin
 from afdp.formats.tiles import TileError, parse_tile_path
 from afdp.gateway.config import GatewaySettings
@@ -62,6 +62,7 @@ class LogProxy:
             PermissionDenied: it is not open to readers here.
             NotFound: no file of a log has such a path.
             Unavailable: the log cannot be reached.
+            DataLoss: the log does not serve it, since it is damaged.
             DeadlineExceeded: the log did not answer in time.
         """
         exchange = exchange_of(request.scope)
@@ -82,6 +83,8 @@ class LogProxy:
             raise Unavailable("the log cannot be reached", retry_after=1.0) from None
         if answer.status_code >= 500:
             await answer.aclose()
+            if answer.status_code == 500:  # trying again would not help
+                raise DataLoss("the log withholds this file: what is stored of it does not hold")
             raise Unavailable("the log cannot answer now", retry_after=1.0)
         passed = {name: answer.headers[name] for name in _ANSWERED if name in answer.headers}
         return StreamingResponse(

@@ -202,6 +202,7 @@ async def test_tiles_and_checkpoints_pass_through_as_they_are(start_gateway: Any
             b"origin\n5\n",
         ),
         "/tile/entries/000.p/5": (503, {}, b"stack trace"),
+        "/tile/entries/000.p/6": (500, {}, b"entry 3 does not hold"),
         "/logs/acme.example/tile/entries/000.p/2": (200, {}, b"of another log"),
     }
     async with log_server(files) as (url, heads), start_gateway(notary_address=notary.address, log_url=url) as client:
@@ -212,6 +213,7 @@ async def test_tiles_and_checkpoints_pass_through_as_they_are(start_gateway: Any
         head = await client.head("/log/checkpoint")
         missing = await client.get("/log/tile/0/000")
         broken = await client.get("/log/tile/entries/000.p/5")
+        damaged = await client.get("/log/tile/entries/000.p/6")
         further = await client.get("/log/logs/acme.example/tile/entries/000.p/2")
 
     assert got.content == tile
@@ -224,6 +226,7 @@ async def test_tiles_and_checkpoints_pass_through_as_they_are(start_gateway: Any
         assert withheld not in heads[0].lower()
     assert got.headers["access-control-allow-origin"] == "*"
     assert (unchanged.status_code, unchanged.content, unchanged.headers["etag"]) == (304, b"", '"t"')
+    assert (damaged.status_code, damaged.json()["code"]) == (500, "DATA_LOSS")
     assert further.content == b"of another log"
     assert checkpoint.text == "origin\n5\n"
     assert checkpoint.headers["content-type"] == "text/plain; charset=utf-8"

@@ -98,7 +98,7 @@ def is_whole(mirror: Path) -> bool:
     """Whether what readers of a mirror find now is a log: every tile that its checkpoint speaks of is there."""
     if not (mirror / "checkpoint").exists():
         return True
-    return CliRunner().invoke(cli, ["log", "fsck", str(mirror)]).exit_code == 0
+    return CliRunner().invoke(cli, ["log", "fsck", str(mirror), "--jobs", "1"]).exit_code == 0
 
 
 @asynccontextmanager
@@ -218,7 +218,8 @@ async def test_killed_at_any_moment_it_loses_nothing_and_doubles_nothing(
                 await reached.wait()
             await asyncio.sleep(chance.random() / 50)
             await victim.kill()
-            assert await asyncio.to_thread(is_whole, data_folder / "mirror")
+            if victim is stack.log:
+                assert await asyncio.to_thread(is_whole, data_folder / "mirror")
             await victim.start()
         over.set()
 
