@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from afdp.cli.__main__ import cli
-from afdp.errors import Cancelled, DataLoss, DeadlineExceeded, InvalidArgument, OutOfRange, Unavailable
+from afdp.errors import Cancelled, DataLoss, DeadlineExceeded, InvalidArgument, NotFound, OutOfRange, Unavailable
 from afdp.formats.merkle import leaf_hash, verify_inclusion
 from afdp.formats.note import Checkpoint, Note, VerifierKey, key_digest, verify
 from afdp.items import from_item
@@ -188,6 +188,19 @@ async def until_acknowledged(client: TransparencyServiceClient, entry: bytes) ->
             await asyncio.sleep(0.02)
         else:
             return answer.results[0].inclusion.leaf_index
+
+
+async def test_a_log_that_is_not_there_is_named_over_grpc(stack: Stack) -> None:
+    for origin, error in (("other.example.org", NotFound), ("https://other.example.org", InvalidArgument)):
+        for call in (
+            stack.client.append(AppendRequest([b"a"], origin=origin)),
+            stack.client.find_leaves(FindLeavesRequest([bytes(32)], origin=origin)),
+            stack.client.get_checkpoint(GetCheckpointRequest(origin)),
+            stack.client.get_log(GetLogRequest(origin)),
+        ):
+            with pytest.raises(error) as raised:
+                await call
+            assert [each.field for each in raised.value.fields] == ["origin"]
 
 
 async def test_killed_at_any_moment_it_loses_nothing_and_doubles_nothing(
