@@ -21,7 +21,7 @@ from typing import NoReturn, Protocol
 from prometheus_client import Counter, Gauge
 
 from afdp.errors import DataLoss, NotaryError
-from afdp.formats.merkle import HashRange, frontier, leaf_hash, plan_frontier, plan_inclusion
+from afdp.formats.merkle import HashRange, frontier, leaf_hash, plan_consistency, plan_frontier, plan_inclusion
 from afdp.formats.note import Note, NoteError, VerifierKey, verify
 from afdp.formats.tiles import WIDTH, TileRef, width_at
 from afdp.transparency.cadence import repeat
@@ -158,7 +158,7 @@ class Auditor:
         for index in (*range(walk.start, end), secrets.randbelow(total)):
             await self._check_bundle(index, head)
             _entries.labels(identity.origin).inc(width_at(0, index, head.size))
-        await self._prover.verified_consistency(secrets.randbelow(head.size) + 1, head.size, head.root)
+        await self._check_growth(secrets.randbelow(head.size) + 1, head)
         await self._check_cosigned(identity, walk.start * WIDTH, min(end * WIDTH, head.size))
         _position.labels(identity.origin).set(min(end * WIDTH, head.size))
         _rounds.labels(identity.origin).set(walk.rounds)
@@ -209,13 +209,8 @@ class Auditor:
         Raises:
             DataLoss: it is an entry's.
         """
-        for span in plan_inclusion(leaf, head.size):
-            for index in range(span.start, span.end) if span.level else ():
-                below = HashRange(span.level - 1, index * WIDTH, (index + 1) * WIDTH)
-                found = await self._store.hashes([below, HashRange(span.level, index, index + 1)])
-                tile = [found[below.level, at] for at in range(below.start, below.end)]
-                if root_of_full_tile(tile) != found[span.level, index]:
-                    return _not_of_below(span.level, index)
+        if place := await self._place_among(plan_inclusion(leaf, head.size)):
+            return place
         partial = head.size - head.size % WIDTH
         _recomputed(await self._store.entries(partial, head.size), partial)
         edge = frontier(head.size, await self._store.hashes(plan_frontier(head.size)))
@@ -223,6 +218,25 @@ class Auditor:
             return f"the stored hashes at the right edge do not lead to the root that was signed at size {head.size}"
         bundle = leaf // WIDTH
         return f"{TileRef(0, bundle, width_at(0, bundle, head.size)).path()} does not lead to the root that was signed"
+
+    async def _place_among(self, ranges: Sequence[HashRange]) -> str:
+        """The first of these stored hashes that is not that of the 256 below it; empty where there is none."""
+        for span in ranges:
+            for index in range(span.start, span.end) if span.level else ():
+                below = HashRange(span.level - 1, index * WIDTH, (index + 1) * WIDTH)
+                found = await self._store.hashes([below, HashRange(span.level, index, index + 1)])
+                tile = [found[below.level, at] for at in range(below.start, below.end)]
+                if root_of_full_tile(tile) != found[span.level, index]:
+                    return _not_of_below(span.level, index)
+        return ""
+
+    async def _check_growth(self, old: int, head: SignedCheckpoint) -> None:
+        """That the tree of an earlier size is the beginning of the one that was signed."""
+        try:
+            await self._prover.verified_consistency(old, head.size, head.root)
+        except DataLoss as error:
+            place = await self._place_among([*plan_frontier(old), *plan_consistency(old, head.size)])
+            raise DataLoss(place or error.message) from None
 
     async def _check_cosigned(self, identity: LogIdentity, start: int, end: int) -> None:
         some = await self._book.cosigned_between(start, end, _COSIGNED_AT_A_TIME)
@@ -234,7 +248,8 @@ class Auditor:
             except NoteError as error:
                 raise DataLoss(f"the cosigned checkpoint of size {checkpoint.size}: {error}") from None
         if newest and await self._prover.root(newest.size) != newest.root:
-            raise DataLoss(f"the tree has another root at size {newest.size} than the checkpoint that was cosigned")
+            place = await self._place_among(plan_frontier(newest.size))
+            raise DataLoss(place or f"the tree has another root at size {newest.size} than was cosigned")
 
 
 async def require_no_fault(book: AuditBook) -> None:

@@ -15,7 +15,7 @@ from afdp.transparency.postgres_audit import PostgresAuditBook
 from tests.log_rules import rule
 
 SIZE = 65_536 + 300
-AT_ONCE = {"log_audit_interval_seconds": 0.05, "log_audit_bundles": 4096}
+SOON = {"log_audit_interval_seconds": 0.02, "log_audit_bundles": 20}
 
 
 def flip(table: str, column: str, where: str) -> str:
@@ -32,7 +32,7 @@ def flip_text(table: str) -> str:
 
 # What is flipped, how the place is named, and a file of the read path that must not be served then.
 DAMAGES = [
-    (flip("entry", "body", "leaf_index = 12345"), "entry 12345 ", "tile/entries/048"),
+    (flip("entry", "body", "leaf_index = 4400"), "entry 4400 ", "tile/entries/017"),
     (flip("entry", "leaf_hash", "leaf_index = 777"), "entry 777 ", "tile/0/003"),
     (flip("entry", "leaf_hash", f"leaf_index = {SIZE - 1}"), f"entry {SIZE - 1} ", "tile/0/257.p/44"),
     (flip("node", "hash", "level = 1 AND node_index = 17"), "level 1 and index 17 .*4352 to 4607", "tile/0/017"),
@@ -72,7 +72,7 @@ async def fault_of(log) -> str:
 async def test_a_flipped_bit_anywhere_stops_writing_names_the_place_and_is_never_served(replica, sql, filled) -> None:
     async with httpx.AsyncClient() as client:
         for damage, place, file in DAMAGES:
-            async with replica(**AT_ONCE) as one:
+            async with replica(**SOON) as one:
                 await one.log.append([b"entry 0"])  # it is there: nothing grows
                 assert await sql.execute(damage) == "UPDATE 1"
                 assert re.search(place, await fault_of(one.log)), damage
@@ -85,7 +85,7 @@ async def test_a_flipped_bit_anywhere_stops_writing_names_the_place_and_is_never
             await sql.execute(damage)
             await sql.execute("DELETE FROM audit")
 
-        async with replica(**AT_ONCE) as one:
+        async with replica(**SOON) as one:
             await sql.execute("DELETE FROM entry WHERE leaf_index = 99")
             assert "entry 99 is missing" in await fault_of(one.log)
             assert (await client.get(f"{filled}/tile/entries/000")).status_code == 500
@@ -97,7 +97,7 @@ async def test_what_one_replica_has_found_stops_all_until_the_log_was_repaired_a
     replica, sql
 ) -> None:
     damage = flip("entry", "body", "leaf_index = 5")
-    async with replica(**AT_ONCE) as one, replica(log_audit_interval_seconds=0.05, log_audit_bundles=1) as other:
+    async with replica(**SOON) as one, replica(log_audit_interval_seconds=0.05, log_audit_bundles=1) as other:
         await one.log.append([b"%d" % each for each in range(600)])
         await sql.execute(damage)
         faults = [await fault_of(each.log) for each in (one, other)]
@@ -110,7 +110,7 @@ async def test_what_one_replica_has_found_stops_all_until_the_log_was_repaired_a
         assert (await anew.log.checkpoint()).size == 600
         assert (await check_store(anew.store)).fault is None
         assert await PostgresAuditBook(anew.store).forget_fault()
-    async with replica(**AT_ONCE) as repaired:
+    async with replica(**SOON) as repaired:
         checkpoint, _ = await repaired.log.append([b"more"])
 
     assert checkpoint.size == 601
@@ -147,7 +147,7 @@ async def test_the_walk_comes_through_the_whole_log_and_begins_anew_and_replicas
 async def test_a_signer_that_is_away_holds_up_neither_the_audit_nor_what_is_read(
     replica, signer, sql, eventually
 ) -> None:
-    async with replica(**AT_ONCE) as one:
+    async with replica(**SOON) as one:
         await one.log.append([b"a", b"b"])
         await signer.stop()
         await sql.execute(flip("entry", "body", "leaf_index = 1"))
