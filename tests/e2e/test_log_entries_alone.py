@@ -36,7 +36,7 @@ from tests.conftest import open_folder
 from tests.e2e.answers import sign
 from tests.e2e.conftest import NO_KEY_RECORDS, free_offset
 from tests.e2e.proxy import Proxy, running_proxy
-from tests.e2e.test_logs import FIRST, operate
+from tests.e2e.test_logs import FIRST, OPEN, operate
 from tests.local_entries import ENTRIES, fresh_request
 
 STRANGERS = f"strangers.{FIRST}"
@@ -105,7 +105,7 @@ async def writing() -> AsyncIterator[Writing]:
         running = await stack.enter_async_context(
             running_stack(StackOptions(folder / "data", offset, settings=settings))
         )
-        await operate(running, "open", STRANGERS, "--tenant", "strangers")
+        await operate(running, *OPEN, STRANGERS, "--tenant", "strangers")
         yield Writing(running, proxies)
 
 
