@@ -6,6 +6,7 @@ there everything is installed, so a skip would only hide something.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -44,6 +45,15 @@ def find_tool(name: str) -> Path | None:
             return folder / name
     found = shutil.which(name)
     return Path(found) if found else None
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """An operator's command says how its process logs: here that ends with the test which runs it."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -105,6 +105,8 @@ class ExternalLogs:
         self._connect = connect
         self._clients: dict[Shard, LogClient] = {}
         self._trees: dict[bytes, Continuity] = {}
+        for name in logs:
+            _refused.labels(name).set(0)  # there from the start: an alert looks at it
 
     async def log(self, name: str, submission: Submission) -> LogEntry:
         """Brings an entry into a log: where it is, verified. May be repeated.
