@@ -96,10 +96,17 @@ class Place:
                     return part
                 await asyncio.sleep(0.2)
 
-    @property
-    def metrics_port(self) -> str:
-        """The notary's."""
-        return self.stack.settings("notary")["AFDP_METRICS_PORT"]
+    async def until_measured(self, *wanted: str) -> None:
+        """Returns once the metrics of the notary and of the log service have all of this in them."""
+        async with asyncio.timeout(60):
+            while True:
+                served = ""
+                for service in ("notary", "transparency"):
+                    port = self.stack.settings(service)["AFDP_METRICS_PORT"]
+                    served += (await self.rest.get(f"http://127.0.0.1:{port}/metrics")).text
+                if all(each in served for each in wanted):
+                    return
+                await asyncio.sleep(0.2)
 
     def kill(self, service: str) -> None:
         os.kill(self.stack.server(service).pid, signal.SIGKILL)
@@ -195,13 +202,11 @@ async def test_while_the_log_is_away_notarisation_goes_on_and_the_backlog_is_wor
     await place.rekor.kill()
     signed = await asyncio.gather(*(place.sign() for _ in range(20)))
     part = await place.until_part(good=False)
-    metrics = (await place.rest.get(f"http://127.0.0.1:{place.metrics_port}/metrics")).text
+    await place.until_measured('afdp_log_away{log="rekor"} 1.0', 'afdp_log_backlog_records{log="rekor"} 20.0')
     await place.rekor.start()
 
     logged = [await place.until(each["receipt_id"], is_logged) for each in signed]
     assert "takes no entries" in part["detail"]
-    assert 'afdp_log_away{log="rekor"} 1.0' in metrics
-    assert 'afdp_log_backlog_records{log="rekor"} 20.0' in metrics
     assert len({each["log_index"] for each in logged}) == 20
     await place.until_part(good=True)
     ready = (await place.rest.get("/ready")).json()["parts"]
@@ -237,16 +242,5 @@ async def test_killed_while_entries_are_on_their_way_nothing_is_lost_and_nothing
 
 
 async def test_every_metric_that_an_alert_looks_at_is_there(place: Place) -> None:
-    looked_at = set(re.findall(r"afdp_[a-z_]+", RULES))
-
-    async def served() -> str:
-        pages = ""
-        for service in ("notary", "transparency"):
-            port = place.stack.settings(service)["AFDP_METRICS_PORT"]
-            pages += (await place.rest.get(f"http://127.0.0.1:{port}/metrics")).text
-        return pages
-
     assert {each["alert"] for group in yaml.safe_load(RULES)["groups"] for each in group["rules"]}
-    async with asyncio.timeout(30):  # a service that has just begun has not looked at its queue yet
-        while {name for name in looked_at if f"\n{name}" not in await served()}:
-            await asyncio.sleep(0.2)
+    await place.until_measured(*(f"\n{name}" for name in set(re.findall(r"afdp_[a-z_]+", RULES))))
