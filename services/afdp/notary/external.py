@@ -87,6 +87,10 @@ class Drain:
         """Says that something waits."""
         self._asked.set()
 
+    def nothing_waits(self) -> None:
+        """Says that the queue is empty: whoever has emptied it, the log has taken what was tried here last."""
+        self.trouble = ""
+
     async def run(self) -> None:
         """Works until cancelled."""
         request_id.set(f"drain-{uuid_utils.uuid7()}")
@@ -176,6 +180,8 @@ class Drain:
             _outcomes.labels(self.log, "refused").inc()
             logger.error("an entry does not get into a log of others", extra={"fields": fields})
             wait = min(2.0 ** min(queued.attempts, 12), LONGEST_WAIT) * random.uniform(0.5, 1.0)  # noqa: S311
+            if isinstance(error, InvalidArgument):  # the log has answered: it is there for others
+                self._pause, self.trouble = FIRST_PAUSE, ""
         else:
             _outcomes.labels(self.log, "failed").inc()
             logger.info("a log of others does not take an entry", extra={"fields": fields})

@@ -30,13 +30,15 @@ class ExternalDirectory:
         Raises:
             Unavailable: they were never seen.
         """
-        if asyncio.get_running_loop().time() - self._asked > FRESH:
+        if self._logs is None or asyncio.get_running_loop().time() - self._asked > FRESH:
             try:
                 await self._refresh()
             except NotaryError:
                 if self._logs is None:
                     raise
-        return self._logs or ()
+        if self._logs is None:  # nobody knows whether there are any: that is not the same as none
+            raise Unavailable("the log service has not said yet which logs of others there are", retry_after=FRESH)
+        return self._logs
 
     async def find(self, origin: str) -> ExternalLog | None:
         """The log of a checkpoint's origin; that of a Rekor v1 has the number of a tree at its end."""

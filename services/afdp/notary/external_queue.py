@@ -145,6 +145,8 @@ class ExternalQueue:
             length, age = self._lengths.get(name, (0, 0.0))
             _records.labels(name).set(length)
             _oldest.labels(name).set(age)
+            if not length:
+                drain.nothing_waits()
             _away.labels(name).set(bool(drain.trouble))
 
 

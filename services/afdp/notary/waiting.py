@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from afdp.errors import NotaryError
+from afdp.errors import DeadlineExceeded, NotaryError, Unavailable
 from afdp.messages import metadata as store
 
 LOOK = 1.0  # seconds between two looks for what another notary has brought into the log
@@ -60,8 +60,7 @@ class Waiting:
             await self._some.wait()
             await asyncio.sleep(LOOK)
             self._give_up()
-            for receipt_id in list(self._waiters)[:MOST_AT_ONCE]:
-                await self._look(receipt_id)
+            await self._look_at_some()
             if not self._waiters:
                 self._some.clear()
 
@@ -74,7 +73,24 @@ class Waiting:
             if not waiters:
                 del self._waiters[receipt_id]
 
+    async def _look_at_some(self) -> None:
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        for receipt_id in list(self._waiters)[:MOST_AT_ONCE]:
+            try:
+                await self._look(receipt_id)
+            except (Unavailable, DeadlineExceeded):
+                return  # the metadata service is away, for all of them: the next round finds it
+            if loop.time() - since >= LOOK:  # it is slow: nobody waits longer for that
+                self._give_up()
+                since = loop.time()
+
     async def _look(self, receipt_id: str) -> None:
+        """Looks for one receipt.
+
+        Raises:
+            Unavailable, DeadlineExceeded: the metadata service is away.
+        """
         waiters = self._waiters.pop(receipt_id, None)
         if not waiters:
             return
@@ -85,7 +101,9 @@ class Waiting:
         try:
             request = store.GetRecordRequest(tenant, receipt_id)
             found = (await self._metadata.get_record(request, timeout=_TIMEOUT)).record
+        except (Unavailable, DeadlineExceeded):
+            raise
         except NotaryError:
-            return  # the metadata service is away: the next look finds it
+            return  # nothing is said of this one: the next look may find it
         if found is not None and found.log is not None:
             self.told(receipt_id, found.log)

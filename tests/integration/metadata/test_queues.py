@@ -120,6 +120,31 @@ async def test_another_tree_of_the_same_size_completes_nothing(own_store: Postgr
     assert [each.length for each in await metadata.queues()] == [1]
 
 
+async def test_a_record_whose_place_is_anothers_is_refused_and_stays_in_the_queue(
+    own_store: PostgresStore, make_draft: MakeDraft
+) -> None:
+    metadata = Metadata(own_store)
+    one, early = [await queued(metadata, make_draft, "rekor") for _ in range(2)]
+    other = replace(make_draft(), external_log="rekor", more_logs=("other",))
+    assert await metadata.prepare([other]) == [Prepared()]
+    further = position(4, origin="other.example")
+    assert await metadata.complete_queued("other", [QueuedCompletion(other.receipt_id, further)]) == [further]
+    at = position(7)
+
+    together = [QueuedCompletion(each.receipt_id, at) for each in (one, early)]
+    first, at_once = await metadata.complete_queued("rekor", together)
+    [later] = await metadata.complete_queued("rekor", [QueuedCompletion(other.receipt_id, at)])
+    [repeated] = await metadata.complete_queued("rekor", together[:1])
+
+    assert (first, repeated) == (at, at)
+    assert isinstance(at_once, FailedPrecondition)
+    assert isinstance(later, FailedPrecondition)
+    assert [(each.log, each.length) for each in await metadata.queues()] == [("rekor", 2)]
+    elsewhere = position(8)
+    assert await metadata.complete_queued("rekor", [QueuedCompletion(early.receipt_id, elsewhere)]) == [elsewhere]
+    assert [each.length for each in await metadata.queues()] == [1]
+
+
 async def test_a_record_of_our_log_may_wait_for_others_as_well(own_store: PostgresStore, make_draft: MakeDraft) -> None:
     metadata = Metadata(own_store)
     draft = replace(make_draft(), more_logs=("rekor",))

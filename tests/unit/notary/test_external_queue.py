@@ -13,14 +13,23 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from afdp.errors import DataLoss, InvalidArgument, NotaryError, ResourceExhausted, Unavailable
+from afdp.errors import (
+    DataLoss,
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    NotaryError,
+    ResourceExhausted,
+    Unavailable,
+)
 from afdp.messages import metadata as store
 from afdp.messages import signer as keyring
 from afdp.messages import transparency as log
 from afdp.messages.notary import ReceiptState
-from afdp.notary import external_queue
+from afdp.notary import external_queue, waiting
 from afdp.notary.config import NotarySettings
 from afdp.notary.external import Pace
+from afdp.notary.external_directory import ExternalDirectory
 from afdp.notary.external_queue import ExternalQueue
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.model import Order, Submission
@@ -187,10 +196,10 @@ async def test_what_another_notary_has_brought_there_is_noticed_by_who_waits() -
 async def test_who_has_waited_long_enough_gets_the_record_as_it_is() -> None:
     peers = Peers()
     anyone: Any = peers
-    waiting = Waiting(anyone, longest=0.0)
+    callers = Waiting(anyone, longest=0.0)
     prepared, submission = waiter(1)
-    waiting.add(receipt_id(1), prepared)
-    task = asyncio.create_task(waiting.run())
+    callers.add(receipt_id(1), prepared)
+    task = asyncio.create_task(callers.run())
     outcome = await asyncio.wait_for(submission.outcome, 20)
     task.cancel()
 
@@ -255,6 +264,89 @@ async def test_the_policy_may_refuse_evidence_while_the_log_is_away() -> None:
     [part] = await refusing.status()
     assert (part.good, part.public) == (False, True)
     assert part.detail.startswith("it takes no entries; 1 wait")
+
+
+async def test_a_refusing_policy_lets_evidence_in_again_once_another_notary_has_emptied_the_queue() -> None:
+    peers = Peers()
+    peers.errors.append(Unavailable("away"))
+    peers.queue(1)
+    queue = queue_of(peers, away="refuse")
+    async with at_work(queue):
+        await peers.until(lambda: bool(peers.deferred))
+    with pytest.raises(Unavailable, match="nothing is notarised without it"):
+        queue.require_open()
+
+    peers.due.clear()
+    [part] = await queue.status()
+
+    queue.require_open()
+    assert part.good
+
+
+async def test_a_refusing_policy_lets_evidence_in_again_once_the_log_answers_that_it_refuses_an_entry() -> None:
+    peers = Peers()
+    peers.errors.extend([Unavailable("away"), InvalidArgument("the log refuses the entry")])
+    peers.queue(1)
+    queue = queue_of(peers, away="refuse")
+    async with at_work(queue):
+        await peers.until(lambda: peers.deferred.get(receipt_id(1)) == 0)
+        with pytest.raises(Unavailable, match="nothing is notarised without it"):
+            queue.require_open()
+        await peers.until(lambda: peers.deferred[receipt_id(1)] > 0)
+        queue.require_open()
+
+
+@pytest.mark.parametrize("error", [DeadlineExceeded("no answer in time"), Internal("a fault of its own, late")])
+async def test_callers_are_let_go_in_time_while_the_metadata_service_hangs(
+    error: NotaryError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "LOOK", 0.01)
+    looks = 0
+
+    class Hanging:
+        async def get_record(self, _: object, *, timeout: float) -> store.GetRecordResponse:
+            nonlocal looks
+            looks += 1
+            await asyncio.sleep(0.2)
+            raise error
+
+    anyone: Any = Hanging()
+    callers = Waiting(anyone, longest=0.1)
+    submissions = []
+    for number in range(waiting.MOST_AT_ONCE):
+        prepared, submission = waiter(number)
+        callers.add(receipt_id(number), prepared)
+        submissions.append(submission)
+    task = asyncio.create_task(callers.run())
+    async with asyncio.timeout(20):
+        outcomes = await asyncio.gather(*(each.outcome for each in submissions))
+    task.cancel()
+
+    assert {each.record.state for each in outcomes} == {store.RecordState.PENDING}
+    assert looks <= 1  # and not one by one for all who wait
+
+
+async def test_logs_of_others_that_were_never_seen_are_not_taken_for_none() -> None:
+    answers: deque[NotaryError | list[log.ExternalLog]] = deque([Unavailable("away")])
+
+    class Service:
+        async def list_external_logs(self, _: object, *, timeout: float) -> log.ListExternalLogsResponse:
+            await asyncio.sleep(0)
+            answer = answers.popleft()
+            if isinstance(answer, NotaryError):
+                raise answer
+            return log.ListExternalLogsResponse(answer)
+
+    service: Any = Service()
+    directory = ExternalDirectory(service)
+    for _ in range(3):  # the service is asked once only
+        with pytest.raises(Unavailable) as refused:
+            await directory.logs()
+    assert refused.value.retry_after
+
+    answers.append([])
+    directory = ExternalDirectory(service)
+    assert await asyncio.gather(directory.logs(), directory.logs()) == [[], []]
 
 
 async def test_a_queue_that_is_full_refuses_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,23 +44,30 @@ _LENGTHS = """
     SELECT log, count(*) AS length, min(queued_at) AS oldest FROM log_queue GROUP BY log ORDER BY log
 """
 # All of one tree. A note of the same tree may carry other signatures: the first one stays. One of another tree leaves
-# `noted` empty, and then nothing is written.
+# `noted` empty, and then nothing is written. A record leaves the queue only once it is in `log_entry`: one whose place
+# is another record's stays.
 _LOGGED = r"""
     WITH noted AS (
         INSERT INTO checkpoint AS c (origin, tree_size, note) VALUES ($2, $3, $4)
         ON CONFLICT (origin, tree_size) DO UPDATE SET note = c.note
             WHERE (string_to_array(c.note, E'\n'))[3] = (string_to_array(excluded.note, E'\n'))[3]
         RETURNING c.note
-    ), done AS (
-        DELETE FROM log_queue WHERE log = $1 AND receipt_id = ANY($5::uuid[]) AND main AND EXISTS (SELECT FROM noted)
-        RETURNING receipt_id
+    ), waiting AS MATERIALIZED (
+        SELECT receipt_id FROM log_queue
+        WHERE log = $1 AND receipt_id = ANY($5::uuid[]) AND main AND EXISTS (SELECT FROM noted)
+        ORDER BY receipt_id FOR UPDATE
     ), logged AS (
         INSERT INTO log_entry (receipt_id, origin, log_index, tree_size, proof)
         SELECT receipt_id, $2, log_index, $3, proof
         FROM unnest($5::uuid[], $6::bigint[], $7::bytea[]) AS entry (receipt_id, log_index, proof)
-        WHERE receipt_id IN (SELECT receipt_id FROM done)
+        WHERE receipt_id IN (SELECT receipt_id FROM waiting)
         ON CONFLICT DO NOTHING
         RETURNING receipt_id
+    ), done AS (
+        DELETE FROM log_queue WHERE log = $1 AND receipt_id IN (
+            SELECT receipt_id FROM logged
+            UNION ALL SELECT receipt_id FROM waiting JOIN log_entry USING (receipt_id)
+        )
     )
     SELECT (SELECT note FROM noted) AS note, ARRAY(SELECT receipt_id FROM logged) AS logged
 """
@@ -75,6 +82,7 @@ _FURTHER = """
     ON CONFLICT DO NOTHING
     RETURNING receipt_id
 """
+_STILL_QUEUED = "SELECT receipt_id FROM log_queue WHERE log = $1 AND receipt_id = ANY($2::uuid[])"
 _REKOR1 = """
     INSERT INTO rekor1_entry (receipt_id, origin, body, log_index, integrated_time, promise)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[])
@@ -111,7 +119,10 @@ async def lease(connection: Connection, log: str, limit: int, lease: timedelta, 
 async def complete(
     connection: Connection, log: str, completions: Sequence[QueuedCompletion]
 ) -> list[LogPosition | NotaryError]:
-    """The position on record per completion, in order; one that has a position there already keeps it."""
+    """The position on record per completion, in order; one that has a position there already keeps it.
+
+    One whose place is another record's is refused, and stays queued.
+    """
     written: dict[UUID, LogPosition] = {}
     refused: dict[UUID, NotaryError] = {}
     async with connection.transaction():
@@ -127,6 +138,9 @@ async def complete(
             written |= {each.receipt_id: each.position for each in members if each.receipt_id in fresh}
         await _write_rekor1(connection, written)
         missing = [each.receipt_id for each in completions if each.receipt_id not in {*written, *refused}]
+        if missing:
+            taken = FailedPrecondition("another record is on record at this place of the log")
+            refused |= {row["receipt_id"]: taken for row in await connection.fetch(_STILL_QUEUED, log, missing)}
         found = await _on_record(connection, missing) if missing else {}
     unknown = NotFound("this record does not wait for this log, and is in none")
     return [
