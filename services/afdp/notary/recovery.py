@@ -89,13 +89,7 @@ class Recovery:
                 size //= 4
 
     async def _finish(self, records: list[Record]) -> bool:
-        try:
-            outcomes = await self._stages.log(records)
-        except NotaryError as fault:  # that of their one log, as a rule: the next page may be of another
-            fields = {"code": fault.code, "reason": str(fault), "records": len(records)}
-            logger.info("records wait for recovery", extra={"fields": fields})
-            _stuck.inc(0 if isinstance(fault, _AWAY) else len(records))
-            return False
+        outcomes = await self._stages.log(records)
         failed = [outcome for outcome in outcomes if isinstance(outcome, NotaryError)]
         _recovered.inc(len(outcomes) - len(failed))
         stuck = [error for error in failed if not isinstance(error, _AWAY)]  # those of a log that is away only wait

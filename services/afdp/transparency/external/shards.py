@@ -7,8 +7,7 @@ from when on each is used; the trusted root beside it has their keys. Both are f
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,7 +23,6 @@ from afdp.transparency.external.values import ApiVersion, Shard
 logger = logging.getLogger(__name__)
 
 _READS = "/api/v2"
-_LEFT_OUT = 600.0  # seconds: a shard is not frozen for good where it was only a proxy that said so
 
 
 class NamedShard:
@@ -43,26 +41,15 @@ class NamedShard:
 
 
 class SigningConfigShards:
-    """Those of a signing config that are valid now, the newest first.
+    """Those of a signing config that are valid now, the newest first; a frozen one is left out until a file changes."""
 
-    A frozen one is left out until a file changes, and tried again after ten minutes.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        api_version: ApiVersion,
-        config: Path,
-        trusted_root: Path,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, name: str, api_version: ApiVersion, config: Path, trusted_root: Path) -> None:
         self._name = name
         self._api_version: ApiVersion = api_version
         self._files = (config, trusted_root)
         self._stamp: object = None
         self._shards: list[tuple[Service, Shard]] = []
-        self._clock = clock
-        self._frozen: dict[str, float] = {}  # by URL, until when
+        self._frozen: set[str] = set()
 
     async def usable(self) -> Sequence[Shard]:
         """As `Shards.usable`."""
@@ -76,12 +63,11 @@ class SigningConfigShards:
         if not valid:
             raise FailedPrecondition(f"the signing config of {self._name} names no shard that is valid now")
         valid.sort(key=lambda each: _start(each[0]), reverse=True)
-        moment = self._clock()
-        return [shard for _, shard in valid if self._frozen.get(shard.url, moment) <= moment]
+        return [shard for _, shard in valid if shard.url not in self._frozen]
 
     def freeze(self, shard: Shard) -> None:
         """As `Shards.freeze`."""
-        self._frozen[shard.url] = self._clock() + _LEFT_OUT
+        self._frozen.add(shard.url)
 
     def _read(self) -> list[tuple[Service, Shard]]:
         config_file, root_file = self._files
