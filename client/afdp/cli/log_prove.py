@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import click
 import orjson
@@ -40,6 +39,8 @@ from afdp.verify.tree import VerifiedTree
 
 _output = click.option("-o", "--output", metavar="FILE", help="`-` is standard output.")
 _TOO_MUCH = 64 * 1024 * 1024
+
+P = TypeVar("P")
 
 
 @click.command(short_help="Prove that an entry is in a log.")
@@ -360,23 +361,36 @@ def _verified(
             first = opened.readline(MAX_LINE_BYTES)
             if COMPLETENESS.encode() in first:
                 lines = iter(lambda: opened.readline(MAX_LINE_BYTES), b"")
-                return _verified_completeness(chain([first], lines), key, witnesses, leaves)
+                header = _parsed(file, CompletenessHeader.parse, first)
+                return _verified_completeness(header, lines, key, witnesses, leaves)
             data = first + opened.read(_TOO_MUCH)
     except OSError as error:
         raise Unreadable(f"{file}: {error.strerror}") from error
     if data.startswith(FIRST_LINE.encode()):
-        return _verified_inclusion(data, key, witnesses, leaves)
-    old, new = ConsistencyProof.parse(data).verify(key, witnesses)
+        return _verified_inclusion(_parsed(file, TlogProof.parse, data), key, witnesses, leaves)
+    old, new = _parsed(file, ConsistencyProof.parse, data).verify(key, witnesses)
     if leaves:
         raise click.UsageError("a consistency proof holds no entries")
     return {"proof": "consistency", "old_size": old.checkpoint.size, "new_size": new.checkpoint.size}, new
 
 
+def _parsed(file: str, parse: Callable[[bytes], P], data: bytes) -> P:
+    """A proof as it stands; a file that is none cannot be read, which says nothing of the log."""
+    try:
+        return parse(data)
+    except (TlogProofError, LogProofError) as error:
+        raise Unreadable(f"{file}: {error}") from error
+
+
 def _verified_completeness(
-    lines: Iterator[bytes], key: VerifierKey, witnesses: Sequence[VerifierKey], leaves: dict[bytes, str]
+    header: CompletenessHeader,
+    lines: Iterator[bytes],
+    key: VerifierKey,
+    witnesses: Sequence[VerifierKey],
+    leaves: dict[bytes, str],
 ) -> tuple[dict[str, object], Head]:
     missing = set(leaves)
-    found: Completeness = verify_completeness(lines, key, witnesses, missing)
+    found: Completeness = verify_completeness(header, lines, key, witnesses, missing)
     if missing:
         raise LogProofError(f"no entry in it is that of {', '.join(sorted(leaves[each] for each in missing))}")
     old = found.old.checkpoint.size if found.old else 0
@@ -385,9 +399,8 @@ def _verified_completeness(
 
 
 def _verified_inclusion(
-    data: bytes, key: VerifierKey, witnesses: Sequence[VerifierKey], leaves: dict[bytes, str]
+    proof: TlogProof, key: VerifierKey, witnesses: Sequence[VerifierKey], leaves: dict[bytes, str]
 ) -> tuple[dict[str, object], Head]:
-    proof = TlogProof.parse(data)
     carried = leaf_hash(proof.extra) if proof.extra is not None else None
     if len(leaves) > 1 or (not leaves and carried is None):
         raise click.UsageError("give one of --receipt, --leaf-hash and --entry: the proof has no entry in it")

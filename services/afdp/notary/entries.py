@@ -245,6 +245,9 @@ def _or_error(check: Callable[[bytes], bytes], body: bytes) -> bytes | NotaryErr
         return check(body)
     except NotaryError as error:
         return error
+    except Exception:  # a fault of ours must cost this entry, not all that came with it
+        logger.exception("an entry could not be checked")
+        return Internal("an internal fault while checking the entry; the log of the service has it")
 
 
 def _tell(

@@ -112,6 +112,7 @@ class Auditor:
         self._prover = Prover(store)
         self._log: Log | None = None
         self._stopped = False
+        self._unkept = ""  # what was found, until the book has it
 
     def attend(self, log: Log) -> None:
         """Names the writer whose log it is."""
@@ -122,7 +123,9 @@ class Auditor:
         await repeat(self._turn, self._failed, RETRY, max(RETRY, self._interval))
 
     async def _turn(self) -> float:
-        if self._log and not self._stopped:
+        if self._unkept:
+            await self._keep(self._unkept)
+        elif self._log and not self._stopped:
             identity = self._log.identity()
             try:
                 await self._audit(identity)
@@ -140,7 +143,12 @@ class Auditor:
         log.stop(fault)
         _failures.labels(identity.origin).inc()
         logger.critical("the self-audit has found a difference", extra={"fields": {"place": error.message}})
-        await self._book.keep_fault(error.message)
+        await self._keep(error.message)
+
+    async def _keep(self, fault: str) -> None:
+        self._unkept = fault
+        await self._book.keep_fault(fault)
+        self._unkept = ""
 
     # --- one turn
 

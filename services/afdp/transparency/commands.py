@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import orjson
 from pydantic import ValidationError
 
-from afdp.errors import NotaryError
+from afdp.errors import NotaryError, Unavailable
 from afdp.formats.timestamps import format_timestamp
 from afdp.messages.signer import SignerServiceClient
 from afdp.postgres import Database, open_database
@@ -95,7 +95,7 @@ async def _database(settings: TransparencySettings) -> AsyncIterator[Database]:
     except NotaryError as error:
         said = "; ".join(f"{each.field} {each.message}" for each in error.fields)
         print(said or error.message, file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(3 if isinstance(error, Unavailable) else 2) from None
 
 
 def _parser(command: str) -> argparse.ArgumentParser:

@@ -52,7 +52,7 @@ def _key(request: EntryRequest) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
             key = x509.load_der_x509_certificate(request.verifier).public_key()
         else:
             key = load_der_public_key(request.verifier)
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         kind = "a certificate" if request.certified else "a public key (SubjectPublicKeyInfo)"
         raise InvalidArgument.field(request.verifier_path, f"must be {kind} in DER") from None
     if isinstance(key, rsa.RSAPublicKey):

@@ -32,6 +32,7 @@ from afdp.verify.tile_files import (
     require_growth,
     subtree_root,
 )
+from afdp.verify.tree import VerifiedTree
 
 __all__ = [
     "CHECKPOINT", "VKEY", "Checked", "Fault", "LogReport", "Segment", "SegmentResult", "TileSource", "check_log",
@@ -228,6 +229,8 @@ class _Check:
             reason = f"the {kept.size} entries that were read before have another tree now"
             ref = self._tile_of(kept.size, at)
             raise BrokenLogError(Fault(ref.path(), 0, reason, kept.hashes[at].hex(), stored.hashes[at].hex()))
+        if not since.whole:  # what it was kept of is not read to its end: nothing else leads to the checkpoint of then
+            VerifiedTree(self.source, self.head.checkpoint).require_follows(since.head.checkpoint)
         bundles, rest = divmod(kept.size, WIDTH)
         whole = Frontier(bundles, kept.hashes[: bundles.bit_count()])
         if rest:

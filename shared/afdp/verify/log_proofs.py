@@ -135,6 +135,7 @@ class Completeness:
 
 
 def verify_completeness(
+    header: CompletenessHeader,
     lines: Iterator[bytes],
     vkey: VerifierKey,
     witnesses: Sequence[VerifierKey] = (),
@@ -143,7 +144,8 @@ def verify_completeness(
     """Checks that the lines are every entry between two trees that the log has signed, in memory that does not grow.
 
     Args:
-        lines: the file's lines, each with its newline.
+        header: the file's first line, read.
+        lines: those after it, each with its newline.
         vkey: the log's key.
         witnesses: their cosignatures are verified where the checkpoints have them.
         wanted: leaf hashes that are looked for; those that are found are taken out.
@@ -151,7 +153,6 @@ def verify_completeness(
     Raises:
         LogProofError: they are not.
     """
-    header = CompletenessHeader.parse(next(lines, b""))
     old, new = _ends(header, vkey, witnesses)
     edge = _edge(header, old)
     start, end = edge.size, new.checkpoint.size

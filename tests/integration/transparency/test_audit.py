@@ -116,6 +116,34 @@ async def test_what_one_replica_has_found_stops_all_until_the_log_was_repaired_a
     assert checkpoint.size == 601
 
 
+async def test_what_was_found_while_the_database_was_away_stops_the_others_once_it_is_back(
+    replica, sql, monkeypatch, eventually
+) -> None:
+    refused = 0
+    keep = PostgresAuditBook.keep_fault
+
+    async def at_first_away(book: PostgresAuditBook, fault: str) -> None:
+        nonlocal refused
+        if refused < 2:
+            refused += 1
+            raise Unavailable("the database is away")
+        await keep(book, fault)
+
+    monkeypatch.setattr(PostgresAuditBook, "keep_fault", at_first_away)
+    async with replica(**SOON) as one:
+        await one.log.append([b"%d" % each for each in range(600)])
+        await sql.execute(flip("entry", "body", "leaf_index = 5"))
+        assert "entry 5 " in await fault_of(one.log)
+
+        async def is_kept() -> bool:
+            return bool(await PostgresAuditBook(one.store).fault())
+
+        await eventually(is_kept)
+    assert refused == 2
+    async with replica() as other:
+        assert "entry 5 " in await fault_of(other.log)
+
+
 async def test_the_walk_comes_through_the_whole_log_and_begins_anew_and_replicas_share_it(
     replica, sql, eventually
 ) -> None:

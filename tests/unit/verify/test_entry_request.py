@@ -121,3 +121,6 @@ def test_a_certificates_key_is_what_verifies() -> None:
 
     assert refusal(replace(request, digest=bytes(32)))[0] == CONTENT
     assert refusal(replace(request, verifier=certificate[:-1])) == (CERTIFICATE, "must be a certificate in DER")
+    of_version_9 = certificate.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020108"), 1)
+    assert of_version_9 != certificate
+    assert refusal(replace(request, verifier=of_version_9)) == (CERTIFICATE, "must be a certificate in DER")

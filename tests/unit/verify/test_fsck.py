@@ -258,6 +258,21 @@ def test_an_interrupted_check_that_goes_on_finds_what_a_whole_one_finds(
     assert gone_on.fault == whole.fault
 
 
+def test_an_interrupted_check_goes_on_only_where_the_log_leads_on_from_the_checkpoint_it_began_with(
+    tmp_path: Path, log: LocalLog
+) -> None:
+    kept = kept_of(log.write(tmp_path), log, until=0)
+    fork = LocalLog(key=log.key)
+    fork.append([*log.entries[:-1], b"another", b"one more"])
+    fork.write(tmp_path)
+
+    report = check_log(Folder(tmp_path), log.log.vkey, since=kept)
+
+    assert report.fault is not None
+    assert "the log has forked" in report.fault.reason
+    assert report.contradicts == kept.head
+
+
 def test_an_entry_of_before_that_was_changed_since_is_found_by_the_tree_it_makes(tmp_path: Path) -> None:
     log = log_of(70_000)
     kept = kept_of(log.write(tmp_path), log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -105,9 +106,10 @@ def refusal(reply: Reply) -> NotaryError:
 
 def _retry_after(reply: Reply) -> float:
     try:
-        return min(max(float(reply.headers.get("retry-after", "")), _MOMENT), _LONGEST)
+        seconds = float(reply.headers.get("retry-after", ""))
     except ValueError:
         return _MOMENT
+    return min(max(seconds, _MOMENT), _LONGEST) if math.isfinite(seconds) else _MOMENT
 
 
 async def _bounded(response: httpx.Response) -> bytes:
