@@ -89,7 +89,13 @@ class Recovery:
                 size //= 4
 
     async def _finish(self, records: list[Record]) -> bool:
-        outcomes = await self._stages.log(records)
+        try:
+            outcomes = await self._stages.log(records)
+        except NotaryError as fault:  # that of their one log, as a rule: the next page may be of another
+            fields = {"code": fault.code, "reason": str(fault), "records": len(records)}
+            logger.info("records wait for recovery", extra={"fields": fields})
+            _stuck.inc(0 if isinstance(fault, _AWAY) else len(records))
+            return False
         failed = [outcome for outcome in outcomes if isinstance(outcome, NotaryError)]
         _recovered.inc(len(outcomes) - len(failed))
         stuck = [error for error in failed if not isinstance(error, _AWAY)]  # those of a log that is away only wait

@@ -131,7 +131,7 @@ class Logs:
             declare: opens those of the settings that are not there yet; called until it does not raise.
         """
         self._declare = declare
-        self._said = ""
+        self._said: dict[str, str] = {}
         self._turn = 0
         self.first = first
         self._origin = origin
@@ -229,19 +229,26 @@ class Logs:
 
     async def _watch(self) -> NoReturn:
         while True:
-            try:
-                if self._declare:
-                    await self._declare()
-                    self._declare = None
-                await self._look()
-            except NotaryError as error:
-                self._say_once(error)
+            if self._declare and await self._attempt("the logs of the settings cannot be opened", self._declare):
+                self._declare = None
+            await self._attempt("the logs cannot be looked for", self._look)
             await asyncio.sleep(_LOOK)
 
-    def _say_once(self, error: NotaryError) -> None:
-        if self._said != error.message:
-            logger.warning("the logs cannot be looked for", extra={"fields": {"reason": error.message}})
-        self._said = error.message
+    async def _attempt(self, fault: str, step: Callable[[], Awaitable[object]]) -> bool:
+        """Whether a step went well; what keeps it from that is said once."""
+        try:
+            await step()
+        except Exception as error:  # a fault of ours must not end the watch: logs are opened after it
+            said, self._said[fault] = self._said.get(fault), str(error)
+            if said == str(error):
+                return False
+            if isinstance(error, NotaryError):
+                logger.warning(fault, extra={"fields": {"reason": error.message}})
+            else:
+                logger.exception(fault)
+            return False
+        self._said.pop(fault, None)
+        return True
 
     async def _look(self) -> Sequence[KnownLog]:
         """Reads which logs there are, and begins those that are new."""

@@ -116,6 +116,18 @@ async def test_a_frozen_shard_is_passed_over_until_the_signing_config_changes(so
     assert await origins(shards) == ["log2027.example", "log2026.example", "log2025.example"]
 
 
+async def test_the_only_shard_is_tried_again_ten_minutes_after_it_was_found_frozen(sources: Sources) -> None:
+    sources.shard("log2026.example", -10)
+    now = 1000.0
+    shards = SigningConfigShards("rekor", 2, sources.config, sources.root, lambda: now)
+    shards.freeze((await shards.usable())[0])
+
+    now += 599
+    assert await origins(shards) == []
+    now += 1
+    assert await origins(shards) == ["log2026.example"]
+
+
 async def test_a_shard_whose_key_the_trusted_root_does_not_have_is_left_out(sources: Sources) -> None:
     sources.shard("log2026.example", -10)
     sources.shard("unknown.example", -1, known=False)

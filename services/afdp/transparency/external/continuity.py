@@ -72,23 +72,29 @@ class Continuity:
     async def _compare(self, tree: SeenTree, floor: int, prover: Prover) -> bool:
         seen = tree.checkpoint
         known = await self._trees.tree(self._log_id, seen.origin)
+        self._follow(seen.origin, known.checkpoint.size if known else 0)
         if known is None:
             return await self._trees.advance(self._log_id, tree)
-        self._grown(known.checkpoint)
-        if seen.size < floor:
+        if seen.size < min(floor, known.checkpoint.size):
             reason = f"its tree has gone back from {known.checkpoint.size} to {seen.size} entries"
             raise ContradictionError(reason, known.note, tree.note)
         await _require_one_history(known, tree, prover)
         return seen.size <= known.checkpoint.size or await self._trees.advance(self._log_id, tree)
 
+    def _follow(self, origin: str, size: int) -> None:
+        """Takes the size that all replicas share.
+
+        It shrinks only where an operator lets the log in again: what is remembered here is of before then.
+        """
+        if size < self._largest.get(origin, 0):
+            self._agreed = {each: None for each in self._agreed if each.origin != origin}
+        self._largest[origin] = size
+
     def _remember(self, checkpoint: Checkpoint) -> None:
-        self._grown(checkpoint)
+        self._largest[checkpoint.origin] = max(checkpoint.size, self._largest.get(checkpoint.origin, 0))
         self._agreed[checkpoint] = None
         if len(self._agreed) > _REMEMBERED:
             del self._agreed[next(iter(self._agreed))]
-
-    def _grown(self, checkpoint: Checkpoint) -> None:
-        self._largest[checkpoint.origin] = max(checkpoint.size, self._largest.get(checkpoint.origin, 0))
 
 
 async def _require_one_history(known: SeenTree, seen: SeenTree, prover: Prover) -> None:

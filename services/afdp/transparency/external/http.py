@@ -79,7 +79,9 @@ class Calls:
         return await self._call("GET", url, None)
 
     async def _call(self, method: str, url: str, content: bytes | None) -> Reply:
-        headers = {"Accept": "*/*"} | ({"Content-Type": "application/json"} if content is not None else {})
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"} | (
+            {"Content-Type": "application/json"} if content is not None else {}
+        )
         try:
             async with (
                 asyncio.timeout(self._timeout),
@@ -113,8 +115,10 @@ def _retry_after(reply: Reply) -> float:
 
 
 async def _bounded(response: httpx.Response) -> bytes:
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnreadableAnswer("the log's answer is compressed, which nobody asked for")  # a small one may be huge then
     body = bytearray()
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > MAX_BYTES:
             raise UnreadableAnswer(f"the log's answer is larger than {MAX_BYTES} bytes")

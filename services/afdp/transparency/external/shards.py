@@ -7,7 +7,8 @@ from when on each is used; the trusted root beside it has their keys. Both are f
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from afdp.transparency.external.values import ApiVersion, Shard
 logger = logging.getLogger(__name__)
 
 _READS = "/api/v2"
+_LEFT_OUT = 600.0  # seconds: a shard is not frozen for good where it was only a proxy that said so
 
 
 class NamedShard:
@@ -41,15 +43,26 @@ class NamedShard:
 
 
 class SigningConfigShards:
-    """Those of a signing config that are valid now, the newest first; a frozen one is left out until a file changes."""
+    """Those of a signing config that are valid now, the newest first.
 
-    def __init__(self, name: str, api_version: ApiVersion, config: Path, trusted_root: Path) -> None:
+    A frozen one is left out until a file changes, and tried again after ten minutes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        api_version: ApiVersion,
+        config: Path,
+        trusted_root: Path,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._name = name
         self._api_version: ApiVersion = api_version
         self._files = (config, trusted_root)
         self._stamp: object = None
         self._shards: list[tuple[Service, Shard]] = []
-        self._frozen: set[str] = set()
+        self._clock = clock
+        self._frozen: dict[str, float] = {}  # by URL, until when
 
     async def usable(self) -> Sequence[Shard]:
         """As `Shards.usable`."""
@@ -63,11 +76,12 @@ class SigningConfigShards:
         if not valid:
             raise FailedPrecondition(f"the signing config of {self._name} names no shard that is valid now")
         valid.sort(key=lambda each: _start(each[0]), reverse=True)
-        return [shard for _, shard in valid if shard.url not in self._frozen]
+        moment = self._clock()
+        return [shard for _, shard in valid if self._frozen.get(shard.url, moment) <= moment]
 
     def freeze(self, shard: Shard) -> None:
         """As `Shards.freeze`."""
-        self._frozen.add(shard.url)
+        self._frozen[shard.url] = self._clock() + _LEFT_OUT
 
     def _read(self) -> list[tuple[Service, Shard]]:
         config_file, root_file = self._files
