@@ -181,8 +181,9 @@ async def test_after_a_restart_every_log_is_served_and_the_frozen_one_takes_noth
     os.kill(shards.server("transparency").pid, signal.SIGKILL)
     async with httpx.AsyncClient(base_url=shards.url, trust_env=False, timeout=60) as rest:
         async with asyncio.timeout(60):
-            while (await rest.get(f"/log/logs/2026.{FIRST}/checkpoint")).status_code != 200:  # noqa: ASYNC110 - in another process
-                await asyncio.sleep(0.1)
+            for path in (f"/log/logs/2026.{FIRST}/checkpoint", "/ready?writes=1"):  # reads are there before writes
+                while (await rest.get(path)).status_code != 200:  # noqa: ASYNC110 - in another process
+                    await asyncio.sleep(0.1)
         size = len(await entries_of(rest, f"2026.{FIRST}"))
         receipt = (await rest.post(SIGN, json={"evidence_package": package()})).raise_for_status().json()["receipt"]
 
