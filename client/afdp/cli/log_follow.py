@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ def follow(
     entry is read and found in the signed tree. Without --from-start a log is believed as it stands at the first look.
 
     Exit: 0 good, 1 the log is not (or, with --exit-on-match, something was found), 2 usage, 3 not reachable, with
-    --once; else it is asked again until Ctrl-C. With --json one line for each look.
+    --once; else it is asked again until Ctrl-C. With --json one line for each look, and before it
+    lines with `matches` for what is found.
     """
     watch = _watch(keys, identity, identity_email, issuer)
     known = read_witnesses(witnesses)
@@ -120,14 +121,16 @@ def _look(follower: Follower, telling: _Telling, *, once: bool, interval: float,
                     done = follower.look(report)
             except Unavailable as error:
                 telling.away(follower, reasons(error))
-                if once:
+                if once and not (exit_on_match and telling.has_found):
                     raise
             else:
                 telling.done(follower, done)
-                if done.fault or (exit_on_match and done.matches):
+                if done.fault:
                     return NOT_GOOD
-                if once:
-                    return 0
+            if exit_on_match and telling.has_found:  # also where the log was away before it was read to its end
+                return NOT_GOOD
+            if once:
+                return 0
             if stop.wait(interval):
                 return 0
 
@@ -166,20 +169,20 @@ class _Telling:
     webhook: Webhook | None
     textfile: Path | None
     as_json: bool
-    found_now: list[Match] = field(default_factory=list)
+    has_found: bool = False
     figures: Figures | None = None
 
     def found(self, matches: Sequence[Match]) -> None:
         """Hands entries on; only then is it remembered that they were read."""
+        found = {"log": self.origin, "matches": [_match_object(each) for each in matches]}
         if self.webhook:
-            self.webhook.tell(
-                {"alert": "match", "log": self.origin, "matches": [_match_object(each) for each in matches]}
-            )
+            self.webhook.tell({"alert": "match", **found})
         if self.as_json:
-            self.found_now += matches
+            _say_line(found)
         else:
             for each in matches:
                 say(f"  found        entry {each.index}: {_described(each)}", fg="yellow")
+        self.has_found = True
 
     def away(self, follower: Follower, reason: str) -> None:
         """The log could not be read."""
@@ -196,7 +199,6 @@ class _Telling:
         self._write(follower, reached=True, good=good, unreadable=done.unreadable)
         if self.as_json:
             _say_line({**self._object(done), "evidence": evidence and str(evidence)})
-            self.found_now.clear()
         else:
             self._say(done, evidence)
         if done.fault and self.webhook:
@@ -243,7 +245,7 @@ class _Telling:
             "entries_read": done.read,
             "entries_unreadable": done.unreadable,
             "cosigned": [each.key.name for each in (done.head.cosignatures if done.head else ())],
-            "matches": [_match_object(each) for each in self.found_now],
+            "entries_found": done.matches,
             "fault": done.fault and fault_object(done.fault),
         }
 

@@ -141,19 +141,21 @@ class UrlSource:
             with self._client.stream("GET", path) as response:
                 if response.status_code in (404, 410):
                     return None
-                self._require_plain(response)
+                self._require_plain(response, deadline)
                 return self._body(path, response, deadline)
         except httpx.HTTPError as error:
             raise Unavailable(f"{self._where(path)}: {error or type(error).__name__}", retry_after=0.0) from error
 
-    def _require_plain(self, response: httpx.Response) -> None:
+    def _require_plain(self, response: httpx.Response, deadline: float) -> None:
         status, where = response.status_code, response.url
         if status in _AGAIN:
-            raise Unavailable(f"{where} answers {status}{_sentence(response)}", retry_after=_retry_after(response))
+            raise Unavailable(
+                f"{where} answers {status}{_sentence(response, deadline)}", retry_after=_retry_after(response)
+            )
         if response.is_redirect:
             raise Unavailable(f"{where} answers {status}, to another place, where nobody is sent: name it by itself")
         if status != 200:
-            raise Unavailable(f"{where} answers {status}{_sentence(response)}")
+            raise Unavailable(f"{where} answers {status}{_sentence(response, deadline)}")
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise Unavailable(f"{where} answers in an encoding that was not asked for")
@@ -181,14 +183,14 @@ def _bounded(path: str, data: bytes, most: int) -> bytes:
     return data
 
 
-def _sentence(response: httpx.Response) -> str:
+def _sentence(response: httpx.Response, deadline: float) -> str:
     """What a server says of its refusal, if that is a short text."""
     if not response.headers.get("Content-Type", "").startswith("text/plain"):
         return ""
     said = b""
     for chunk in response.iter_raw():
         said += chunk
-        if len(said) >= _LONGEST_SENTENCE:
+        if len(said) >= _LONGEST_SENTENCE or time.monotonic() > deadline:
             break
     text = " ".join(said[:_LONGEST_SENTENCE].decode("utf-8", "replace").split())
     return f": {text}" if text else ""

@@ -30,7 +30,12 @@ SPKI = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKey
 
 async def afdp(*arguments: str) -> tuple[int, dict[str, Any]]:
     result = await asyncio.to_thread(CliRunner().invoke, cli, ["log", *arguments, "--json"], prog_name="afdp")
-    return result.exit_code, json.loads(result.stdout) if result.stdout else {"said": result.stderr}
+    if not result.stdout:
+        return result.exit_code, {"said": result.stderr}
+    if arguments[0] != "follow":
+        return result.exit_code, json.loads(result.stdout)
+    *found, said = map(json.loads, result.stdout.splitlines())
+    return result.exit_code, {**said, "matches": [match for each in found for match in each["matches"]]}
 
 
 async def log_entry(rekor: Rekor2, text: bytes, verifier: dict[str, object]) -> None:

@@ -60,9 +60,17 @@ def follow(afdp: Afdp, server: LogServer, tmp_path: Path) -> Callable[..., tuple
     def look(*options: str) -> tuple[int, dict[str, Any]]:
         state = ("--state", str(tmp_path / "state.json"))
         result = afdp("log", "follow", server.url, *state, "--once", "--json", *options)
-        return result.exit_code, json.loads(result.stdout) if result.stdout else {"error": result.stderr}
+        return result.exit_code, said_in(result.stdout) if result.stdout else {"error": result.stderr}
 
     return look
+
+
+def said_in(output: str) -> dict[str, Any]:
+    """The line of a look, with the matches of the lines before it."""
+    *found, said = map(json.loads, output.splitlines())
+    matches = [match for each in found for match in each["matches"]]
+    assert said.get("entries_found", len(matches)) == len(matches)
+    return {**said, "matches": matches}
 
 
 def grown(log: LocalLog, server: LogServer, *entries: bytes) -> None:
@@ -160,6 +168,20 @@ def test_a_key_is_named_by_a_file_a_hint_or_a_fingerprint_and_may_end_with_1(fol
         status, said = follow("--key", name, "--exit-on-match")
 
         assert (status, len(said["matches"]), said["good"]) == (1, 1, True)
+
+
+def test_what_was_found_before_a_log_went_away_is_told_and_ends_it(follow, server, log) -> None:
+    follow()
+    grown(log, server, by_key(KEY, b"a"), *(b"%d" % number for number in range(20_000)))
+    key = ("--key", sha256(SPKI).hexdigest(), "--exit-on-match")
+    server.answers["tile/entries/075"] = lambda handler: send(handler, 500, b"")
+
+    status, said = follow(*key)
+    del server.answers["tile/entries/075"]
+    later = follow(*key)
+
+    assert (status, said["reached"], [each["index"] for each in said["matches"]]) == (1, False, [700])
+    assert (later[0], later[1]["matches"], later[1]["size"]) == (0, [], 20_701)
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -426,7 +448,8 @@ def test_it_looks_again_and_again_until_it_is_told_to_stop(server, log, tmp_path
 
 def test_killed_while_it_reads_it_goes_on_and_misses_nothing(server, log, tmp_path) -> None:
     blocked, go_on = threading.Event(), threading.Event()
-    grown(log, server, *(b"%d" % number for number in range(40_000)))
+    grown(log, server, by_key(KEY, b"a"), *(b"%d" % number for number in range(40_000)))
+    key = ("--key", sha256(SPKI).hexdigest())
     path = "tile/entries/150"
     whole = (server.folder / path).read_bytes()
 
@@ -436,20 +459,21 @@ def test_killed_while_it_reads_it_goes_on_and_misses_nothing(server, log, tmp_pa
         send(handler, 200, whole)
 
     server.answers[path] = wait
-    process = following(server, tmp_path, "--from-start", "--once")
+    process = following(server, tmp_path, "--from-start", "--once", *key)
     assert blocked.wait(30)
     process.kill()
-    process.wait(30)
+    before = process.communicate(timeout=30)[0]
     go_on.set()
     del server.answers[path]
 
-    again = following(server, tmp_path, "--from-start", "--once")
-    said = json.loads(again.communicate(timeout=60)[0])
+    again = following(server, tmp_path, "--from-start", "--once", *key)
+    lines = [json.loads(line) for line in (before + again.communicate(timeout=60)[0]).splitlines()]
 
     assert again.returncode == 0
-    assert (said["size"], said["good"]) == (40_700, True)
-    assert said["entries_read"] in (40_700 - 2 * 16_384, 40_700 - 16_384, 40_700)
-    assert json.loads((tmp_path / "state.json").read_text())["read"] == 40_700
+    assert (lines[-1]["size"], lines[-1]["good"]) == (40_701, True)
+    assert lines[-1]["entries_read"] in (40_701 - 2 * 16_384, 40_701 - 16_384, 40_701)
+    assert {match["index"] for line in lines[:-1] for match in line["matches"]} == {700}
+    assert json.loads((tmp_path / "state.json").read_text())["read"] == 40_701
 
 
 def following(server: LogServer, folder: Path, *options: str) -> subprocess.Popen[str]:
