@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import NoReturn
 
 from afdp.errors import InvalidArgument
-from afdp.formats.canonical import strict_json
+from afdp.formats.canonical import member_path, strict_json
 from afdp.formats.encoding import b64
 from afdp.formats.hashedrekord import API_VERSION, KIND
 from afdp.formats.tiles import MAX_ENTRY_SIZE
@@ -139,7 +139,7 @@ class _Message:
 
     def refuse(self, name: str, message: str) -> NoReturn:
         """Raises for a member."""
-        raise InvalidArgument.field(f"{self._path}.{name}" if self._path else name, message)
+        raise InvalidArgument.field(member_path(self._path, name), message)
 
     def has(self, name: str) -> bool:
         """Whether a member is there; null is as good as absent."""

@@ -140,6 +140,14 @@ def test_a_refusal_names_the_member(path: str, value: Any, says: str) -> None:
     assert message.startswith(says)
 
 
+def test_a_long_name_is_named_by_its_beginning() -> None:
+    [(field, message)] = refusal(changed("a" * 60_000, "b")).items()
+
+    assert field.startswith(f'{RECORD}["aaaaaaaa')
+    assert len(field) < 200
+    assert message == "is unknown"
+
+
 @pytest.mark.parametrize(
     ("text", "field", "says"),
     [
