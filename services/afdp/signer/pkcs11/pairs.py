@@ -191,11 +191,14 @@ def _pair(public: Any, spec: KeySpec) -> KeyPair:
     number, began = _parsed(key_id, spec)
     if public[Attribute.KEY_TYPE] != kind.key_type or public[Attribute.EC_PARAMS] not in kind.parameters:
         raise FailedPrecondition(f"the token's key {spec.name}:{number} is of another kind than {kind.name}")
+    point = public[Attribute.EC_POINT]
+    if not point:  # it was withdrawn since the last line: SoftHSM2 then says that it is empty
+        raise exceptions.ObjectHandleInvalid
     version = KeyVersion(
         key_id=f"{spec.name}:{number}",
         purpose=spec.purpose,
         algorithm=spec.algorithm,
-        spki=_spki(kind, public[Attribute.EC_POINT]),
+        spki=_spki(kind, point),
         valid_from=began,
         current=False,
     )
