@@ -42,6 +42,10 @@ class Fault:
     lost: bool = False
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 512  # as many as write at once; of more than its own 5 the system may let some go
+
+
 @dataclass
 class RekorFront:
     """An HTTP server in threads."""
@@ -60,7 +64,7 @@ class RekorFront:
         class Handler(_Handler):
             FRONT = front
 
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
+        self._server = _Server((LOOPBACK, 0), Handler)
         self._server.daemon_threads = True
         self.client = httpx.Client(trust_env=False, timeout=60.0, limits=httpx.Limits(max_connections=1024))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
