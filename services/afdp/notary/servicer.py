@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator, Mapping
 from afdp.errors import InvalidArgument, NotaryError, Unavailable
 from afdp.formats.hashedrekord import key_hint
 from afdp.formats.spki import to_pem
-from afdp.formats.statement import ANONYMOUS, DEFAULT_TENANT
 from afdp.items import to_item
 from afdp.messages import metadata as store
 from afdp.messages import notary as pb
 from afdp.messages import signer as keyring
+from afdp.notary.access.admitted import principal
 from afdp.notary.entries import LOG_INDEX, EntryDesk
 from afdp.notary.evidence import checked, checked_item, to_message
 from afdp.notary.health import PeerWatch
 from afdp.notary.ids import NAMES, PREFIXES, SIMPLE_SIGNING, parse_hash
-from afdp.notary.model import Order, Principal
+from afdp.notary.model import Order
 from afdp.notary.service import Notarised, Notary, Page
 from afdp.notary.status import ServiceStatus
 from afdp.notary.streams import answer_each
@@ -24,9 +24,6 @@ from afdp.notary.trust import TrustOffice
 from afdp.notary.validation import Validator
 from afdp.rpc.codec import WireStruct
 from afdp.version import VERSION
-
-# Authentication is off: everybody is this one.
-_ANYBODY = Principal(DEFAULT_TENANT, ANONYMOUS)
 
 
 class NotaryServicer(pb.NotaryServiceBase):
@@ -60,7 +57,7 @@ class NotaryServicer(pb.NotaryServiceBase):
             checked_item(message, f"evidence_packages[{index}]")
             for index, message in enumerate(request.evidence_packages)
         ]
-        batch = await self._notary.sign_batch(evidence, _ANYBODY, request.wait_for, request.idempotency_key)
+        batch = await self._notary.sign_batch(evidence, principal.get(), request.wait_for, request.idempotency_key)
         results = [_item(result) for result in batch.results]
         any_good = any(result.receipt is not None for result in results)
         status = pb.WorkflowStatus.COMPLETED if any_good else pb.WorkflowStatus.FAILED
@@ -82,19 +79,19 @@ class NotaryServicer(pb.NotaryServiceBase):
 
     async def validate_evidence(self, request: pb.ValidateEvidenceRequest) -> pb.ValidateEvidenceResponse:
         evidence = checked(request.evidence_package, "evidence_package")
-        return await self._validator.validate(_ANYBODY, evidence, request.signature)
+        return await self._validator.validate(principal.get(), evidence, request.signature)
 
     async def add_log_entry(self, request: pb.AddLogEntryRequest) -> pb.AddLogEntryResponse:
-        return pb.AddLogEntryResponse(await self._entries.add(_ANYBODY, request.entry))
+        return pb.AddLogEntryResponse(await self._entries.add(principal.get(), request.entry))
 
     async def add_log_entries(self, request: pb.AddLogEntriesRequest) -> pb.AddLogEntriesResponse:
-        results = await self._entries.add_many(_ANYBODY, [each.entry for each in request.requests])
+        results = await self._entries.add_many(principal.get(), [each.entry for each in request.requests])
         return pb.AddLogEntriesResponse([_entry_result(each) for each in results])
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     async def get_evidence(self, request: pb.GetEvidenceRequest) -> pb.GetEvidenceResponse:
-        record, receipt, count = await self._notary.evidence(_ANYBODY, request.evidence_package_hash)
+        record, receipt, count = await self._notary.evidence(principal.get(), request.evidence_package_hash)
         package = to_message(record.draft.evidence) if record.draft is not None else None
         return pb.GetEvidenceResponse(evidence_package=package, receipt=receipt, receipt_count=count)
 
@@ -110,11 +107,11 @@ class NotaryServicer(pb.NotaryServiceBase):
             start_time=request.start_time,
             end_time=request.end_time,
         )
-        found = await self._notary.search(_ANYBODY, wanted)
+        found = await self._notary.search(principal.get(), wanted)
         return pb.SearchEvidenceResponse([_summary(each) for each in found.records], found.next_page_token)
 
     async def get_workflow_status(self, request: pb.GetWorkflowStatusRequest) -> pb.GetWorkflowStatusResponse:
-        workflow, record = await self._notary.workflow(_ANYBODY, request.workflow_id)
+        workflow, record = await self._notary.workflow(principal.get(), request.workflow_id)
         return pb.GetWorkflowStatusResponse(
             workflow_id=request.workflow_id,
             status=pb.WorkflowStatus(workflow.state),
@@ -127,7 +124,7 @@ class NotaryServicer(pb.NotaryServiceBase):
     async def get_notarization_receipt(
         self, request: pb.GetNotarizationReceiptRequest
     ) -> pb.GetNotarizationReceiptResponse:
-        receipt = await self._notary.workflow_receipt(_ANYBODY, request.workflow_id)
+        receipt = await self._notary.workflow_receipt(principal.get(), request.workflow_id)
         return pb.GetNotarizationReceiptResponse(receipt=receipt, found=receipt is not None)
 
     async def list_workflows(self, request: pb.ListWorkflowsRequest) -> pb.ListWorkflowsResponse:
@@ -135,7 +132,7 @@ class NotaryServicer(pb.NotaryServiceBase):
         if request.status_filter not in pb.WorkflowStatus.__members__.values():
             raise InvalidArgument.field("status_filter", "is not known")
         state = store.WorkflowState(request.status_filter)
-        found = await self._notary.workflows(_ANYBODY, page, state, request.start_time, request.end_time)
+        found = await self._notary.workflows(principal.get(), page, state, request.start_time, request.end_time)
         return pb.ListWorkflowsResponse(
             workflows=[_workflow(each) for each in found.workflows],
             next_page_token=found.next_page_token,
@@ -143,7 +140,7 @@ class NotaryServicer(pb.NotaryServiceBase):
         )
 
     async def get_receipt(self, request: pb.GetReceiptRequest) -> pb.GetReceiptResponse:
-        return pb.GetReceiptResponse(receipt=await self._notary.receipt(_ANYBODY, request.receipt_id))
+        return pb.GetReceiptResponse(receipt=await self._notary.receipt(principal.get(), request.receipt_id))
 
     # --- keys and trust -----------------------------------------------------------------------------------------------
 
@@ -167,14 +164,14 @@ class NotaryServicer(pb.NotaryServiceBase):
         wanted = store.SearchRecordsRequest(
             page_size=page.size, page_token=page.token, key_id=request.key_id, start_time=request.since
         )
-        found = await self._notary.affected(_ANYBODY, wanted)
+        found = await self._notary.affected(principal.get(), wanted)
         return pb.ListAffectedReceiptsResponse([_affected(each) for each in found.records], found.next_page_token)
 
     async def export_affected_receipts(
         self, request: pb.ExportAffectedReceiptsRequest
     ) -> pb.ExportAffectedReceiptsResponse:
         asked = request.key_id, request.since, request.page_size, request.after
-        return pb.ExportAffectedReceiptsResponse(await self._notary.export_affected(_ANYBODY, *asked))
+        return pb.ExportAffectedReceiptsResponse(await self._notary.export_affected(principal.get(), *asked))
 
     async def get_trust_root(self, request: pb.GetTrustRootRequest) -> pb.GetTrustRootResponse:
         files, pending = await self._trust.files()
@@ -228,7 +225,7 @@ def _trust_files(files: Mapping[str, str]) -> list[pb.TrustFile]:
 def _order(request: pb.SignEvidenceRequest) -> Order:
     return Order(
         evidence=checked(request.evidence_package, "evidence_package"),
-        principal=_ANYBODY,
+        principal=principal.get(),
         idempotency_key=request.idempotency_key,
         dedupe=request.dedupe,
         wait_for=request.wait_for,

@@ -45,6 +45,7 @@ class Method:
     server_streaming: bool
     idempotent: bool  # may be sent again after UNAVAILABLE
     planned: str  # named and not built yet: the sentence to say so; else empty
+    permission: str  # what a caller must be permitted; empty: anybody may call it
 
 
 def service_methods(service: str) -> tuple[Method, ...]:
@@ -73,7 +74,7 @@ def _method(method: MethodDescriptor) -> Method:
     options: Any = GetMessageClass(pool().FindMessageTypeByName("google.protobuf.MethodOptions")).FromString(
         method.GetOptions().SerializeToString()
     )
-    planned = pool().FindExtensionByName("afdp.common.v1.planned")
+    planned, permission = (pool().FindExtensionByName(f"afdp.common.v1.{name}") for name in ("planned", "permission"))
     return Method(
         name=method.name,
         full_name=f"/{method.containing_service.full_name}/{method.name}",
@@ -83,6 +84,7 @@ def _method(method: MethodDescriptor) -> Method:
         server_streaming=method.server_streaming,
         idempotent=options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN,
         planned=options.Extensions[planned],
+        permission=options.Extensions[permission],
     )
 
 

@@ -19,6 +19,7 @@ import uuid_utils
 from prometheus_client import Counter, Histogram
 
 from afdp.errors import DeadlineExceeded, Internal, NotaryError, Unimplemented
+from afdp.rpc.caller import Caller, caller
 from afdp.rpc.codec import decoder, encoder
 from afdp.rpc.descriptors import Method
 from afdp.rpc.status import to_status
@@ -40,15 +41,29 @@ _seconds = Histogram(
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-def method_handlers(servicer: Any, methods: Iterable[Method], timeout: float) -> dict[str, _Handle]:
-    """A handler per method, by name. `timeout` is the deadline, in seconds, of a unary call that brings none."""
-    return {method.name: _Handler(servicer, method, timeout).handler() for method in methods}
+Admit = Callable[[Method], Awaitable[None]]
+"""Lets the call that is being served, whose `caller` is set, go on to its method, or raises why not."""
+
+
+def method_handlers(
+    servicer: Any, methods: Iterable[Method], timeout: float, admit: Admit | None = None
+) -> dict[str, _Handle]:
+    """A handler per method, by name.
+
+    Args:
+        servicer: has a method for each.
+        methods: those of its service.
+        timeout: the deadline, in seconds, of a unary call that brings none.
+        admit: is asked before a request is read; none: whoever reaches the port is let in.
+    """
+    return {method.name: _Handler(servicer, method, timeout, admit).handler() for method in methods}
 
 
 class _Handler:
-    def __init__(self, servicer: Any, method: Method, timeout: float) -> None:
+    def __init__(self, servicer: Any, method: Method, timeout: float, admit: Admit | None) -> None:
         service = method.full_name.split("/")[1]
         self._method = method
+        self._admit = admit
         self._behaviour = getattr(servicer, _snake(method.name))
         # What a client sends must be understood whole; services of one deployment may differ by a version.
         self._decode = decoder(method.request, strict=service.startswith("afdp.notary."))
@@ -79,6 +94,8 @@ class _Handler:
         try:
             # Not cheap, so only where gRPC itself does not end the call in time.
             async with nullcontext() if limit is None else asyncio.timeout(limit):
+                if self._admit is not None:
+                    await self._admit(self._method)
                 answer = self._encode(await begin())
         except Exception as error:
             await self._abort(context, error)
@@ -98,6 +115,8 @@ class _Handler:
         """Answers are written, not yielded: of a caller who goes away, gRPC tells a coroutine, and no generator."""
         started, _ = self._begin(context)
         try:
+            if self._admit is not None:
+                await self._admit(self._method)
             async with aclosing(begin()) as answers:
                 async for answer in answers:
                     await context.write(self._encode(answer))
@@ -145,13 +164,16 @@ class _Handler:
 
 
 def _set_metadata(context: _Context) -> None:
-    """Keeps the request's ID, or makes one, and the trace that it is part of."""
-    request, trace = "", ""
+    """Keeps the request's ID, or makes one, the trace that it is part of, and what tells who calls."""
+    request, trace, authorization = "", "", ""
     for key, value in context.invocation_metadata() or ():
         if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             request = value
         elif key == "traceparent" and isinstance(value, str):
             trace = value
+        elif key == "authorization" and isinstance(value, str):
+            authorization = value
+    caller.set(Caller(authorization))
     request_id.set(request or str(uuid_utils.uuid7()))
     traceparent.set(trace)
 

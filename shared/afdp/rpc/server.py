@@ -22,7 +22,7 @@ from afdp.config import ServiceSettings
 from afdp.errors import NotaryError
 from afdp.rpc.client import MAX_ANSWER_BYTES
 from afdp.rpc.descriptors import service_methods
-from afdp.rpc.handlers import method_handlers
+from afdp.rpc.handlers import Admit, method_handlers
 from afdp.rpc.health import ReasonedHealth
 from afdp.rpc.reflecting import ReflectionPool
 from afdp.rpc.tracing import SampledCalls
@@ -47,18 +47,22 @@ class Servicer(Protocol):
 
 
 async def serve(
-    servicer: Servicer, settings: ServiceSettings, telemetry: Telemetry, check: Check | None = None
+    servicer: Servicer,
+    settings: ServiceSettings,
+    telemetry: Telemetry,
+    check: Check | None = None,
+    admit: Admit | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then lets the calls under way end, for at most `drain_seconds`.
 
     `check` raises a `NotaryError` while a dependency is away: `grpc.health.v1` then says NOT_SERVING, and calls that
-    can do without it go on.
+    can do without it go on. `admit` is asked who may call; none: whoever reaches the port.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running_server(servicer, settings, telemetry, check) as port:
+    async with running_server(servicer, settings, telemetry, check, admit) as port:
         logger.info("serving", extra={"fields": {"host": settings.host, "port": port}})
         await stop.wait()
         logger.info("draining", extra={"fields": {"seconds": settings.drain_seconds}})
@@ -66,14 +70,18 @@ async def serve(
 
 @asynccontextmanager
 async def running_server(
-    servicer: Servicer, settings: ServiceSettings, telemetry: Telemetry, check: Check | None = None
+    servicer: Servicer,
+    settings: ServiceSettings,
+    telemetry: Telemetry,
+    check: Check | None = None,
+    admit: Admit | None = None,
 ) -> AsyncIterator[int]:
     """A server that runs while the context is open; gives the port it listens on.
 
     Raises:
         OSError: the address is taken or not ours.
     """
-    server = _build(servicer, settings, telemetry)
+    server = _build(servicer, settings, telemetry, admit)
     health = ReasonedHealth()
     await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -93,7 +101,7 @@ async def running_server(
             await server.stop(settings.drain_seconds)
 
 
-def _build(servicer: Servicer, settings: ServiceSettings, telemetry: Telemetry) -> grpc.aio.Server:
+def _build(servicer: Servicer, settings: ServiceSettings, telemetry: Telemetry, admit: Admit | None) -> grpc.aio.Server:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
@@ -107,7 +115,7 @@ def _build(servicer: Servicer, settings: ServiceSettings, telemetry: Telemetry) 
         ("grpc.max_connection_age_ms", _CONNECTION_AGE),
     ]
     server = grpc.aio.server(interceptors=[SampledCalls(servicer.SERVICE, telemetry)], options=options)
-    handlers = method_handlers(servicer, service_methods(servicer.SERVICE), settings.request_timeout_seconds)
+    handlers = method_handlers(servicer, service_methods(servicer.SERVICE), settings.request_timeout_seconds, admit)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(servicer.SERVICE, handlers),))
     return server
 
