@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
 
 from afdp.errors import NotaryError
 from afdp.formats.evidence import EvidencePackage
@@ -13,11 +15,47 @@ from afdp.messages.notary import ReceiptState
 
 
 @dataclass(frozen=True, slots=True)
+class Attributes:
+    """What else is known of a caller, for policies that ask.
+
+    Attributes:
+        credential: what it showed.
+        groups: those that its identity provider tells, as they are named there.
+        clearance: the highest classification that it may see; empty: none is known.
+        residency: where it may have data, such as `EU`; empty: not known.
+        mfa: whether its provider says that it showed more than one factor.
+        authenticated_at: when it showed who it is, which may be long before its credential was made.
+        expires_at: when its credential ends.
+        address: the IP address that it comes from; empty where that is not known.
+    """
+
+    credential: Literal["none", "token", "certificate"] = "none"
+    groups: frozenset[str] = frozenset()
+    clearance: str = ""
+    residency: str = ""
+    mfa: bool = False
+    authenticated_at: datetime | None = None
+    expires_at: datetime | None = None
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling, as authenticated, and for which tenant."""
+    """Who is calling, as authenticated, and for which tenant.
+
+    Attributes:
+        tenant: from the credential, never from a request.
+        submitter: the identity itself.
+        roles: those of the policies, such as `ai_engineer`.
+        scopes: what its token is for; None where the credential knows none, as a certificate.
+        attributes: what else is known.
+    """
 
     tenant: str
     submitter: Submitter
+    roles: frozenset[str] = frozenset()
+    scopes: frozenset[str] | None = None
+    attributes: Attributes = Attributes()
 
 
 @dataclass(frozen=True, slots=True)
