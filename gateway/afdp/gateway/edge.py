@@ -16,6 +16,7 @@ from afdp.errors import Internal, ResourceExhausted
 from afdp.gateway.exchange import KEY, Exchange, request_id_from
 from afdp.gateway.metrics import IN_FLIGHT, REFUSED, observe
 from afdp.gateway.rekor import error_response
+from afdp.rpc import answer as notarys
 from afdp.telemetry import context
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Edge:
         traceparent, request_id = _asked(scope)
         exchange = scope[KEY] = Exchange(request_id_from(request_id))
         context.request_id.set(exchange.request_id)
+        notarys.begin()
         answer = _Answer(send, exchange.request_id)
         self._free -= 1
         IN_FLIGHT.inc()
@@ -115,12 +117,19 @@ class _Answer:
             self.started = True
             self.status = message["status"]
             headers = message["headers"]
+            if told := notarys.told():
+                headers[:] = [*_without(headers, told), *((name.encode(), value.encode()) for name, value in told)]
             present = {name for name, _ in headers}
             headers.extend(item for item in _DEFAULT_HEADERS.items() if item[0] not in present)
             headers.append((b"x-request-id", self.request_id.encode()))
         else:
             self.size += len(message.get("body", b""))
         await self._send(message)
+
+
+def _without(headers: list[tuple[bytes, bytes]], told: notarys.Headers) -> list[tuple[bytes, bytes]]:
+    names = {name.encode() for name, _ in told}
+    return [each for each in headers if each[0] not in names]
 
 
 def _asked(scope: Scope) -> tuple[str | None, str | None]:

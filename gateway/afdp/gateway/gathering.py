@@ -19,6 +19,7 @@ from afdp.gateway import wire
 from afdp.gateway.descriptors import NOTARY, Api
 from afdp.gateway.rekor import LOG_INDEX
 from afdp.gateway.upstream import Metadata, Upstream
+from afdp.rpc import answer as notarys
 
 UNDER_WAY = 2
 """Calls at a time: one that the notary verifies, one that the log appends. With more they are smaller and cost more."""
@@ -40,9 +41,11 @@ class _Waiting:
 
     request: bytes
     answer: asyncio.Future[bytes | NotaryError | None]
+    headers: notarys.Headers = ()  # of the answer, which one who leads hears
 
-    def settle(self, answer: bytes | NotaryError | None) -> None:
+    def settle(self, answer: bytes | NotaryError | None, headers: notarys.Headers = ()) -> None:
         if not self.answer.done():
+            self.headers = headers
             self.answer.set_result(answer)
 
 
@@ -101,6 +104,7 @@ class EntryCalls:
         try:
             async with asyncio.timeout(timeout):
                 answer = await mine.answer
+                notarys.tell(*mine.headers)
         except (TimeoutError, asyncio.CancelledError) as ended:
             if not mine.answer.cancelled() and mine.answer.done() and mine.answer.result() is None:
                 self._pass_on(lane)  # the turn was given and is not used
@@ -123,7 +127,7 @@ class EntryCalls:
         finally:  # whatever ends it, nobody is left waiting
             answers = answers or [Unavailable("the gateway is ending", retry_after=1.0) for _ in bodies]
             for each, answer in zip(others, answers[1:], strict=True):
-                each.settle(answer)
+                each.settle(answer, notarys.told())
         if isinstance(answers[0], NotaryError):
             raise answers[0]
         return answers[0]

@@ -10,7 +10,7 @@ import grpc.aio
 
 from afdp.errors import NotaryError
 from afdp.gateway.metrics import UPSTREAM_ERRORS
-from afdp.rpc import open_channel
+from afdp.rpc import answer, open_channel
 from afdp.rpc.status import from_rpc_error
 
 Metadata = list[tuple[str, str]]
@@ -26,7 +26,7 @@ class Upstream:
         self._calls: dict[str, Any] = {}
 
     async def call(self, path: str, request: bytes, timeout: float, metadata: Metadata) -> bytes:
-        """One request, one answer, both serialised.
+        """One request, one answer, both serialised. The headers that come with it are told to the caller (`answer`).
 
         Args:
             path: "/package.Service/Method".
@@ -40,11 +40,14 @@ class Upstream:
         call = self._calls.get(path)
         if call is None:
             call = self._calls[path] = self._channel.unary_unary(path)
+        under_way = call(request, timeout=timeout, metadata=metadata)
         try:
-            answer: bytes = await call(request, timeout=timeout, metadata=metadata)
+            reply: bytes = await under_way
         except grpc.aio.AioRpcError as error:
+            answer.tell(*answer.heard(error.trailing_metadata()))
             raise _counted(path, from_rpc_error(error, PEER)) from None
-        return answer
+        answer.tell(*answer.heard(await under_way.trailing_metadata()))
+        return reply
 
 
 @asynccontextmanager

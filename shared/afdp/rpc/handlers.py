@@ -19,6 +19,7 @@ import uuid_utils
 from prometheus_client import Counter, Histogram
 
 from afdp.errors import DeadlineExceeded, Internal, NotaryError, Unimplemented
+from afdp.rpc import answer
 from afdp.rpc.caller import Caller, caller
 from afdp.rpc.codec import decoder, encoder
 from afdp.rpc.descriptors import Method
@@ -96,14 +97,14 @@ class _Handler:
             async with nullcontext() if limit is None else asyncio.timeout(limit):
                 if self._admit is not None:
                     await self._admit(self._method)
-                answer = self._encode(await begin())
+                reply = self._encode(await begin())
         except Exception as error:
             await self._abort(context, error)
             raise
         finally:
             self._end(started)
-        self._ok.inc()
-        return answer
+        self._succeed(context)
+        return reply
 
     async def _unary_stream(self, data: bytes, context: _Context) -> None:
         await self._answer(lambda: self._behaviour(self._decode(data)), context)
@@ -117,15 +118,15 @@ class _Handler:
         try:
             if self._admit is not None:
                 await self._admit(self._method)
-            async with aclosing(begin()) as answers:
-                async for answer in answers:
-                    await context.write(self._encode(answer))
+            async with aclosing(begin()) as replies:
+                async for reply in replies:
+                    await context.write(self._encode(reply))
         except Exception as error:
             await self._abort(context, error)
             raise
         finally:
             self._end(started)
-        self._ok.inc()
+        self._succeed(context)
 
     async def _decoded(self, data: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for item in data:
@@ -145,11 +146,16 @@ class _Handler:
             _calls.labels(*self._labels, "CANCELLED").inc()
         self._seconds.observe(asyncio.get_running_loop().time() - started)
 
+    def _succeed(self, context: _Context) -> None:
+        if headers := answer.told():
+            context.set_trailing_metadata(headers)
+        self._ok.inc()
+
     async def _abort(self, context: _Context, error: Exception) -> None:
         told = self._told(error)
         _calls.labels(*self._labels, told.code).inc()
         code, message, trailing = to_status(told, request_id.get())
-        await context.abort(code, message, trailing)
+        await context.abort(code, message, (*trailing, *answer.told()))
 
     def _told(self, error: Exception) -> NotaryError:
         """What the caller is told of an error: whatever it is, a status, and never a foreign text."""
@@ -174,6 +180,7 @@ def _set_metadata(context: _Context) -> None:
         elif key == "authorization" and isinstance(value, str):
             authorization = value
     caller.set(Caller(authorization))
+    answer.begin()
     request_id.set(request or str(uuid_utils.uuid7()))
     traceparent.set(trace)
 

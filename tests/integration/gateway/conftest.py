@@ -39,11 +39,13 @@ class Notary:
     """A gRPC server for every unary method of the API.
 
     `answers` has, by method, a message, an error to answer with, an exception to fail with, or an event to wait for
-    before the empty answer is given. What it does not have is answered with an empty message.
+    before the empty answer is given. What it does not have is answered with an empty message. `trailing` metadata goes
+    with each answer.
     """
 
     api: Api
     answers: dict[str, Any] = field(default_factory=dict)
+    trailing: tuple[tuple[str, str], ...] = ()
     calls: list[Call] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     address: str = ""
@@ -63,12 +65,14 @@ class Notary:
             metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
             self.calls.append(Call(method.name, request, metadata, context.time_remaining()))
             self.arrived.set()
+            context.set_trailing_metadata(self.trailing)
             given = self.answers.get(method.name)
             if isinstance(given, asyncio.Event):
                 await given.wait()
                 given = None
             if isinstance(given, NotaryError):
-                await context.abort(*to_status(given))
+                code, message, trailing = to_status(given)
+                await context.abort(code, message, (*trailing, *self.trailing))
             if isinstance(given, tuple):
                 await context.abort(*given)
             if isinstance(given, Exception):
@@ -113,6 +117,7 @@ async def shared_notary(api: Api) -> AsyncIterator[Notary]:
 @pytest.fixture
 def notary(shared_notary: Notary) -> Notary:
     shared_notary.answers.clear()
+    shared_notary.trailing = ()
     shared_notary.calls.clear()
     shared_notary.arrived.clear()
     return shared_notary

@@ -317,6 +317,25 @@ async def test_credentials_and_trace_go_on_and_nothing_else(gateway: httpx.Async
     assert "grpc-python" in metadata["user-agent"]
 
 
+async def test_headers_that_the_notary_decides_are_passed_on_and_no_others(
+    gateway: httpx.AsyncClient, notary: Any
+) -> None:
+    limit = '"client";r=0;t=7'
+    notary.trailing = (("ratelimit", limit), ("www-authenticate", "Bearer error=x"), ("set-cookie", "a=b"))
+    good = await gateway.get("/api/v1/keys")
+    notary.answers["ListKeys"] = Unauthenticated("the credentials are missing or not valid", retry_after=3)
+    refused = await gateway.get("/api/v1/keys")
+    elsewhere = await gateway.get("/health")
+
+    assert (good.status_code, refused.status_code) == (200, 401)
+    for answer in (good, refused):
+        assert answer.headers.get_list("ratelimit") == [limit]
+        assert answer.headers.get_list("www-authenticate") == ["Bearer error=x"]
+        assert "set-cookie" not in answer.headers
+    assert refused.headers["retry-after"] == "3"
+    assert "ratelimit" not in elsewhere.headers
+
+
 async def test_the_callers_trace_is_continued(gateway: httpx.AsyncClient, notary: Any) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 

@@ -40,7 +40,7 @@ from afdp.messages.notary import (
     SignEvidenceStreamResponse,
     TrustFile,
 )
-from afdp.rpc import GrpcCaller, open_channel
+from afdp.rpc import GrpcCaller, answer, open_channel
 from afdp.rpc.health import reason_in
 from afdp.rpc.server import running_server
 from afdp.telemetry import Telemetry
@@ -60,6 +60,10 @@ class Echo(NotaryServiceBase):
 
     async def get_receipt(self, request: GetReceiptRequest) -> GetReceiptResponse:
         self.calls += 1
+        if request.receipt_id.startswith("headers"):
+            answer.tell(("ratelimit", '"client";r=1'), ("retry-after", "9"))
+            answer.tell(("ratelimit", '"client";r=0'))
+            request.receipt_id = request.receipt_id.removeprefix("headers ")
         if request.receipt_id == "missing":
             raise NotFound("there is no such receipt", metadata={"hint": "search for it"})
         if request.receipt_id == "wrong":
@@ -114,6 +118,23 @@ async def test_a_typed_error_crosses_the_wire_whole(server: Server) -> None:
     assert missing.value.metadata == {"hint": "search for it"}
     assert wrong.value.fields == (FieldViolation("receipt_id", "is no UUID"),)
     assert busy.value.retry_after == 1.5
+
+
+async def test_headers_of_an_answer_are_trailing_metadata_whether_it_succeeds_or_fails(server: Server) -> None:
+    get_receipt = server.channel.unary_unary(
+        "/afdp.notary.v1.NotaryService/GetReceipt", request_serializer=lambda text: b"\n" + bytes([len(text)]) + text
+    )
+    good = get_receipt(b"headers good")
+    await good
+    with pytest.raises(grpc.aio.AioRpcError) as busy:
+        await get_receipt(b"headers busy")
+    none = get_receipt(b"good")
+    await none
+
+    expected = (("ratelimit", '"client";r=0'), ("retry-after", "9"))
+    assert sorted(answer.heard(await good.trailing_metadata())) == sorted(expected)
+    assert sorted(answer.heard(busy.value.trailing_metadata())) == sorted(expected)
+    assert answer.heard(await none.trailing_metadata()) == ()
 
 
 async def test_an_unexpected_fault_is_internal_and_says_nothing_of_itself(server: Server) -> None:
