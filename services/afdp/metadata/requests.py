@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from afdp.errors import FieldViolation, InvalidArgument
+from afdp.formats.tenant import TENANT_RULE, is_tenant
 from afdp.messages import metadata as messages
 from afdp.messages.metadata import WorkflowState, WorkflowType
 from afdp.metadata.values import (
@@ -175,7 +176,7 @@ def read_list_pending(request: messages.ListPendingRequest) -> tuple[int, UUID |
 def read_get_record(request: messages.GetRecordRequest) -> tuple[str, UUID]:
     """The tenant and the receipt ID."""
     fields = _Fields()
-    tenant = fields.text("tenant", request.tenant)
+    tenant = fields.tenant("tenant", request.tenant)
     receipt_id = fields.uuid7("receipt_id", request.receipt_id)
     fields.require()
     return tenant, receipt_id
@@ -184,7 +185,7 @@ def read_get_record(request: messages.GetRecordRequest) -> tuple[str, UUID]:
 def read_find_evidence(request: messages.FindEvidenceRequest) -> tuple[str, bytes, bytes]:
     """The tenant, the evidence hash, and the signature or nothing."""
     fields = _Fields()
-    tenant = fields.text("tenant", request.tenant)
+    tenant = fields.tenant("tenant", request.tenant)
     evidence_hash = fields.digest("evidence_hash", request.evidence_hash)
     signature = fields.blob("signature", request.signature, MAX_SIGNATURE_BYTES, least=0)
     fields.require()
@@ -195,7 +196,7 @@ def read_search(request: messages.SearchRecordsRequest) -> tuple[Search, int, st
     """The query, the page size and the page token."""
     fields = _Fields()
     query = Search(
-        tenant=fields.text("tenant", request.tenant),
+        tenant=fields.tenant("tenant", request.tenant),
         evidence_hash=fields.optional_digest("evidence_hash", request.evidence_hash),
         artifact_hash=fields.optional_digest("artifact_hash", request.artifact_hash),
         event_type=fields.optional_text("event_type", request.event_type),
@@ -213,7 +214,7 @@ def read_list_signed(request: messages.ListSignedRecordsRequest) -> tuple[Search
     """The query, how many, and after which record."""
     fields = _Fields()
     query = Search(
-        tenant=fields.text("tenant", request.tenant),
+        tenant=fields.tenant("tenant", request.tenant),
         key_id=fields.text("key_id", request.key_id),
         start_time=fields.optional_moment("start_time", request.start_time),
     )
@@ -268,7 +269,7 @@ def read_create_batch(request: messages.CreateBatchRequest) -> Batch:
 def read_finish_batch(request: messages.FinishBatchRequest) -> tuple[str, UUID, int, int]:
     """The tenant, the batch ID, and how many succeeded and failed."""
     fields = _Fields()
-    tenant = fields.text("tenant", request.tenant)
+    tenant = fields.tenant("tenant", request.tenant)
     batch_id = fields.uuid7("batch_id", request.batch_id)
     succeeded = fields.number("succeeded", request.succeeded, 0, _INT32)
     failed = fields.number("failed", request.failed, 0, _INT32)
@@ -279,7 +280,7 @@ def read_finish_batch(request: messages.FinishBatchRequest) -> tuple[str, UUID, 
 def read_get_workflow(request: messages.GetWorkflowRequest) -> tuple[str, WorkflowType, UUID]:
     """The tenant, the workflow's type and its ID."""
     fields = _Fields()
-    tenant = fields.text("tenant", request.tenant)
+    tenant = fields.tenant("tenant", request.tenant)
     kind = fields.workflow_type("type", request.type)
     workflow_id = fields.uuid7("id", request.id)
     fields.require()
@@ -290,7 +291,7 @@ def read_list_workflows(request: messages.ListWorkflowsRequest) -> tuple[Workflo
     """The query, the page size and the page token."""
     fields = _Fields()
     query = WorkflowQuery(
-        tenant=fields.text("tenant", request.tenant),
+        tenant=fields.tenant("tenant", request.tenant),
         state=fields.optional_state("state", request.state),
         start_time=fields.optional_moment("start_time", request.start_time),
         end_time=fields.optional_moment("end_time", request.end_time),
@@ -383,6 +384,11 @@ class _Fields:
 
     def optional_text(self, name: str, value: str) -> str | None:
         return self.text(name, value) if value else None
+
+    def tenant(self, name: str, value: str) -> str:
+        if not is_tenant(value):
+            self._refuse(name, TENANT_RULE)
+        return value
 
     def blob(self, name: str, value: bytes, limit: int, *, least: int = 1) -> bytes:
         if not least <= len(value) <= limit:
@@ -485,7 +491,7 @@ class _Fields:
             value = messages.Principal()
         within = self._within(name)
         read = Principal(
-            tenant=within.text("tenant", value.tenant),
+            tenant=within.tenant("tenant", value.tenant),
             issuer=within.text("issuer", value.issuer, least=0),
             subject=within.text("subject", value.subject),
             method=value.method,

@@ -14,9 +14,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from afdp.formats.tenant import TENANT_RULE, is_tenant
+
 _PART = r"[a-z0-9][a-z0-9_-]*"
 _EVENT_TYPES = re.compile(rf"(?:{_PART}|\*)(?:\.(?:{_PART}|\*))*")
-_MAX_TENANT_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,8 @@ class StampRule:
         tenant, slash, event_types = text.rpartition("/")
         if not _EVENT_TYPES.fullmatch(event_types):
             raise ValueError("must be an event type such as ai.model.deployed, in which * stands for a part")
-        if (slash and not tenant) or len(tenant.encode()) > _MAX_TENANT_BYTES:
-            raise ValueError(f"must have a tenant of 1 to {_MAX_TENANT_BYTES} bytes before its slash")
+        if slash and tenant != "*" and not is_tenant(tenant):
+            raise ValueError(f"has a tenant before its slash, which {TENANT_RULE}")
         return cls("" if tenant == "*" else tenant, _pattern(event_types))
 
     def covers(self, tenant: str, event_type: str) -> bool:

@@ -8,11 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
 from pydantic_settings import NoDecode
 
 from afdp.config import Port
 from afdp.formats.note import NoteError, validate_origin
+from afdp.formats.tenant import check_tenant
 from afdp.signer.origins import ANY
 from afdp.signer.pkcs11.settings import KeyName, Pkcs11Settings
 from afdp.signer.time_settings import TimeSettings
@@ -44,7 +45,7 @@ class TenantKey(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: KeyName
-    tenants: tuple[str, ...] = Field(min_length=1)
+    tenants: tuple[Annotated[str, AfterValidator(check_tenant)], ...] = Field(min_length=1)
     algorithm: Literal["P-256", "P-384"] = "P-256"
 
 

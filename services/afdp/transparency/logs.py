@@ -21,6 +21,7 @@ from prometheus_client import Gauge
 
 from afdp.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotaryError, NotFound
 from afdp.formats.note import NoteError, validate_origin
+from afdp.formats.tenant import TENANT_RULE, is_tenant
 from afdp.transparency.service import CheckpointSigner, TransparencyLog
 from afdp.transparency.values import KnownLog, LogIdentity, LogState, NewLog, WrongLog
 
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 _LOOK = 2.0  # seconds between two looks for logs that were opened
 _AGAIN = 30.0  # seconds after which a log that is not what it was is tried again
 
-_MAX_TENANT_BYTES = 512
 _AT_A_TIME = 8  # logs that are looked at with each check, beside those that are for everybody
 
 _appendable = Gauge("afdp_log_appendable", "Whether the log takes entries, or would if it were not frozen.", ["log"])
@@ -324,8 +324,8 @@ def _openable(known: Sequence[KnownLog], new: NewLog) -> NewLog:
     if new.predecessor:
         return replace(new, tenants=_require_successible(logs, new.predecessor).tenants)
     for tenant in new.tenants:
-        if not 1 <= len(tenant.encode()) <= _MAX_TENANT_BYTES or tenant == "*":
-            raise InvalidArgument.field("tenants", f"must be names of 1 to {_MAX_TENANT_BYTES} bytes")
+        if not is_tenant(tenant):
+            raise InvalidArgument.field("tenants", f"each {TENANT_RULE}")
         if holder := next((each for each in known if tenant in each.tenants), None):
             raise InvalidArgument.field("tenants", f"must have no log yet: {tenant} has {holder.origin}")
     return new

@@ -194,7 +194,7 @@ async def test_an_export_goes_on_only_after_a_record_of_the_same_tenant(
     await store.prepare([draft])
 
     with pytest.raises(InvalidArgument) as refused:
-        await metadata.signed(Search("somebody else", key_id="k:1"), 10, draft.receipt_id)
+        await metadata.signed(Search("somebody-else", key_id="k:1"), 10, draft.receipt_id)
     assert [fault.field for fault in refused.value.fields] == ["after"]
 
 
