@@ -8,6 +8,7 @@ from datetime import timedelta
 from afdp.messages.metadata import MetadataServiceClient
 from afdp.messages.signer import SignerServiceClient
 from afdp.messages.transparency import TransparencyServiceClient
+from afdp.notary.access.opening import opened
 from afdp.notary.anchors import Anchors
 from afdp.notary.config import NotarySettings
 from afdp.notary.cosignatures import Cosignatures
@@ -90,7 +91,9 @@ async def main(settings: NotarySettings) -> None:
         trust = TrustOffice(keys, signer, metadata, lifetime, settings.trust_interval_seconds)
         additions = Anchors(transparency, keys), Cosignatures(transparency, keys), OutsideStamps(trust)
         office = ReceiptOffice(keys, *additions)
-        notary = Notary(pipeline, office, keys, metadata, signer, external, settings.witness_wait_seconds)
+        way_in = opened(settings)
+        waits = settings.witness_wait_seconds
+        notary = Notary(pipeline, office, keys, metadata, signer, external, waits, way_in.access)
         status = ServiceStatus(peers, signer, settings.fips, trust, stamps, external)
         validator = Validator(notary, trust)
         servicer = NotaryServicer(notary, validator, entries, trust, peers, status, settings.stream_in_flight)
@@ -105,11 +108,11 @@ async def main(settings: NotarySettings) -> None:
             trust.run(),
             stamps.run(),
         ]
-        parts.append(external.run())
+        parts += [external.run(), *way_in.parts]
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())
         await stack.enter_async_context(running(*parts))
-        await serve(servicer, settings, telemetry, peers.check)
+        await serve(servicer, settings, telemetry, peers.check, way_in.admit)
 
 
 CHECK = self_check(

@@ -9,9 +9,13 @@ from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds, ServiceSettings
 from afdp.formats.entry_request import EntryAlgorithm
+from afdp.formats.statement import DEFAULT_TENANT
 from afdp.notary.entry_rules import EntryRules
 from afdp.notary.stamp_policy import StampRule
 from afdp.rpc.addresses import Address
+
+EvidencePath = Annotated[str, Field(pattern=r"^metadata(\.[^.]+)+$", max_length=256)]
+"""Of a member of an evidence package's metadata."""
 
 
 class NotarySettings(ServiceSettings):
@@ -20,7 +24,35 @@ class NotarySettings(ServiceSettings):
     port: Port = 50051
     metrics_port: Port = 9094
 
-    auth: Literal["off"] = Field("off", description="Who may call. Off: everybody, as tenant `default`, anonymously.")
+    auth: Literal["off", "required"] = Field(
+        "off", description="Who may call. off: everybody, as tenant `default`, anonymously; required: docs/access.md."
+    )
+    policies: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("builtin",),
+        min_length=1,
+        description="Folders of policies (*.cedar), by commas; `builtin` are those that come with the notary.",
+    )
+    policy_interval_seconds: Seconds = Field(2.0, description="How often policy files are looked at for changes.")
+    classifications: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("public", "internal", "confidential", "restricted"),
+        description="The names of classifications and clearances, lowest first, by commas.",
+    )
+    classification_fields: Annotated[tuple[EvidencePath, ...], NoDecode] = Field(
+        ("metadata.classification",), description="Where evidence has its classification, by commas."
+    )
+    residency_fields: Annotated[tuple[EvidencePath, ...], NoDecode] = Field(
+        ("metadata.residency",), description="Where evidence has its residency, by commas."
+    )
+    region: str = Field("", max_length=64, description="Where this notary keeps its data, such as EU, for policies.")
+    operator_tenants: Annotated[tuple[str, ...], NoDecode] = Field(
+        (DEFAULT_TENANT,), description="Tenants whose administrators look after keys and trust root, by commas."
+    )
+    audit_queue_items: int = Field(
+        10_000, ge=100, description="Most audit events that wait to be written; then no request is let in."
+    )
+    audit_interval_seconds: Seconds = Field(
+        10.0, description="How often refusals of nobody in particular are told, together."
+    )
     signer_address: Address = Field(
         "127.0.0.1:50052", description="The signer's host:port; of several replicas the first that is there."
     )
@@ -123,10 +155,28 @@ class NotarySettings(ServiceSettings):
             raise ValueError("AFDP_MORE_LOGS names logs of others, each once, and not that of AFDP_LOG")
         return self
 
-    @field_validator("external_stamps", "entry_algorithms", "more_logs", mode="before")
+    @field_validator(
+        "external_stamps",
+        "entry_algorithms",
+        "more_logs",
+        "policies",
+        "classifications",
+        "classification_fields",
+        "residency_fields",
+        "operator_tenants",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("classifications")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(name.lower() for name in value)
+        if len(set(names)) < len(names):
+            raise ValueError("each name stands once")
+        return names
 
     @field_validator("external_stamps")
     @classmethod

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -37,6 +37,7 @@ MAX_KEY = 255  # characters of an idempotency key; those of a batch leave room f
 
 _PRINTABLE = re.compile(r"[\x20-\x7e]+")
 _READ_TIMEOUT = 10.0  # seconds
+_READS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,26 @@ class ExternalLogs(Protocol):
         """Refuses new evidence where the settings say so. Raises Unavailable, ResourceExhausted."""
 
 
+class Access(Protocol):
+    """Who may notarise, and see, which evidence (`access/gate.py`)."""
+
+    def require_create(self, principal: Principal, evidence: CheckedEvidence) -> None:
+        """Refuses evidence that its submitter may not notarise. Raises PermissionDenied, Unavailable."""
+
+    def may_read(self, principal: Principal, evidence_hash: bytes, evidence: bytes) -> bool:
+        """Whether a principal may see evidence, given in its canonical form. Raises Unavailable."""
+
+    @property
+    def asks_for_labels(self) -> bool:
+        """Whether `may_list` has to be given the evidence."""
+
+    def may_list(self, principal: Principal, event_type: str, evidence: bytes | None) -> bool:
+        """Whether a list may name evidence."""
+
+    def omitted(self, principal: Principal, count: int) -> None:
+        """Hears how many a list left out. Raises Unavailable."""
+
+
 class Notary:
     """The public service."""
 
@@ -97,7 +118,9 @@ class Notary:
         signer: keyring.SignerServiceClient,
         external: ExternalLogs,
         witness_wait: float,
+        access: Access,
     ) -> None:
+        self._access = access
         self._external = external
         self._witness_wait = witness_wait  # seconds
         self._pipeline = pipeline
@@ -113,12 +136,14 @@ class Notary:
 
         Raises:
             InvalidArgument: the order asks for what there is not.
+            PermissionDenied: its principal may not notarise this evidence.
             AlreadyExists: other evidence stands under this idempotency key.
             ResourceExhausted: the queue is full.
             Unavailable, DeadlineExceeded: a retry with the same idempotency key finds out what became of it.
         """
         if order.idempotency_key:
             check_idempotency_key(order.idempotency_key)
+        self._access.require_create(order.principal, order.evidence)
         order = replace(order, wait_for=order.wait_for or self._default_wait)
         await self._check_wait_for(order.wait_for)
         self._external.require_open()
@@ -179,7 +204,10 @@ class Notary:
         found = (await self._metadata.get_workflow(request, timeout=_READ_TIMEOUT)).workflow
         if found is None:
             raise NotFound("there is no such workflow")
-        record = await self._record(principal, identifier) if kind == store.WorkflowType.SIMPLE_SIGNING else None
+        try:
+            record = await self._record(principal, identifier) if kind == store.WorkflowType.SIMPLE_SIGNING else None
+        except NotFound:  # in the words of one that is not there, which is all that may be said of one not to be seen
+            raise NotFound("there is no such workflow") from None
         return found, record
 
     async def workflow_receipt(self, principal: Principal, workflow_id: str) -> NotarizationReceipt | None:
@@ -203,7 +231,14 @@ class Notary:
         """Workflows, newest first."""
         _check_window(start, end)
         request = store.ListWorkflowsRequest(principal.tenant, page.size, page.token, state, start, end)
-        return await self._metadata.list_workflows(request, timeout=_READ_TIMEOUT)
+        found = await self._metadata.list_workflows(request, timeout=_READ_TIMEOUT)
+        single = store.WorkflowType.SIMPLE_SIGNING  # of a batch there is nothing to see but counts
+        hidden = await self._hidden(
+            principal, {each.id: each.event_type for each in found.workflows if each.type == single}
+        )
+        if hidden:
+            found.workflows = [each for each in found.workflows if each.id not in hidden]
+        return found
 
     async def evidence(self, principal: Principal, hash_hex: str) -> tuple[store.Record, NotarizationReceipt, int]:
         """The newest record of an evidence hash, its receipt, and how many there are."""
@@ -221,20 +256,30 @@ class Notary:
         return record
 
     async def search(self, principal: Principal, request: store.SearchRecordsRequest) -> store.SearchRecordsResponse:
-        """Records by what is known of them, newest first, of the caller's tenant whatever the request says."""
+        """Records by what is known of them, newest first, of the caller's tenant whatever the request says.
+
+        What the caller may not see is left out: a page can have less than its size, and others after it.
+        """
+        found = await self._search(principal, request)
+        hidden = await self._hidden(principal, {each.receipt_id: _event_type(each) for each in found.records})
+        if hidden:
+            found.records = [each for each in found.records if each.receipt_id not in hidden]
+        return found
+
+    async def _search(self, principal: Principal, request: store.SearchRecordsRequest) -> store.SearchRecordsResponse:
         _check_window(request.start_time, request.end_time)
         request.tenant = principal.tenant
         return await self._metadata.search_records(request, timeout=_READ_TIMEOUT)
 
     async def affected(self, principal: Principal, request: store.SearchRecordsRequest) -> store.SearchRecordsResponse:
-        """Records of one key version, newest first.
+        """Records of one key version, newest first: all of them, whatever their evidence.
 
         Raises:
             NotFound: there is no such version: none affected would be a dangerous answer to a mistyped ID.
         """
         if not await self._keys.knows(_required_key_id(request.key_id)):
             raise NotFound("there is no such key version")
-        return await self.search(principal, request)
+        return await self._search(principal, request)
 
     async def export_affected(
         self, principal: Principal, key_id: str, since: datetime | None, page_size: int, after: str
@@ -325,16 +370,44 @@ class Notary:
         return Notarised(workflow, await self._office.receipt(record, fresh=outcome.fresh, witnessed=wait))
 
     async def _record(self, principal: Principal, receipt_id: str) -> store.Record:
-        request = store.GetRecordRequest(principal.tenant, receipt_id)
-        found = (await self._metadata.get_record(request, timeout=_READ_TIMEOUT)).record
-        if found is None:
+        found = await self._stored(principal, receipt_id)
+        if found is None or not self._may_read(principal, found):
             raise NotFound("there is no such receipt")
         return found
+
+    async def _stored(self, principal: Principal, receipt_id: str) -> store.Record | None:
+        request = store.GetRecordRequest(principal.tenant, receipt_id)
+        return (await self._metadata.get_record(request, timeout=_READ_TIMEOUT)).record
+
+    def _may_read(self, principal: Principal, record: store.Record) -> bool:
+        draft = record.draft if record.draft is not None else store.Draft()
+        return self._access.may_read(principal, draft.evidence_hash, draft.evidence)
+
+    async def _hidden(self, principal: Principal, event_types: Mapping[str, str]) -> set[str]:
+        """Which receipts a list has to leave out, of those with these IDs and event types."""
+        room = asyncio.Semaphore(_READS_AT_ONCE)
+
+        async def evidence_of(receipt_id: str) -> bytes:
+            async with room:
+                found = await self._stored(principal, receipt_id)
+            return found.draft.evidence if found is not None and found.draft is not None else b""
+
+        evidence: list[bytes] | None = None
+        if self._access.asks_for_labels:
+            evidence = await asyncio.gather(*map(evidence_of, event_types))
+        hidden = {
+            receipt_id
+            for at, (receipt_id, event_type) in enumerate(event_types.items())
+            if not self._access.may_list(principal, event_type, evidence[at] if evidence is not None else None)
+        }
+        if hidden:
+            self._access.omitted(principal, len(hidden))
+        return hidden
 
     async def _find(self, principal: Principal, evidence_hash: bytes, signature: bytes) -> tuple[store.Record, int]:
         request = store.FindEvidenceRequest(principal.tenant, evidence_hash, signature)
         found = await self._metadata.find_evidence(request, timeout=_READ_TIMEOUT)
-        if found.record is None:
+        if found.record is None or not self._may_read(principal, found.record):
             raise NotFound("there is no such evidence")
         return found.record, found.count
 
@@ -364,6 +437,10 @@ def _check_batch(evidence: Sequence[CheckedEvidence | RefusedEvidence], idempote
         raise InvalidArgument.field("evidence_packages", f"has {size} bytes, at most {MAX_BATCH_BYTES} are allowed")
     if idempotency_key:
         check_idempotency_key(idempotency_key, MAX_KEY - len(f"/{MAX_BATCH - 1}"))
+
+
+def _event_type(record: store.RecordSummary) -> str:
+    return record.terms.event_type if record.terms is not None else ""
 
 
 def _submitter(principal: Principal) -> store.Principal:

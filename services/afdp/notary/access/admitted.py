@@ -12,3 +12,6 @@ ANYBODY = Principal(DEFAULT_TENANT, ANONYMOUS)
 
 principal: ContextVar[Principal] = ContextVar("principal", default=ANYBODY)
 """Set before a request is read; a method of the servicer asks nobody else who calls."""
+
+rpc: ContextVar[str] = ContextVar("rpc", default="")
+"""The name of the method that the caller was admitted to; empty where nobody was asked."""

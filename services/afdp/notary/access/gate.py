@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from afdp.errors import NotaryError, PermissionDenied, ResourceExhausted, Unauthenticated
-from afdp.notary.access.admitted import principal as admitted
+from afdp.notary.access import admitted
 from afdp.notary.access.audit import AuditEvent, AuditTrail, Result, Step
+from afdp.notary.access.labels import Labels
+from afdp.notary.access.policies import LivePolicies, Verdict
 from afdp.notary.access.refusal import CredentialRefused
-from afdp.notary.model import Principal
+from afdp.notary.model import CheckedEvidence, Principal
+from afdp.policy.facts import EvidenceFacts
 from afdp.rpc.caller import Caller, caller
 from afdp.rpc.descriptors import Method
+
+CREATE = "evidence.create"
+READ = "evidence.read"
 
 
 class Authenticator(Protocol):
@@ -37,40 +42,24 @@ class Limiter(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the policies say.
-
-    Attributes:
-        allowed: whether some policy permits it and none forbids it.
-        reason: why, for the operator.
-        policies: the names of those that decided.
-        policy_hash: SHA-256 of all of them, in hex.
-    """
-
-    allowed: bool
-    reason: str
-    policies: tuple[str, ...]
-    policy_hash: str
-
-
-class Policies(Protocol):
-    """What principals may do."""
-
-    def on_tenant(self, principal: Principal, permission: str, rpc: str) -> Verdict:
-        """Whether the principal has a permission in its own tenant."""
-
-
 class Gate:
-    """Lets calls in, or not."""
+    """Lets calls in, or not; and once in, evidence."""
 
     def __init__(
-        self, authenticator: Authenticator, limiter: Limiter | None, policies: Policies, trail: AuditTrail
+        self,
+        authenticator: Authenticator,
+        limiter: Limiter | None,
+        policies: LivePolicies,
+        labels: Labels,
+        trail: AuditTrail,
     ) -> None:
         self._authenticator = authenticator
         self._limiter = limiter
         self._policies = policies
+        self._labels = labels
         self._trail = trail
+
+    # --- calls --------------------------------------------------------------------------------------------------------
 
     async def admit(self, method: Method) -> None:
         """Sets `principal` for the call that is being served, or refuses the call.
@@ -85,58 +74,120 @@ class Gate:
         """
         if not method.permission:
             return
-        principal = await self._authenticated(method)
+        admitted.rpc.set(method.name)
+        principal = await self._authenticated(method.permission)
         if self._limiter is not None:
-            await self._limited(principal, method)
-        verdict = self._policies.on_tenant(principal, method.permission, method.name)
-        result: Result = "allow" if verdict.allowed else "deny"
-        self._record(method, "authorization", result, verdict.reason, principal, verdict)
+            await self._within_limits(self._limiter, principal, method)
+        verdict = self._policies.decide(principal, method.permission, method.name, caller.get().address)
+        self._authorization(principal, method.permission, verdict)
         if not verdict.allowed:
             raise PermissionDenied(f"you are not permitted to do this: it takes {method.permission}")
-        admitted.set(principal)
+        admitted.principal.set(principal)
 
-    async def _authenticated(self, method: Method) -> Principal:
+    async def _authenticated(self, permission: str) -> Principal:
         try:
-            return await self._authenticator.authenticate(caller.get())
+            found = await self._authenticator.authenticate(caller.get())
+            if _is_ours(found):
+                raise CredentialRefused("it says to be the notary itself")
+            return found
         except CredentialRefused as refused:
-            self._record(method, "authentication", "deny", refused.reason)
+            self._record("authentication", "deny", permission, refused.reason)
             raise Unauthenticated("the credentials are missing or not valid") from None
         except NotaryError as error:
-            self._record(method, "authentication", "error", str(error))
+            self._record("authentication", "error", permission, error.message)
             raise
 
-    async def _limited(self, principal: Principal, method: Method) -> None:
-        if self._limiter is None:
-            return
+    async def _within_limits(self, limiter: Limiter, principal: Principal, method: Method) -> None:
         try:
-            await self._limiter.admit(principal, method)
+            await limiter.admit(principal, method)
         except ResourceExhausted as error:
-            self._record(method, "limit", "deny", str(error), principal)
+            self._record("limit", "deny", method.permission, error.message, principal)
             raise
+
+    # --- evidence -----------------------------------------------------------------------------------------------------
+
+    def require_create(self, principal: Principal, evidence: CheckedEvidence) -> None:
+        """Refuses evidence that the policies forbid, before anything is signed.
+
+        Raises:
+            PermissionDenied: they do.
+            Unavailable: it cannot be recorded.
+        """
+        if _is_ours(principal):
+            return
+        facts = self._labels.of(evidence.package.event_type, evidence.package.metadata)
+        verdict = self._on_evidence(principal, CREATE, facts)
+        self._authorization(principal, CREATE, verdict, f"evidence:{evidence.hash.hex()}")
+        if not verdict.allowed:
+            raise PermissionDenied("you are not permitted to notarise this evidence")
+
+    def may_read(self, principal: Principal, evidence_hash: bytes, evidence: bytes) -> bool:
+        """Whether a principal may see evidence, of which `evidence` is the canonical form.
+
+        Raises:
+            Unavailable: it cannot be recorded.
+        """
+        if _is_ours(principal):
+            return True
+        verdict = self._on_evidence(principal, READ, self._labels.of_canonical(evidence))
+        self._authorization(principal, READ, verdict, f"evidence:{evidence_hash.hex()}")
+        return verdict.allowed
+
+    @property
+    def asks_for_labels(self) -> bool:
+        """Whether more than its event type has to be known of evidence to say who may see it."""
+        return self._policies.asks_for("classification", "residency")
+
+    def may_list(self, principal: Principal, event_type: str, evidence: bytes | None) -> bool:
+        """As `may_read`, for one of many: it is not put on record, `omitted` is. Without `evidence`: by its type."""
+        if _is_ours(principal):
+            return True
+        facts = EvidenceFacts(event_type) if evidence is None else self._labels.of_canonical(evidence)
+        return self._on_evidence(principal, READ, facts).allowed
+
+    def omitted(self, principal: Principal, count: int) -> None:
+        """Puts on record that a list leaves something out."""
+        self._record("authorization", "deny", READ, f"a list leaves {count} out", principal)
+
+    def _on_evidence(self, principal: Principal, permission: str, facts: EvidenceFacts) -> Verdict:
+        return self._policies.decide(principal, permission, admitted.rpc.get(), caller.get().address, facts)
+
+    # --- the record ---------------------------------------------------------------------------------------------------
+
+    def _authorization(self, principal: Principal, permission: str, verdict: Verdict, resource: str = "") -> None:
+        result: Result = "allow" if verdict.allowed else "deny"
+        self._record("authorization", result, permission, verdict.reason, principal, verdict, resource)
 
     def _record(
         self,
-        method: Method,
         step: Step,
         result: Result,
+        permission: str,
         reason: str,
         principal: Principal | None = None,
         verdict: Verdict | None = None,
+        resource: str = "",
     ) -> None:
-        submitter = principal.submitter if principal is not None else None
+        who = principal.submitter if principal is not None else None
         self._trail.record(
             AuditEvent(
                 step=step,
                 result=result,
-                rpc=method.name,
-                permission=method.permission,
+                rpc=admitted.rpc.get(),
+                permission=permission,
                 reason=reason,
-                issuer=submitter.issuer if submitter is not None else "",
-                subject=submitter.subject if submitter is not None else "",
+                issuer=who.issuer if who is not None else "",
+                subject=who.subject if who is not None else "",
                 tenant=principal.tenant if principal is not None else "",
-                method=submitter.method if submitter is not None else "",
+                method=who.method if who is not None else "",
+                resource=resource,
                 policies=verdict.policies if verdict is not None else (),
                 policy_hash=verdict.policy_hash if verdict is not None else "",
                 address=caller.get().address,
             )
         )
+
+
+def _is_ours(principal: Principal) -> bool:
+    """Whether it is the notary itself, which no credential says: it notarises and looks up what happens to its keys."""
+    return principal.submitter.method == "service"

@@ -1,0 +1,76 @@
+"""What the settings say of access, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from afdp.errors import FailedPrecondition
+from afdp.notary.access.gate import Authenticator, Gate, Limiter
+from afdp.notary.access.labels import Labels
+from afdp.notary.access.log_trail import LogTrail
+from afdp.notary.access.open import OpenAccess
+from afdp.notary.access.policies import LivePolicies
+from afdp.notary.access.refusal import CredentialRefused
+from afdp.notary.config import NotarySettings
+from afdp.notary.model import Principal
+from afdp.notary.service import Access
+from afdp.policy.facts import Deployment
+from afdp.policy.sources import PolicyError
+from afdp.rpc.caller import Caller
+from afdp.rpc.handlers import Admit
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The way in.
+
+    Attributes:
+        access: who may notarise and see which evidence.
+        admit: who may call; None: everybody.
+        parts: what runs beside the server.
+    """
+
+    access: Access
+    admit: Admit | None = None
+    parts: Sequence[Coroutine[Any, Any, None]] = ()
+
+
+def opened(settings: NotarySettings) -> Opened:
+    """The way in as the settings want it.
+
+    Raises:
+        FailedPrecondition: the policies are wrong; names each fault with its file and line.
+    """
+    if settings.auth == "off":
+        return Opened(OpenAccess())
+    authenticator: Authenticator = NoIssuer()
+    limiter: Limiter | None = None
+    policies = live_policies(settings)
+    trail = LogTrail(settings.audit_queue_items, settings.audit_interval_seconds)
+    labels = Labels(settings.classifications, settings.classification_fields, settings.residency_fields)
+    gate = Gate(authenticator, limiter, policies, labels, trail)
+    return Opened(gate, gate.admit, (policies.run(), trail.run()))
+
+
+def live_policies(settings: NotarySettings) -> LivePolicies:
+    """The policies that the settings name.
+
+    Raises:
+        FailedPrecondition: they are wrong.
+    """
+    operators = frozenset(settings.operator_tenants)
+    deployment = Deployment(settings.classifications, operators, settings.region)
+    try:
+        return LivePolicies(settings.policies, deployment, settings.policy_interval_seconds)
+    except PolicyError as error:
+        raise FailedPrecondition(f"the policies are wrong:\n{error}") from None
+
+
+class NoIssuer:
+    """Believes nobody: what there is before an issuer is configured."""
+
+    async def authenticate(self, caller: Caller) -> Principal:
+        """Raises CredentialRefused."""
+        raise CredentialRefused("no issuer is configured: AFDP_IDENTITY names none")

@@ -1,0 +1,141 @@
+"""The policies in force: asked at each call, renewed when their files change, and never replaced by wrong ones."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from prometheus_client import Counter, Gauge
+
+from afdp.notary.model import Principal
+from afdp.policy import sources
+from afdp.policy.cedar import Decision, PolicySet
+from afdp.policy.facts import Circumstances, Deployment, EvidenceFacts, Question, Subject
+from afdp.policy.sources import PolicyError
+
+logger = logging.getLogger(__name__)
+
+_REMEMBERED = 20_000
+"""Decisions that are kept."""
+
+_OF_TIME = frozenset({"now", "hour", "weekday"})
+
+_info = Gauge("afdp_policy_info", "1 for the policies in force, by the SHA-256 of their files.", ["sha256"])
+_reloads = Counter("afdp_policy_reloads", "Times that changed policy files were read, by what came of it.", ["outcome"])
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A decision and what decided.
+
+    Attributes:
+        allowed: whether some policy permits it and none forbids it.
+        reason: why, for the operator.
+        policies: the names of those that decided.
+        policy_hash: SHA-256 of all of them, in hex.
+    """
+
+    allowed: bool
+    reason: str
+    policies: tuple[str, ...]
+    policy_hash: str
+
+
+class LivePolicies:
+    """Answers from the policies in force. Decisions are remembered for as long as nothing they stand on can change."""
+
+    def __init__(self, folders: Sequence[str], deployment: Deployment, interval: float) -> None:
+        """Reads them. Raises PolicyError."""
+        self._folders = folders
+        self._deployment = deployment
+        self._interval = interval
+        self._remembered: dict[tuple[object, ...], Verdict] = {}
+        self._wrong = ""
+        self._set = PolicySet(sources.read(folders), deployment)
+        self._take(self._set)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the policies in force, in hex."""
+        return self._set.hash
+
+    def asks_for(self, *attributes: str) -> bool:
+        """Whether any policy asks for any of these attributes."""
+        return not self._set.attributes.isdisjoint(attributes)
+
+    def decide(
+        self, principal: Principal, permission: str, rpc: str, address: str, evidence: EvidenceFacts | None = None
+    ) -> Verdict:
+        """Whether the principal has a permission: in its tenant, or for one evidence package."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        key = (principal, permission, rpc, address, evidence, now if self._timed else None)
+        found = self._remembered.get(key)
+        if found is None:
+            circumstances = Circumstances(now, rpc, address)
+            decision = self._set.decide(Question(_subject(principal), permission, evidence, circumstances))
+            found = self._remember(key, decision)
+        return found
+
+    async def run(self) -> None:
+        """Looks for changed files until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.reload()
+
+    async def reload(self) -> None:
+        """Takes the files as they are now. What is wrong is told, and then the policies in force stay."""
+        try:
+            changed = await asyncio.to_thread(self._changed)
+        except PolicyError as error:
+            if str(error) != self._wrong:
+                self._wrong = str(error)
+                _reloads.labels("refused").inc()
+                faults = {"faults": [str(fault) for fault in error.faults], "in_force": self.hash}
+                logger.error("changed policies are wrong: the old ones stay", extra={"fields": faults})
+            return
+        self._wrong = ""
+        if changed is not None:
+            _reloads.labels("taken").inc()
+            logger.info("policies changed", extra={"fields": {"from": self.hash, "to": changed.hash}})
+            self._take(changed)
+
+    def _changed(self) -> PolicySet | None:
+        read = sources.read(self._folders)
+        return PolicySet(read, self._deployment) if read.hash != self.hash else None
+
+    def _take(self, policies: PolicySet) -> None:
+        _info.clear()
+        _info.labels(policies.hash).set(1)
+        self._set = policies
+        self._timed = not policies.attributes.isdisjoint(_OF_TIME)
+        self._remembered.clear()
+
+    def _remember(self, key: tuple[object, ...], decision: Decision) -> Verdict:
+        if len(self._remembered) >= _REMEMBERED:
+            self._remembered.clear()
+        verdict = Verdict(decision.allowed, decision.reason, decision.policies, self.hash)
+        if decision.errors:
+            logger.error("a policy could not be evaluated", extra={"fields": {"errors": list(decision.errors)}})
+        self._remembered[key] = verdict
+        return verdict
+
+
+def _subject(principal: Principal) -> Subject:
+    known = principal.attributes
+    return Subject(
+        tenant=principal.tenant,
+        roles=principal.roles,
+        scopes=principal.scopes,
+        issuer=principal.submitter.issuer,
+        subject=principal.submitter.subject,
+        method=principal.submitter.method,
+        credential=known.credential,
+        groups=known.groups,
+        clearance=known.clearance.lower(),
+        residency=known.residency,
+        mfa=known.mfa,
+        authenticated_at=known.authenticated_at,
+    )

@@ -1,0 +1,1 @@
+"""Policies in Cedar: read, checked against what the notary tells them, and asked. Needs no service and no network."""
