@@ -23,7 +23,12 @@ from afdp.witness.values import OtherSize
 logger = logging.getLogger(__name__)
 
 _TEXT = "text/plain; charset=utf-8"
-_FRESH = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_FRESH = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 _requests = Counter("afdp_witness_requests", "Requests for a cosignature, by the status of the answer.", ["code"])
 

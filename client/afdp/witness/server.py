@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from afdp.bounded_http import bounded_protocol
+from afdp.bounded_http import Bounds, bounded_protocol
 from afdp.errors import NotaryError, Unavailable
 from afdp.witness.config import STATE
 from afdp.witness.folder import open_config, open_cosigner
@@ -67,7 +67,7 @@ async def _serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
     config = uvicorn.Config(
         app,
         loop="none",
-        http=bounded_protocol(_HEAD_SECONDS, _HEAD_BYTES, _CONNECTIONS, _refused),
+        http=bounded_protocol(Bounds(_HEAD_SECONDS, _HEAD_BYTES, _CONNECTIONS), _refused),
         ws="none",
         lifespan="off",
         access_log=False,

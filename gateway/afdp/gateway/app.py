@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from afdp.errors import Internal, NotaryError, NotFound
-from afdp.gateway.body import BodyReader
+from afdp.gateway.body import BodyReader, Pace
 from afdp.gateway.config import GatewaySettings
 from afdp.gateway.descriptors import Api
 from afdp.gateway.docs import documentation
@@ -25,6 +25,7 @@ from afdp.gateway.health import health, judge_readiness
 from afdp.gateway.log_proxy import LogProxy
 from afdp.gateway.problems import MethodNotAllowed
 from afdp.gateway.rekor import error_response
+from afdp.gateway.security import with_origins
 from afdp.gateway.transcoder import Limits, Transcoder
 from afdp.gateway.trust_files import TrustFiles
 from afdp.gateway.upstream import Upstream
@@ -32,7 +33,8 @@ from afdp.gateway.upstream import Upstream
 
 def build_app(settings: GatewaySettings, api: Api, upstream: Upstream, log: LogProxy) -> ASGIApp:
     """Everything that answers under the gateway's port."""
-    bodies = BodyReader(settings.max_body_bytes, settings.max_buffered_bytes, settings.request_timeout_seconds)
+    pace = Pace(settings.request_timeout_seconds, settings.header_timeout_seconds, settings.min_body_bytes_per_second)
+    bodies = BodyReader(settings.max_body_bytes, settings.max_buffered_bytes, pace)
     limits = Limits(
         message_bytes=settings.max_message_bytes,
         timeout=settings.request_timeout_seconds,
@@ -55,9 +57,10 @@ def build_app(settings: GatewaySettings, api: Api, upstream: Upstream, log: LogP
     ]
     handlers = {NotaryError: _notary_error, HTTPException: _http_error, Exception: _unexpected}
     return Edge(
-        Starlette(routes=routes, exception_handlers=handlers),
+        with_origins(Starlette(routes=routes, exception_handlers=handlers), settings.cors_origins),
         max_in_flight=settings.max_in_flight,
         access_log=settings.access_log,
+        hsts_seconds=settings.hsts_seconds,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -31,19 +32,40 @@ def content_type_fault(
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a body must arrive.
+
+    Attributes:
+        timeout: seconds for all of it.
+        grace: seconds after which it must have come at `bytes_per_second`, on the whole.
+        bytes_per_second: 0: `timeout` alone counts.
+    """
+
+    timeout: float
+    grace: float
+    bytes_per_second: int
+
+    def seconds(self, received: int) -> float:
+        """From its beginning, how long a body may take of which so many bytes are here."""
+        if not self.bytes_per_second:
+            return self.timeout
+        return min(self.timeout, self.grace + received / self.bytes_per_second)
+
+
 class BodyReader:
     """Reads bodies within three bounds: bytes of one, bytes of all that are held at once, and time.
 
     Args:
         limit: bytes of one body.
         budget: bytes of all bodies whose requests are being served.
-        timeout: seconds for all of a body to arrive.
+        pace: how fast one must arrive.
     """
 
-    def __init__(self, limit: int, budget: int, timeout: float) -> None:
+    def __init__(self, limit: int, budget: int, pace: Pace) -> None:
         self._limit = limit
         self._budget = budget
-        self._timeout = timeout
+        self._pace = pace
         self._held = 0
 
     async def read(self, receive: Receive, content_length: str | None, most: int = 0) -> bytes:
@@ -61,7 +83,8 @@ class BodyReader:
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(self._timeout):
+            started = asyncio.get_running_loop().time()
+            async with asyncio.timeout(self._pace.seconds(0)) as patience:
                 more = True
                 while more:
                     message = await receive()
@@ -74,12 +97,14 @@ class BodyReader:
                     self._held += len(chunk)
                     if size > limit:
                         raise _too_large(limit)
+                    if more:
+                        patience.reschedule(started + self._pace.seconds(size))
                     if self._held > self._budget:
                         raise ResourceExhausted("too many large requests at once; try again", retry_after=1.0)
         except BaseException as error:  # whatever ends the reading, what was counted is given back
             self._held -= size
             if isinstance(error, TimeoutError):
-                raise RequestTimeout(f"the body did not arrive within {self._timeout:g} seconds") from None
+                raise RequestTimeout("the body did not arrive in time; send it faster") from None
             raise
         return b"".join(chunks)
 

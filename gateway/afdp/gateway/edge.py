@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Literal
 
@@ -16,6 +17,7 @@ from afdp.errors import Internal, ResourceExhausted
 from afdp.gateway.exchange import KEY, Exchange, request_id_from
 from afdp.gateway.metrics import IN_FLIGHT, REFUSED, observe
 from afdp.gateway.rekor import error_response
+from afdp.gateway.security import HEADERS, strict_transport
 from afdp.rpc import answer as notarys
 from afdp.telemetry import context
 
@@ -25,13 +27,6 @@ AccessLog = Literal["all", "errors", "off"]
 
 _ALWAYS_SERVED = frozenset({"/health", "/metrics"})
 _CLIENT_WENT_AWAY = 499
-_DEFAULT_HEADERS = {
-    b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"no-referrer",
-    b"cache-control": b"no-store",
-    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
-    b"cross-origin-resource-policy": b"same-origin",
-}
 
 
 class Edge:
@@ -41,10 +36,12 @@ class Edge:
         app: what answers.
         max_in_flight: requests served at once; further ones are refused at once.
         access_log: which requests are logged.
+        hsts_seconds: how long browsers shall stay at TLS, once they had an answer over it.
     """
 
-    def __init__(self, app: ASGIApp, *, max_in_flight: int, access_log: AccessLog) -> None:
+    def __init__(self, app: ASGIApp, *, max_in_flight: int, access_log: AccessLog, hsts_seconds: int) -> None:
         self._app = app
+        self._headers = {"http": HEADERS, "https": dict([*HEADERS.items(), strict_transport(hsts_seconds)])}
         self._free = max_in_flight
         self._logged_from = {"all": 100, "errors": 400, "off": 1000}[access_log]
         self._tracer = trace.get_tracer("afdp.gateway")
@@ -59,7 +56,7 @@ class Edge:
         exchange = scope[KEY] = Exchange(request_id_from(request_id))
         context.request_id.set(exchange.request_id)
         notarys.begin()
-        answer = _Answer(send, exchange.request_id)
+        answer = _Answer(send, exchange.request_id, self._headers[scope["scheme"]])
         self._free -= 1
         IN_FLIGHT.inc()
         span = self._tracer.start_span(
@@ -105,8 +102,9 @@ class Edge:
 class _Answer:
     """Sends the answer on, with the headers that every answer has, and remembers its status."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, headers: Mapping[bytes, bytes]) -> None:
         self._send = send
+        self._headers = headers
         self.request_id = request_id
         self.started = False
         self.status = _CLIENT_WENT_AWAY
@@ -120,7 +118,7 @@ class _Answer:
             if told := notarys.told():
                 headers[:] = [*_without(headers, told), *((name.encode(), value.encode()) for name, value in told)]
             present = {name for name, _ in headers}
-            headers.extend(item for item in _DEFAULT_HEADERS.items() if item[0] not in present)
+            headers.extend(item for item in self._headers.items() if item[0] not in present)
             headers.append((b"x-request-id", self.request_id.encode()))
         else:
             self.size += len(message.get("body", b""))

@@ -14,11 +14,12 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from afdp.bounded_http import bounded_protocol
+from afdp.bounded_http import Bounds, bounded_protocol
 from afdp.errors import NotaryError
 from afdp.gateway.config import GatewaySettings
 from afdp.gateway.exchange import request_id_from
-from afdp.gateway.problems import MEDIA_TYPE, problem
+from afdp.gateway.problems import MEDIA_TYPE, headers_of, problem
+from afdp.gateway.security import HEADERS
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +55,21 @@ logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 class _Server(uvicorn.Server):
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
-        bounds = (settings.header_timeout_seconds, settings.max_header_bytes, settings.max_connections, _refusal)
+        bounds = Bounds(
+            settings.header_timeout_seconds,
+            settings.max_header_bytes,
+            settings.max_connections,
+            settings.max_headers,
+            settings.max_connections_per_address,
+            settings.max_pipelined,
+            trusted=settings.is_proxy,
+        )
         config = uvicorn.Config(
             app,
             host=settings.host,
             port=settings.port,
             loop="none",
-            http=bounded_protocol(*bounds),
+            http=bounded_protocol(bounds, _refusal),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -87,9 +96,15 @@ class _Server(uvicorn.Server):
 def _refusal(error: NotaryError) -> bytes:
     request_id = request_id_from(None)
     body = orjson.dumps(problem(error, request_id))
-    retry = "retry-after: 1\r\n" if error.retry_after else ""
-    head = (
-        f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nx-request-id: {request_id}\r\n{retry}"
-        "x-content-type-options: nosniff\r\ncache-control: no-store\r\nconnection: close\r\n\r\n"
-    )
-    return STATUS_LINE[error.http_status] + head.encode() + body
+    headers = {
+        "content-type": MEDIA_TYPE,
+        "content-length": str(len(body)),
+        "x-request-id": request_id,
+        **headers_of(error),
+        "connection": "close",
+    }
+    lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
+    return b"".join([STATUS_LINE[error.http_status], *lines, *_SECURITY, b"\r\n", body])
+
+
+_SECURITY = [name + b": " + value + b"\r\n" for name, value in HEADERS.items()]

@@ -26,7 +26,7 @@ from starlette.routing import Route
 from starlette.types import ExceptionHandler
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from afdp.bounded_http import bounded_protocol
+from afdp.bounded_http import Bounds, bounded_protocol
 from afdp.errors import NotaryError, NotFound
 from afdp.formats.tiles import WIDTH, TileError, parse_tile_path
 from afdp.transparency.config import TransparencySettings
@@ -44,7 +44,9 @@ _FULL = "public, max-age=31536000, immutable, no-transform"
 _EVERYWHERE = {
     "Accept-Ranges": "none",
     "Access-Control-Allow-Origin": "*",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "cross-origin",
+    "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
 _HEAD_BYTES = 16 * 1024
@@ -105,10 +107,10 @@ async def serving_reads(logs: Served, settings: TransparencySettings) -> AsyncIt
         OSError: the address is taken or not ours.
     """
     listener = socket.create_server((settings.host, settings.http_port), backlog=1024, reuse_port=False)
-    bounds = (settings.http_header_timeout_seconds, _HEAD_BYTES, settings.http_max_connections, _refusal)
+    bounds = Bounds(settings.http_header_timeout_seconds, _HEAD_BYTES, settings.http_max_connections)
     config = uvicorn.Config(
         application(logs, settings.request_timeout_seconds),
-        http=bounded_protocol(*bounds),
+        http=bounded_protocol(bounds, _refusal),
         ws="none",
         lifespan="off",
         access_log=False,

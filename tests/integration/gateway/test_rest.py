@@ -19,6 +19,10 @@ from afdp.errors import (
     Unauthenticated,
     Unavailable,
 )
+from afdp.gateway.app import build_app
+from afdp.gateway.config import GatewaySettings
+from afdp.gateway.log_proxy import open_log_proxy
+from afdp.gateway.upstream import open_upstream
 
 EVIDENCE: dict[str, Any] = {
     "spec_version": "1.0.0",
@@ -376,10 +380,54 @@ async def test_a_bad_or_contradicting_idempotency_key_is_refused(
 
 async def test_every_answer_has_the_security_headers(gateway: httpx.AsyncClient, notary: Any) -> None:
     notary.answers["GetReceipt"] = NotFound("no such receipt")
-    for path in ("/health", "/ready", "/metrics", "/docs", "/openapi.json", "/nothing", "/api/v1/receipts/1"):
-        headers = (await gateway.get(path)).headers
-        assert headers["x-content-type-options"] == "nosniff"
-        assert headers["content-security-policy"].startswith("default-src 'none'")
-        assert "server" not in headers
+    answers = {path: await gateway.get(path) for path in ("/health", "/ready", "/metrics", "/docs", "/openapi.json")}
+    for path in ("/nothing", "/api/v1/receipts/1", "/log/checkpoint", "/api/v2/tile/0/000", "/log/../health"):
+        answers[path] = await gateway.get(path)
+    answers["wrong verb"] = await gateway.delete("/health")
+    answers["too much"] = await gateway.get("/health", headers={"X": "y" * 40_000})
+    answers["no request"] = await gateway.get("/health", headers={"Host": "a,b"})
+
+    statuses = {answer.status_code for answer in answers.values()}
+    assert statuses == {200, 400, 404, 405, 431, 503}
+    for name, answer in answers.items():
+        headers = answer.headers
+        assert headers["x-content-type-options"] == "nosniff", name
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'"), name
+        assert "frame-ancestors 'none'" in policy, name
+        assert "unsafe" not in policy, name
+        assert headers["referrer-policy"] == "no-referrer", name
+        assert headers["cross-origin-opener-policy"] == "same-origin", name
+        assert headers["cross-origin-resource-policy"] == "same-origin", name
+        assert "camera=()" in headers["permissions-policy"], name
+        assert headers["x-request-id"], name
+        assert not {"server", "access-control-allow-origin", "strict-transport-security"} & set(headers), name
         cached = "max-age" in headers["cache-control"]
-        assert cached == (path in ("/docs", "/openapi.json")), path
+        assert cached == (name in ("/docs", "/openapi.json")), name
+
+
+async def test_pages_of_other_origins_may_call_only_where_that_is_set(start_gateway: Any, notary: Any) -> None:
+    ours, theirs = {"Origin": "https://console.example"}, {"Origin": "https://evil.example"}
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    async with start_gateway(notary_address=notary.address, cors_origins="https://console.example") as client:
+        asked = await client.options("/api/v1/evidence/sign", headers={**ours, **preflight})
+        refused = await client.options("/api/v1/evidence/sign", headers={**theirs, **preflight})
+        shown, hidden = [await client.get("/api/v1/keys", headers=origin) for origin in (ours, theirs)]
+    async with start_gateway(notary_address=notary.address) as client:
+        closed = await client.options("/api/v1/evidence/sign", headers={**ours, **preflight})
+
+    assert (asked.status_code, refused.status_code, closed.status_code) == (200, 400, 405)
+    for answer in (asked, shown):
+        assert answer.headers["access-control-allow-origin"] == "https://console.example"
+        assert "access-control-allow-credentials" not in answer.headers
+    assert "retry-after" in shown.headers["access-control-expose-headers"]
+    assert "access-control-allow-origin" not in {*refused.headers, *hidden.headers, *closed.headers}
+
+
+async def test_browsers_that_came_over_tls_are_told_to_stay_there(api: Any, notary: Any) -> None:
+    settings = GatewaySettings(notary_address=notary.address, hsts_seconds=600)
+    async with open_upstream(settings.notary_address, 2**20) as upstream, open_log_proxy(settings) as log:
+        transport = httpx.ASGITransport(build_app(settings, api, upstream, log))
+        async with httpx.AsyncClient(transport=transport) as client:
+            assert (await client.get("https://x/health")).headers["strict-transport-security"] == "max-age=600"
+            assert "strict-transport-security" not in (await client.get("http://x/health")).headers

@@ -12,6 +12,7 @@ import pytest
 
 from afdp.formats.note import Note, VerifierKey, verify
 from afdp.transparency.http import serving_reads
+from tests.http_attacks import BEHIND, HEADS, exchange, statuses
 from tests.log_rules import rule
 
 IMMUTABLE = "public, max-age=31536000, immutable, no-transform"
@@ -353,3 +354,11 @@ async def raw_request(url: str, line: bytes) -> tuple[int, dict[bytes, bytes], b
     head, _, body = data.partition(b"\r\n\r\n")
     status, *headers = head.split(b"\r\n")
     return int(status.split()[1]), dict(each.lower().split(b": ", 1) for each in headers), body
+
+
+async def test_what_could_be_read_in_two_ways_is_refused(served) -> None:
+    port = int(served.url.rpartition(":")[2])
+    for name, attack in HEADS.items():
+        answer = await exchange(port, attack.replace(b"/health", b"/vkey") + BEHIND)
+        assert statuses(answer) == [400], name
+        assert b"x-content-type-options: nosniff" in answer.lower()

@@ -18,6 +18,7 @@ from afdp.embedded.process import ServerProcess
 from afdp.formats.note import Note, VerifierKey, verify
 from afdp.formats.witness import AddCheckpoint, parse_cosignatures
 from afdp.witness.server import running_witness
+from tests.http_attacks import BEHIND, LENGTHS, exchange, statuses
 from tests.litewitness import running_litewitness
 from tests.local_log import LocalLog
 from tests.local_witness import asking, consistency, make_witness
@@ -148,6 +149,15 @@ async def test_a_client_that_never_says_what_it_wants_is_hung_up_on(
             async with asyncio.timeout(5):
                 assert (await reader.read(12)) == answered
             writer.close()
+
+
+async def test_a_body_whose_end_is_in_doubt_is_refused(tmp_path: Path, log: LocalLog) -> None:
+    make_witness(tmp_path, [log.log.vkey])
+    async with running_witness(tmp_path) as url:
+        port = int(url.rpartition(":")[2])
+        for name, attack in LENGTHS.items():
+            answer = await exchange(port, attack.replace(b"/api/v1/evidence/sign", b"/add-checkpoint") + BEHIND)
+            assert statuses(answer) == [400], name
 
 
 async def test_it_answers_as_a_witness_that_is_not_ours(
