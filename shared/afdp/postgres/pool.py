@@ -8,13 +8,13 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from prometheus_client import Gauge
 
-from afdp.errors import DeadlineExceeded, NotaryError, ResourceExhausted, Unavailable
+from afdp.errors import DeadlineExceeded, FailedPrecondition, NotaryError, ResourceExhausted, Unavailable
 from afdp.postgres.errors import CONTENDED, FOREIGN, RETRY_AFTER, is_lost, translated
 from afdp.postgres.migrations import Migration, migrate
 from afdp.postgres.settings import DatabaseSettings
@@ -29,18 +29,30 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.1, 2.0  # seconds between attempts to reach the se
 _PROBE_TIMEOUT = 5.0
 _CLOSE_TIMEOUT = 5.0
 
-_connections = Gauge("afdp_database_connections", "Connections to PostgreSQL.", ["state"])
-_limit = Gauge("afdp_database_connections_limit", "Most connections to PostgreSQL at a time.")
+_connections = Gauge("afdp_database_connections", "Connections to PostgreSQL.", ["role", "state"])
+_limit = Gauge("afdp_database_connections_limit", "Most connections to PostgreSQL at a time.", ["role"])
 
 
 class _Session(asyncpg.Connection):  # generic in its stubs only
-    """A connection that needs no round trip when it goes back to the pool: nothing here changes a session's state.
+    """A connection that needs no round trip when it goes back to the pool: of a session's state only `confine` changes.
 
     A transaction that was left open is rolled back all the same.
     """
 
+    _tenant: str | None = None
+
     def get_reset_query(self) -> str:
         return ""
+
+    async def confine(self, tenant: str) -> None:
+        """See to it that `afdp.tenant` names this tenant: a round trip where the session served another one last.
+
+        Outside of a transaction only, whose end could take it back.
+        """
+        if self._tenant != tenant:
+            self._tenant = None  # not known, until it is
+            await self.execute("SELECT set_config('afdp.tenant', $1, false)", tenant)
+            self._tenant = tenant
 
 
 Connection = _Session | PoolConnectionProxy
@@ -58,7 +70,7 @@ async def open_database(
     """The schema of one service, for the length of a block, which begins after the first attempt to reach the server.
 
     The server may be away then: calls fail at once until it is there and the migrations have been applied. `session`
-    has further settings of PostgreSQL for each session.
+    has further settings of PostgreSQL for each session, such as the `role` that it takes.
     """
     database = Database(settings, schema, service, migrations, session)
     keeper = asyncio.create_task(database.stay_connected())
@@ -116,9 +128,10 @@ class Database:
         self._attempted = asyncio.Event()
         self._doubt = asyncio.Event()
         self._changed = asyncio.Condition()
-        _limit.set(settings.database_pool_max)
-        _connections.labels("idle").set_function(lambda: self._pool.get_idle_size() if self._pool else 0)
-        _connections.labels("busy").set_function(self._busy)
+        role = self._session.get("role", "")
+        _limit.labels(role).set(settings.database_pool_max)
+        _connections.labels(role, "idle").set_function(lambda: self._pool.get_idle_size() if self._pool else 0)
+        _connections.labels(role, "busy").set_function(self._busy)
 
     async def run(self, work: Work[T]) -> T:
         """What `work` gives, with a connection of the pool.
@@ -144,6 +157,15 @@ class Database:
                     raise translated(error) from None
                 await asyncio.sleep(_LOST_PAUSE)
         raise AssertionError("the last attempt returns or raises")
+
+    async def run_for(self, tenant: str, work: Work[T]) -> T:
+        """As `run`, with a session whose setting `afdp.tenant` names the tenant: what row security goes by."""
+
+        async def confined(connection: Connection) -> T:
+            await cast("_Session", connection).confine(tenant)  # the pool's proxy passes on what it has not itself
+            return await work(connection)
+
+        return await self.run(confined)
 
     async def check(self) -> None:
         """Raise a NotaryError if the database cannot be used at present."""
@@ -223,10 +245,15 @@ class Database:
                     finally:
                         probe.terminate()
                 return
-            await migrate_database(self._settings, self.schema, self._service, self._migrations)
+            if self._migrations:
+                await migrate_database(self._settings, self.schema, self._service, self._migrations)
             self._pool = await self._open_pool()
         except (TimeoutError, DeadlineExceeded):
             raise Unavailable("PostgreSQL does not answer", retry_after=RETRY_AFTER) from None
+        except asyncpg.InvalidParameterValueError:
+            raise FailedPrecondition(
+                f"PostgreSQL has no role {self._session.get('role')} yet: run this release's migrations as its owner"
+            ) from None
         except FOREIGN as error:
             raise translated(error) from None
 

@@ -10,6 +10,7 @@ from prometheus_client import Gauge
 
 from afdp.errors import NotaryError
 from afdp.metadata.postgres import idempotency, stamps
+from afdp.metadata.postgres.roles import as_keeper
 from afdp.postgres import Connection, Database
 
 logger = logging.getLogger(__name__)
@@ -46,10 +47,10 @@ async def refresh_waiting(database: Database) -> None:
         row = await connection.fetchrow(_PENDING)
         return (row["number"], row["oldest"]) if row else (0, 0.0)
 
-    number, oldest = await database.run(count)
+    number, oldest = await database.run(as_keeper(count))
     _pending.set(number)
     _oldest.set(oldest)
-    unstamped = await database.run(stamps.backlog)
+    unstamped = await database.run(as_keeper(stamps.backlog))
     _unstamped.set(unstamped.waiting)
     age = datetime.now(UTC) - unstamped.oldest if unstamped.oldest else timedelta()
     _unstamped_oldest.set(max(0.0, age.total_seconds()))
@@ -57,10 +58,14 @@ async def refresh_waiting(database: Database) -> None:
 
 async def forget_old_keys(database: Database, retention: timedelta, every: float = FORGET_EVERY) -> None:
     """Deletes idempotency keys past their retention each `every` seconds, until it is cancelled."""
+
+    async def forget(connection: Connection) -> int:
+        return await idempotency.forget_expired(connection, retention)
+
     while True:
         await database.until_reachable()
         try:
-            while await database.run(lambda connection: idempotency.forget_expired(connection, retention)):
+            while await database.run(as_keeper(forget)):
                 pass
         except NotaryError as error:
             logger.info("old idempotency keys were not deleted", extra={"fields": {"reason": error.message}})

@@ -28,8 +28,7 @@ _OF_ARTIFACT = """
 """
 _HAS_ARTIFACT = """EXISTS (
     SELECT FROM record_artifact a
-    WHERE a.artifact_key = {} AND a.artifact_hash = {}
-      AND a.notarized_at = r.notarized_at AND a.receipt_id = r.receipt_id
+    WHERE {artifact} AND a.notarized_at = r.notarized_at AND a.receipt_id = r.receipt_id
 )"""
 # The log's index is added to the few rows of a page only.
 _PAGE = """
@@ -75,13 +74,19 @@ def _of_artifact(
     parameters: Parameters, query: Search, artifact_hash: bytes, after: Position | None, limit: int
 ) -> str:
     """All records of one artifact, read in the list's order, however many there are."""
-    artifact, conditions = Conditions(parameters), Conditions(parameters)
-    artifact.add("artifact_key = {}", lookup_key(query.tenant, artifact_hash))
-    artifact.add("artifact_hash = {}", artifact_hash)
-    artifact.add_span("notarized_at", query.start_time, query.end_time)
-    artifact.add_position("notarized_at", "receipt_id", after)
+    artifact, conditions = _artifact(parameters, query, artifact_hash, after), Conditions(parameters)
     conditions.add("r.tenant = {}", query.tenant)
     return _OF_ARTIFACT.format(artifact=artifact, conditions=conditions, limit=parameters.place(limit))
+
+
+def _artifact(parameters: Parameters, query: Search, artifact_hash: bytes, after: Position | None) -> Conditions:
+    """What holds of the artifact's rows; also where its record says the same, or all newer ones would be read first."""
+    artifact = Conditions(parameters)
+    artifact.add("a.artifact_key = {}", lookup_key(query.tenant, artifact_hash))
+    artifact.add("a.artifact_hash = {}", artifact_hash)
+    artifact.add_span("a.notarized_at", query.start_time, query.end_time)
+    artifact.add_position("a.notarized_at", "a.receipt_id", after)
+    return artifact
 
 
 def _matching(parameters: Parameters, query: Search, after: Position | None, limit: int, columns: str = "*") -> str:
@@ -91,7 +96,7 @@ def _matching(parameters: Parameters, query: Search, after: Position | None, lim
         conditions.add("evidence_key = {}", lookup_key(query.tenant, query.evidence_hash))
         conditions.add("evidence_hash = {}", query.evidence_hash)
     if query.artifact_hash is not None:
-        conditions.add(_HAS_ARTIFACT, lookup_key(query.tenant, query.artifact_hash), query.artifact_hash)
+        conditions.add(_HAS_ARTIFACT.format(artifact=_artifact(parameters, query, query.artifact_hash, after)))
     conditions.add("event_type = {}", query.event_type)
     conditions.add("actor_id = {}", query.actor_id)
     conditions.add("key_id = {}", query.key_id)

@@ -12,7 +12,7 @@ from uuid import UUID
 from afdp.errors import NotaryError
 from afdp.messages.metadata import WorkflowType
 from afdp.metadata.config import MetadataSettings
-from afdp.metadata.postgres import batches, housekeeping, queues, records, stamps, trust_files, workflow_list
+from afdp.metadata.postgres import batches, housekeeping, queues, records, roles, stamps, trust_files, workflow_list
 from afdp.metadata.postgres.complete import complete
 from afdp.metadata.postgres.prepare import prepare
 from afdp.metadata.postgres.search import search, signed
@@ -48,21 +48,25 @@ _PACKAGE = "afdp.metadata.postgres"
 class PostgresStore:
     """Records in PostgreSQL; the promises are those of `afdp.metadata.service.Store`.
 
-    Nothing here is kept in memory, so any number of processes may share one database.
+    Nothing here is kept in memory, so any number of processes may share one database. What a tenant asks is read by a
+    role that row security confines to this tenant; the pipeline, whose batches are of many, has another one.
     """
 
-    def __init__(self, database: Database, retention: timedelta, max_answer_bytes: int) -> None:
+    def __init__(self, database: Database, tenants: Database, retention: timedelta, max_answer_bytes: int) -> None:
         self._database = database
+        self._tenants = tenants
         self._retention = retention
         self._max_answer_bytes = max_answer_bytes
 
     async def check(self) -> None:
         """Raise a NotaryError if PostgreSQL cannot be used at present."""
         await self._database.check()
+        await self._tenants.check()
 
     async def until_reachable(self) -> None:
         """Returns once PostgreSQL can be used."""
         await self._database.until_reachable()
+        await self._tenants.until_reachable()
 
     async def prepare(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Drafts become PENDING records."""
@@ -104,25 +108,27 @@ class PostgresStore:
 
     async def get_record(self, tenant: str, receipt_id: UUID) -> Record | None:
         """One record of a tenant."""
-        return await self._database.run(lambda connection: records.of_tenant(connection, tenant, receipt_id))
+        return await self._tenants.run_for(tenant, lambda connection: records.of_tenant(connection, tenant, receipt_id))
 
     async def find_evidence(self, tenant: str, evidence_hash: bytes, signature: bytes) -> tuple[Record, int] | None:
         """The newest record of the evidence, and how many there are."""
-        return await self._database.run(
-            lambda connection: records.by_evidence(connection, tenant, evidence_hash, signature)
+        return await self._tenants.run_for(
+            tenant, lambda connection: records.by_evidence(connection, tenant, evidence_hash, signature)
         )
 
     async def search(self, query: Search, after: Position | None, limit: int) -> list[Summary]:
         """Records that match, newest first."""
-        return await self._database.run(lambda connection: search(connection, query, after, limit))
+        return await self._tenants.run_for(query.tenant, lambda connection: search(connection, query, after, limit))
 
     async def signed(self, query: Search, after: Position | None, limit: int) -> list[SignedRecord]:
         """As `search`, with no more told than which records they are."""
-        return await self._database.run(lambda connection: signed(connection, query, after, limit))
+        return await self._tenants.run_for(query.tenant, lambda connection: signed(connection, query, after, limit))
 
     async def notarized_at(self, tenant: str, receipt_id: UUID) -> datetime | None:
         """When a record of a tenant was notarised."""
-        return await self._database.run(lambda connection: records.notarized_at(connection, tenant, receipt_id))
+        return await self._tenants.run_for(
+            tenant, lambda connection: records.notarized_at(connection, tenant, receipt_id)
+        )
 
     async def claim_stamps(self, limit: int, lease: timedelta) -> list[UnstampedSignature]:
         """Signatures that wait for a stamp, for this caller alone until the lease is over."""
@@ -150,15 +156,19 @@ class PostgresStore:
 
     async def get_workflow(self, tenant: str, kind: WorkflowType, workflow_id: UUID) -> Workflow | None:
         """One workflow of a tenant."""
-        return await self._database.run(lambda connection: workflow_list.get(connection, tenant, kind, workflow_id))
+        return await self._tenants.run_for(
+            tenant, lambda connection: workflow_list.get(connection, tenant, kind, workflow_id)
+        )
 
     async def list_workflows(self, query: WorkflowQuery, after: Position | None, limit: int) -> list[Workflow]:
         """Workflows that match, newest first."""
-        return await self._database.run(lambda connection: workflow_list.page(connection, query, after, limit))
+        return await self._tenants.run_for(
+            query.tenant, lambda connection: workflow_list.page(connection, query, after, limit)
+        )
 
     async def count_workflows(self, query: WorkflowQuery) -> int:
         """How many workflows match."""
-        return await self._database.run(lambda connection: workflow_list.count(connection, query))
+        return await self._tenants.run_for(query.tenant, lambda connection: workflow_list.count(connection, query))
 
     async def get_trust_files(self, known: int) -> TrustFiles:
         """The newest publication of the trust root."""
@@ -181,8 +191,10 @@ async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]
     forgetting of old idempotency keys.
     """
     retention = timedelta(days=settings.idempotency_retention_days)
+    pipeline, readers = roles.shared_out(settings)
     async with (
-        open_database(settings, SCHEMA, _SERVICE, packaged(_PACKAGE)) as database,
+        open_database(pipeline, SCHEMA, _SERVICE, packaged(_PACKAGE), roles.WRITER) as database,
+        open_database(readers, SCHEMA, _SERVICE, session=roles.READER) as tenants,
         asyncio.TaskGroup() as tasks,
     ):
         beside = [
@@ -190,7 +202,7 @@ async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]
             tasks.create_task(housekeeping.forget_old_keys(database, retention)),
         ]
         try:
-            yield PostgresStore(database, retention, settings.max_message_bytes)
+            yield PostgresStore(database, tenants, retention, settings.max_message_bytes)
         finally:
             for task in beside:
                 task.cancel()
