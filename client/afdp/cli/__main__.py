@@ -92,6 +92,12 @@ witness = group(
     run=("afdp.cli.witness:run", "Cosign what the logs send, until Ctrl-C."),
     vkey=("afdp.cli.witness:vkey", "Print a witness's key."),
 )
+policy = group(
+    "policy",
+    "Who may do what.",
+    test=("afdp.cli.policy:test", "Test policies with a table of cases."),
+    explain=("afdp.cli.policy:explain", "Say why policies allow or deny something."),
+)
 config = group(
     "config",
     "Settings.",
@@ -109,6 +115,7 @@ COMMANDS = {
     "witness": (f"{__name__}:witness", "A witness of transparency logs: init, run, vkey."),
     "dev": ("afdp.cli.dev:dev", "Run the whole stack on this machine."),
     "doctor": ("afdp.cli.doctor:doctor", "Check a stack, running or not, and say what to do."),
+    "policy": (f"{__name__}:policy", "Who may do what: test, explain."),
     "config": (f"{__name__}:config", "Settings: show."),
 }
 
