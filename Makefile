@@ -17,7 +17,7 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
-.PHONY: help setup demo up test lint bench bench-cpu bench-log proto proto-release tools lock clean
+.PHONY: help setup demo up test lint bench bench-cpu bench-log proto proto-release tools lock sbom audit release clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,15 @@ tools: $(VENV)/.uv ## Build the test tools that are not in .venv (cosign, fsck, 
 lock: $(VENV)/.uv ## Write requirements/*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)
 	@tools/lock.sh $(ARGS)
 
+sbom: $(VENV)/.supply ## Write an SBOM (CycloneDX) of each image to dist/sbom
+	@$(BIN)/python tools/sbom.py $(ARGS)
+
+audit: $(VENV)/.supply ## Look up known vulnerabilities of what is locked; says NOT AUDITED where nobody answers
+	@$(BIN)/python tools/audit.py $(ARGS)
+
+release: $(VENV)/.supply ## Build, describe, notarise and verify a release in dist (docs/releasing.md)
+	@$(BIN)/python tools/release.py $(ARGS)
+
 clean: ## Remove what was made here; data in .afdp and the tools' cache stay
 	rm -rf $(VENV) proto-deps dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -75,6 +84,11 @@ $(VENV)/.run: requirements/run.txt pyproject.toml $(VENV)/.uv
 	@echo 'Installing what running needs'
 	@$(INSTALL) --require-hashes --requirement $<
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.supply: requirements/supply.txt $(VENV)/.run
+	@echo 'Installing what describes and checks a release'
+	@$(INSTALL) --require-hashes --requirement $<
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run

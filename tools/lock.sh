@@ -15,7 +15,7 @@ compile() {
     --no-header --output-file "$out/$target" "$@"
 }
 
-compile dev.txt pyproject.toml --extra dev --extra hsm --extra mirror --extra vault --group build --group test "$@"
+compile dev.txt pyproject.toml --extra dev --extra hsm --extra mirror --extra vault --group build --group supply --group test "$@"
 compile run.txt pyproject.toml --extra dev --group build --constraint "$out/dev.txt" "$@"
 compile signer.txt pyproject.toml --extra signer --extra hsm --constraint "$out/dev.txt" "$@"
 compile transparency.txt pyproject.toml --extra transparency --extra mirror --constraint "$out/dev.txt" "$@"
@@ -23,6 +23,7 @@ for service in gateway notary metadata; do
   compile "$service.txt" pyproject.toml --extra "$service" --constraint "$out/dev.txt" "$@"
 done
 compile build.txt --group build --constraint "$out/dev.txt" "$@"
+compile supply.txt --group build --group supply --constraint "$out/dev.txt" "$@"
 compile uv.txt "$out/uv.in" "$@"
 
 if grep -nE 'https?://|--(extra-)?index-url|--find-links' "$out"/*.txt; then

@@ -15,10 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from afdp.embedded.stack import StackOptions, require_free_ports, running_stack
+from afdp.embedded.stack import StackOptions, free_offset, running_stack
 from afdp.errors import FailedPrecondition, NotaryError
-
-STEPS = range(0, 5_000, 100)
 
 
 def main() -> None:
@@ -41,7 +39,7 @@ async def _demonstrate(file: Path, folder: Path) -> int:
     await asyncio.to_thread(folder.chmod, 0o711)
     receipt, trust = folder / "receipt.json", folder / "trust"
     began = time.monotonic()
-    async with running_stack(StackOptions(folder / "data", _free_offset())) as stack:
+    async with running_stack(StackOptions(folder / "data", free_offset())) as stack:
         _say(f"five services are ready at {stack.url} after {time.monotonic() - began:.1f} s")
         await _afdp("--url", stack.url, "sign", file, "--event-type", "ai.artifact.notarized", "-o", receipt)
         await _afdp("--url", stack.url, "trust", "export", "-o", trust)
@@ -59,17 +57,6 @@ async def _afdp(*arguments: str | Path, may_fail: bool = False) -> int:
     if code and not may_fail:
         raise FailedPrecondition(f"afdp {words[0]} ended with {code}")
     return code
-
-
-def _free_offset() -> int:
-    """The first offset at which no port is taken; a stack may be running already."""
-    for offset in STEPS:
-        try:
-            require_free_ports(offset)
-        except FailedPrecondition:
-            continue
-        return offset
-    raise FailedPrecondition("no free ports were found: is something listening everywhere?")
 
 
 def _say(text: str, mark: str = "·") -> None:

@@ -297,6 +297,21 @@ def require_free_ports(offset: int) -> None:
         claim_port(port + offset, name)
 
 
+def free_offset() -> int:
+    """The first offset at which no port is taken; a stack may be running already.
+
+    Raises:
+        FailedPrecondition: there is none.
+    """
+    for offset in range(0, 5_000, 100):
+        try:
+            require_free_ports(offset)
+        except FailedPrecondition:
+            continue
+        return offset
+    raise FailedPrecondition("no free ports were found: is something listening everywhere?")
+
+
 @asynccontextmanager
 async def running_stack(options: StackOptions) -> AsyncIterator[Stack]:
     """A stack that is ready, and stopped on leaving."""
