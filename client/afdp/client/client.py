@@ -13,6 +13,7 @@ from afdp.client import calls
 from afdp.client.calls import Call
 from afdp.client.rest import DEFAULT_TIMEOUT, DEFAULT_URL, AsyncRestTransport, RestTransport, Settings
 from afdp.client.retry import Retry, steps
+from afdp.client.token import Token, bearer_token
 from afdp.errors import NotaryError
 
 P = ParamSpec("P")
@@ -78,7 +79,9 @@ class NotaryClient:
         url: the notary's base URL.
         timeout: seconds for one attempt.
         retry: how often a call is tried.
-        headers: sent with every request, such as `Authorization`.
+        headers: sent with every request.
+        token: shown with every request: itself, a file that holds it, or a function that gives it; by default that of
+            `AFDP_TOKEN` or the file `AFDP_TOKEN_FILE`, if there is one.
     """
 
     def __init__(
@@ -88,17 +91,27 @@ class NotaryClient:
         timeout: float = DEFAULT_TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
         headers: Mapping[str, str] | None = None,
+        token: Token | None = None,
         transport: Transport | None = None,
     ) -> None:
-        self._transport: Transport = transport or RestTransport(Settings(url, timeout, headers or {}))
+        self._transport: Transport = transport or RestTransport(
+            Settings(url, timeout, headers or {}, bearer_token(token))
+        )
         self._retry = retry
 
     @classmethod
-    def over_grpc(cls, address: str, *, timeout: float = DEFAULT_TIMEOUT, retry: Retry = DEFAULT_RETRY) -> NotaryClient:
+    def over_grpc(
+        cls,
+        address: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: Retry = DEFAULT_RETRY,
+        token: Token | None = None,
+    ) -> NotaryClient:
         """A client that speaks gRPC to `host:port`."""
         from afdp.client.rpc import BlockingGrpcTransport  # the extra `rpc`
 
-        return cls(retry=retry, transport=BlockingGrpcTransport(address, timeout))
+        return cls(retry=retry, transport=BlockingGrpcTransport(address, timeout, bearer_token(token)))
 
     sign = _blocking(calls.sign)
     sign_batch = _blocking(calls.sign_batch)
@@ -160,19 +173,27 @@ class AsyncNotaryClient:
         timeout: float = DEFAULT_TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
         headers: Mapping[str, str] | None = None,
+        token: Token | None = None,
         transport: AsyncTransport | None = None,
     ) -> None:
-        self._transport: AsyncTransport = transport or AsyncRestTransport(Settings(url, timeout, headers or {}))
+        self._transport: AsyncTransport = transport or AsyncRestTransport(
+            Settings(url, timeout, headers or {}, bearer_token(token))
+        )
         self._retry = retry
 
     @classmethod
     def over_grpc(
-        cls, address: str, *, timeout: float = DEFAULT_TIMEOUT, retry: Retry = DEFAULT_RETRY
+        cls,
+        address: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: Retry = DEFAULT_RETRY,
+        token: Token | None = None,
     ) -> AsyncNotaryClient:
         """A client that speaks gRPC to `host:port`."""
         from afdp.client.rpc import GrpcTransport  # the extra `rpc`
 
-        return cls(retry=retry, transport=GrpcTransport(address, timeout))
+        return cls(retry=retry, transport=GrpcTransport(address, timeout, bearer_token(token)))
 
     sign = _awaitable(calls.sign)
     sign_batch = _awaitable(calls.sign_batch)

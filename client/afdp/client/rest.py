@@ -13,6 +13,7 @@ import orjson
 
 from afdp.client.calls import Call, read_answer
 from afdp.client.errors import NotConnected, TimedOut, UnexpectedAnswer, Unreachable
+from afdp.client.token import BearerToken, authorization, require_private
 from afdp.errors import (
     BY_CODE,
     FieldViolation,
@@ -42,11 +43,17 @@ class Settings:
         url: its base URL.
         timeout: seconds for one attempt.
         headers: sent with every request.
+        token: shown with every request; None: none is.
     """
 
     url: str
     timeout: float
     headers: Mapping[str, str]
+    token: BearerToken | None = None
+
+    def __post_init__(self) -> None:
+        if self.token is not None:
+            require_private(self.url)
 
     def client_arguments(self) -> dict[str, Any]:
         """The arguments of either httpx client."""
@@ -62,12 +69,18 @@ class RestTransport:
     """Blocking, one connection pool."""
 
     def __init__(self, settings: Settings) -> None:
+        self._token = settings.token
         self._client = httpx.Client(**settings.client_arguments())
 
     def perform(self, call: Call[T]) -> T | NotaryError:
         """One attempt."""
         try:
-            reply = self._client.send(_request(self._client, call))
+            request = _request(self._client, call)
+            if self._token is not None:
+                request.headers["authorization"] = self._token.header()
+            reply = self._client.send(request)
+        except NotaryError as error:
+            return error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return _lost(error, str(self._client.base_url))
         return _outcome(call, reply)
@@ -81,12 +94,18 @@ class AsyncRestTransport:
     """For asyncio, one connection pool."""
 
     def __init__(self, settings: Settings) -> None:
+        self._token = settings.token
         self._client = httpx.AsyncClient(**settings.client_arguments())
 
     async def perform(self, call: Call[T]) -> T | NotaryError:
         """One attempt."""
         try:
-            reply = await self._client.send(_request(self._client, call))
+            request = _request(self._client, call)
+            if self._token is not None:
+                request.headers["authorization"] = await authorization(self._token)
+            reply = await self._client.send(request)
+        except NotaryError as error:
+            return error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return _lost(error, str(self._client.base_url))
         return _outcome(call, reply)

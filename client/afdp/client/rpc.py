@@ -20,6 +20,7 @@ import betterproto2
 import orjson
 
 from afdp.client.calls import Call, evidence_object, read_answer
+from afdp.client.token import BearerToken, authorization, require_private
 from afdp.errors import NotaryError
 from afdp.formats.encoding import b64
 from afdp.formats.evidence import evidence_from_json
@@ -43,9 +44,12 @@ _ENUM_PREFIXES = {
 class GrpcTransport:
     """For asyncio, one channel, opened with the first call."""
 
-    def __init__(self, address: str, timeout: float) -> None:
+    def __init__(self, address: str, timeout: float, token: BearerToken | None = None) -> None:
+        if token is not None:
+            require_private(f"http://{address}")
         self._address = address
         self._timeout = timeout
+        self._token = token
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._caller: GrpcCaller | None = None
@@ -58,7 +62,8 @@ class GrpcTransport:
         token = request_id.set(known)
         try:
             request = _message(name, call.fields)
-            answer = await (await self._connected()).unary_unary(name, request, self._timeout)
+            shown = None if self._token is None else await authorization(self._token)
+            answer = await (await self._connected()).unary_unary(name, request, self._timeout, authorization=shown)
         except NotaryError as error:
             error.metadata.setdefault("request_id", known)
             return error
@@ -82,11 +87,11 @@ class GrpcTransport:
 class BlockingGrpcTransport:
     """Blocking: the same over an event loop in a thread of its own."""
 
-    def __init__(self, address: str, timeout: float) -> None:
+    def __init__(self, address: str, timeout: float, token: BearerToken | None = None) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="afdp-grpc", daemon=True)
         self._thread.start()
-        self._inner = GrpcTransport(address, timeout)
+        self._inner = GrpcTransport(address, timeout, token)
 
     def perform(self, call: Call[T]) -> T | NotaryError:
         """One attempt; the call's own deadline ends the wait."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -26,6 +27,10 @@ class NotarySettings(ServiceSettings):
 
     auth: Literal["off", "required"] = Field(
         "off", description="Who may call. off: everybody, as tenant `default`, anonymously; required: docs/access.md."
+    )
+    identity: Path | None = Field(
+        None,
+        description="A YAML file that says who is believed: issuers of tokens, certificates; see docs/identity.md.",
     )
     policies: Annotated[tuple[str, ...], NoDecode] = Field(
         ("builtin",),

@@ -95,10 +95,13 @@ class GrpcCaller:
         self._channel = channel
         self._stubs: dict[str, tuple[Any, Any, Any, str]] = {}
 
-    async def unary_unary(self, method: str, request: Any, timeout: float | None) -> Any:
-        """One request, one answer."""
+    async def unary_unary(
+        self, method: str, request: Any, timeout: float | None, *, authorization: str | None = None
+    ) -> Any:
+        """One request, one answer; with credentials where the peer asks for some."""
         stub, encode, decode, peer = self._stub(method)
-        call = stub(encode(request), timeout=_remaining(timeout, peer), metadata=_metadata())
+        metadata = _metadata() if authorization is None else [*_metadata(), ("authorization", authorization)]
+        call = stub(encode(request), timeout=_remaining(timeout, peer), metadata=metadata)
         try:
             answer = await call
         except grpc.aio.AioRpcError as error:

@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from afdp.config import SettingsError
 from afdp.errors import FailedPrecondition
 from afdp.notary.access.gate import Authenticator, Gate, Limiter
 from afdp.notary.access.labels import Labels
@@ -14,6 +15,7 @@ from afdp.notary.access.open import OpenAccess
 from afdp.notary.access.policies import LivePolicies
 from afdp.notary.access.refusal import CredentialRefused
 from afdp.notary.config import NotarySettings
+from afdp.notary.identity.identity import Identity
 from afdp.notary.model import Principal
 from afdp.notary.service import Access
 from afdp.policy.facts import Deployment
@@ -41,17 +43,17 @@ def opened(settings: NotarySettings) -> Opened:
     """The way in as the settings want it.
 
     Raises:
-        FailedPrecondition: the policies are wrong; names each fault with its file and line.
+        FailedPrecondition: the policies or the identity settings are wrong; names each fault and where it is.
     """
     if settings.auth == "off":
         return Opened(OpenAccess())
-    authenticator: Authenticator = NoIssuer()
+    authenticator, following = _authenticator(settings)
     limiter: Limiter | None = None
     policies = live_policies(settings)
     trail = LogTrail(settings.audit_queue_items, settings.audit_interval_seconds)
     labels = Labels(settings.classifications, settings.classification_fields, settings.residency_fields)
     gate = Gate(authenticator, limiter, policies, labels, trail)
-    return Opened(gate, gate.admit, (policies.run(), trail.run()))
+    return Opened(gate, gate.admit, (*following, policies.run(), trail.run()))
 
 
 def live_policies(settings: NotarySettings) -> LivePolicies:
@@ -66,6 +68,21 @@ def live_policies(settings: NotarySettings) -> LivePolicies:
         return LivePolicies(settings.policies, deployment, settings.policy_interval_seconds)
     except PolicyError as error:
         raise FailedPrecondition(f"the policies are wrong:\n{error}") from None
+
+
+def _authenticator(settings: NotarySettings) -> tuple[Authenticator, Sequence[Coroutine[Any, Any, None]]]:
+    """Who is believed, and what keeps that current.
+
+    Raises:
+        FailedPrecondition: the file of identity settings is wrong.
+    """
+    if settings.identity is None:
+        return NoIssuer(), ()
+    try:
+        identity = Identity(settings.identity)
+    except SettingsError as error:
+        raise FailedPrecondition(str(error)) from None
+    return identity, (identity.run(),)
 
 
 class NoIssuer:
