@@ -17,7 +17,7 @@ ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 
-.PHONY: help setup demo up test lint bench bench-cpu bench-log proto proto-release tools lock sbom audit release clean
+.PHONY: help setup demo up test lint bench bench-cpu bench-log docs proto proto-release tools lock sbom audit release clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-cpu: setup ## Print the CPU time of a notarisation by process, which holds
 
 bench-log: setup ## Grow a log to ten million entries and measure it: some 15 minutes, 12 GB of disk
 	@$(BIN)/python -m bench --only log $(ARGS)
+
+docs: setup ## Write the table of docs/access.md from the protos and the policies
+	@$(BIN)/python tools/access.py
 
 proto: setup ## Generate proto/afdp/pb from the .proto files
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/proto.sh

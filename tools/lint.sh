@@ -40,6 +40,7 @@ check "ruff: format" ruff format --check .
 check "mypy: types" mypy
 check "import-linter: import rules" lint-imports
 check "generated code is current" generated_code
+check "the table of docs/access.md is current" python tools/access.py --check
 check "buf: style of the protos" buf lint proto
 check "buf: no breaking change since the release" released_protos
 

@@ -28,6 +28,7 @@ from afdp.notary.lifecycle import ITSELF
 from afdp.notary.model import Attributes, CheckedEvidence, Principal
 from afdp.policy.facts import Deployment
 from afdp.policy.sources import PolicyError
+from afdp.rpc import answer
 from afdp.rpc.caller import Caller, caller
 from afdp.rpc.descriptors import Method, service_methods
 from tests.local_notary import MODEL, evidence_of
@@ -90,6 +91,7 @@ def gate(trail: Kept, *folders: Path, principal: Principal = ENGINEER, limiter: 
 @contextmanager
 def calling(authorization: str = "Bearer good") -> Iterator[None]:
     """A call with this credential; nobody is admitted yet."""
+    answer.begin()
     tokens = caller.set(Caller(authorization, address="10.0.0.7")), admitted.principal.set(admitted.ANYBODY)
     try:
         yield
@@ -138,6 +140,7 @@ async def test_whoever_is_not_believed_hears_the_same_and_the_operator_hears_why
     with calling(authorization), pytest.raises(Unauthenticated) as refused:
         await gate(trail).admit(METHODS["SignEvidence"])
     assert str(refused.value) == "the credentials are missing or not valid"
+    assert answer.told() == (("www-authenticate", "Bearer"),)
     (event,) = trail.events
     assert (event.step, event.result, event.subject, event.reason) == (
         "authentication",

@@ -12,6 +12,7 @@ from afdp.notary.access.policies import LivePolicies, Verdict
 from afdp.notary.access.refusal import CredentialRefused
 from afdp.notary.model import CheckedEvidence, Principal
 from afdp.policy.facts import EvidenceFacts
+from afdp.rpc import answer
 from afdp.rpc.caller import Caller, caller
 from afdp.rpc.descriptors import Method
 
@@ -92,6 +93,7 @@ class Gate:
             return found
         except CredentialRefused as refused:
             self._record("authentication", "deny", permission, refused.reason)
+            answer.tell(("www-authenticate", "Bearer"))  # RFC 6750, section 3, which asks for it
             raise Unauthenticated("the credentials are missing or not valid") from None
         except NotaryError as error:
             self._record("authentication", "error", permission, error.message)
