@@ -1,9 +1,11 @@
 """Makes the secrets that the containers of compose.yaml share, each once, from the system's random numbers.
 
-    python secrets.py DATABASE_FOLDER VAULT_FOLDER
+    python secrets.py DATABASE_FOLDER METADATA_FOLDER VAULT_FOLDER
 
-DATABASE_FOLDER gets `password` for PostgreSQL and `settings.yaml` for the services that log in with it; their group may
-read both. VAULT_FOLDER gets `seal-key`, 32 bytes that open Vault's storage, for the owner alone. What is there stays.
+DATABASE_FOLDER gets `password` for PostgreSQL and `settings.yaml` for who logs in with it, and `metadata-setup.yaml`
+for who makes the role of the metadata service. METADATA_FOLDER gets that role's `password` and `settings.yaml`. Their
+group may read them. VAULT_FOLDER gets `seal-key`, 32 bytes that open Vault's storage, for the owner alone. What is
+there stays.
 """
 
 import os
@@ -11,16 +13,24 @@ import sys
 import tempfile
 from pathlib import Path
 
-DATABASE_URL = "postgresql://afdp:{password}@postgres:5432/afdp"
+DATABASE_URL = "postgresql://{role}:{password}@postgres:5432/afdp"
 
 
-def make_secrets(database: Path, vault: Path) -> None:
+def make_secrets(database: Path, metadata: Path, vault: Path) -> None:
     """Makes what is missing."""
-    password = database / "password"
-    write_once(password, os.urandom(24).hex().encode(), 0o640)
-    url = DATABASE_URL.format(password=password.read_text())
-    write_once(database / "settings.yaml", f"database_url: {url}\n".encode(), 0o640)
+    owner, service = login(database, "afdp"), login(metadata, "afdp_metadata")
+    both = f"database_url: {service}\ndatabase_owner_url: {owner}\n"
+    write_once(database / "metadata-setup.yaml", both.encode(), 0o640)
     write_once(vault / "seal-key", os.urandom(32), 0o600)
+
+
+def login(folder: Path, role: str) -> str:
+    """The URL for a role, whose password and settings are in a folder of its own."""
+    password = folder / "password"
+    write_once(password, os.urandom(24).hex().encode(), 0o640)
+    url = DATABASE_URL.format(role=role, password=password.read_text())
+    write_once(folder / "settings.yaml", f"database_url: {url}\n".encode(), 0o640)
+    return url
 
 
 def write_once(path: Path, content: bytes, mode: int) -> None:

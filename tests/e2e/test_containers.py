@@ -20,6 +20,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -211,11 +212,16 @@ class Containers:
         return folder
 
     def _point_to_the_running_database(self) -> None:
-        settings = self.volume("database-secret") / "settings.yaml"
-        password = (self.volume("database-secret") / "password").read_text()
+        """The same roles and passwords, on the server that runs: there the owner has another name."""
         role, name = (CONTAINERS["postgres"]["environment"][f"POSTGRES_{part}"] for part in ("USER", "DB"))
-        assert settings.read_text() == f"database_url: postgresql://{role}:{password}@postgres:5432/{name}\n"
-        settings.write_text(f"database_url: {self._database}\n")
+        here = urlsplit(self._database)
+        owner = (self.volume("database-secret") / "password").read_text()
+        for volume in ("database-secret", "metadata-secret"):
+            for settings in self.volume(volume).glob("*.yaml"):
+                text = settings.read_text()
+                assert f"@postgres:5432/{name}\n" in text
+                text = text.replace(f"{role}:{owner}@", f"{here.username}:{here.password}@")
+                settings.write_text(text.replace(f"postgres:5432/{name}", f"{here.hostname}:{here.port}{here.path}"))
 
 
 def _grpc_port(image: Image) -> int:
@@ -303,17 +309,20 @@ async def test_a_container_works_without_root_capabilities_or_a_file_system_to_w
 
 async def test_what_makes_secrets_and_keys_leaves_those_that_are_there(containers: Containers) -> None:
     def fingerprints() -> dict[str, str]:
-        folders = [containers.volume(name) for name in ("database-secret", "vault-logins", "vault-operator")]
+        folders = [
+            containers.volume(name) for name in ("database-secret", "metadata-secret", "vault-logins", "vault-operator")
+        ]
         files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
         files.append(containers.volume("vault") / "seal-key")
         return {str(file): sha256(file.read_bytes()).hexdigest() for file in files}
 
     before = fingerprints()
-    assert [await containers.run_once(name) for name in ("secrets", "vault-setup")] == [0, 0]
+    assert [await containers.run_once(name) for name in ("secrets", "metadata-setup", "vault-setup")] == [0, 0, 0]
     assert fingerprints() == before
     assert {Path(name).name for name in before} == {
         "password",
         "settings.yaml",
+        "metadata-setup.yaml",
         "role-id",
         "secret-id",
         "operator.json",
@@ -328,7 +337,8 @@ async def test_a_login_that_was_lost_is_made_anew_and_no_secret_is_printed(conta
     assert await containers.run_once("vault-setup") == 0
     assert secret_id.read_text() != old
     assert secret_id.stat().st_mode & 0o777 == 0o600
-    secrets = [old, secret_id.read_text(), (containers.volume("database-secret") / "password").read_text()]
+    passwords = [(containers.volume(f"{name}-secret") / "password").read_text() for name in ("database", "metadata")]
+    secrets = [old, secret_id.read_text(), *passwords]
     logs = [log.read_text() for log in containers.root.glob("*.log")]
     assert len(logs) == len(CONTAINERS) - 1
     assert not [log for log in logs if any(secret in log for secret in secrets)]

@@ -74,7 +74,8 @@ def service_environment(name: str) -> dict[str, str]:
         if reference := variable["valueFrom"].get("configMapKeyRef"):
             environment[variable["name"]] = OBJECTS["ConfigMap", reference["name"]]["data"][reference["key"]]
         else:
-            assert variable["valueFrom"]["secretKeyRef"] == {"name": "afdp-database", "key": "url"}
+            secret = "afdp-metadata-database" if name == "metadata" else "afdp-database"
+            assert variable["valueFrom"]["secretKeyRef"] == {"name": secret, "key": "url"}
             environment[variable["name"]] = URL
     return environment
 
@@ -279,19 +280,20 @@ def test_kubernetes_runs_the_images_that_compose_builds() -> None:
 
 
 @pytest.fixture(scope="module")
-def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of what the containers log in to PostgreSQL with, made as compose.yaml makes it."""
-    database, vault = tmp_path_factory.mktemp("database"), tmp_path_factory.mktemp("vault")
-    subprocess.run([sys.executable, ROOT / "deploy/container/secrets.py", database, vault], check=True, timeout=30)
-    return database
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders of what the containers log in to PostgreSQL with, by volume, made as compose.yaml makes them."""
+    database, metadata, vault = (tmp_path_factory.mktemp(name) for name in ("database", "metadata", "vault"))
+    command = [sys.executable, ROOT / "deploy/container/secrets.py", database, metadata, vault]
+    subprocess.run(command, check=True, timeout=30)
+    return {"database-secret": database, "metadata-secret": metadata}
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_accepts_the_environment_of_its_container(service: str, secrets: Path) -> None:
+def test_a_service_accepts_the_environment_of_its_container(service: str, secrets: dict[str, Path]) -> None:
     described = {**IMAGES[service].environment, **COMPOSE["services"][service]["environment"]}
-    answer = effective_settings(
-        service, {name: on_host(value, {"/run/afdp": secrets}) for name, value in described.items()}
-    )
+    volumes = [volume.split(":") for volume in COMPOSE["services"][service].get("volumes", [])]
+    mounts = {target: secrets[name] for name, target, *_ in volumes if name in secrets}
+    answer = effective_settings(service, {name: on_host(value, mounts) for name, value in described.items()})
     assert answer.returncode == 0, answer.stderr
     settings = json.loads(answer.stdout)
     assert settings["host"] == "0.0.0.0"

@@ -146,6 +146,13 @@ class Postgres:
         """The URL of one database of this server."""
         return f"postgresql://{ROLE}:{self._password}@{LOOPBACK}:{self.port}/{database}"
 
+    def dsn_for(self, role: str, database: str = DATABASE) -> str:
+        """The URL of a database for a login role, whose password is chosen here, once; the role is made elsewhere."""
+        secret = self.data_dir / f"password-{role}"
+        if not secret.exists():
+            write_private(secret, secrets.token_urlsafe(32))
+        return f"postgresql://{role}:{secret.read_text()}@{LOOPBACK}:{self.port}/{database}"
+
     async def create_database(self, name: str) -> str:
         """Make the database if it is not there, and give its URL."""
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):

@@ -189,8 +189,25 @@ class Stack:
         if not isinstance(running, Postgres):
             raise FailedPrecondition("PostgreSQL did not start")
         self.database_url = running.dsn
-        settings = {"AFDP_DATABASE_URL": running.dsn, "AFDP_DATABASE_POOL_MIN": "2"}
-        return {"metadata": settings, "transparency": settings}
+        small = {"AFDP_DATABASE_POOL_MIN": "2"}
+        login = {"AFDP_DATABASE_URL": running.dsn_for("afdp_metadata")}
+        await self._migrate({**login, "AFDP_DATABASE_OWNER_URL": running.dsn})
+        return {"metadata": {**login, **small}, "transparency": {"AFDP_DATABASE_URL": running.dsn, **small}}
+
+    async def _migrate(self, urls: Mapping[str, str]) -> None:
+        """The records' schema and its roles are there: the service that works with them owns neither."""
+        process = await ServerProcess.spawn(
+            "metadata migrate",
+            [sys.executable, "-m", "afdp.metadata", "migrate"],
+            log=self.data_dir / "logs" / "migrate.log",
+            environment={**_inherited(), **self.settings("metadata"), **urls},
+            folder=self.data_dir / "metadata",
+        )
+        try:
+            if await process.wait() != 0:
+                raise Unavailable(f"the records' schema was not made: {process.last_words()}")
+        finally:
+            await process.stop()
 
     async def _start_openbao(self) -> dict[str, dict[str, str]]:
         port = free_port()

@@ -15,7 +15,10 @@ WRITER = {"role": "afdp_metadata_writer"}
 READER = {"role": "afdp_metadata_reader", "default_transaction_read_only": "on"}
 """Tenants, each confined to its own rows by `Database.run_for`."""
 
-_TAKE_KEEPER = "SET LOCAL ROLE afdp_metadata_keeper"
+KEEPER = "afdp_metadata_keeper"
+
+ALL = (WRITER["role"], READER["role"], KEEPER)
+"""Those that the service's login role is a member of."""
 
 
 def as_keeper(work: Work[T]) -> Work[T]:
@@ -23,7 +26,7 @@ def as_keeper(work: Work[T]) -> Work[T]:
 
     async def kept(connection: Connection) -> T:
         async with connection.transaction():
-            await connection.execute(_TAKE_KEEPER)
+            await connection.execute(f"SET LOCAL ROLE {KEEPER}")
             return await work(connection)
 
     return kept

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -14,6 +13,7 @@ from afdp.messages.metadata import WorkflowType
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import batches, housekeeping, queues, records, roles, stamps, trust_files, workflow_list
 from afdp.metadata.postgres.complete import complete
+from afdp.metadata.postgres.migrating import MIGRATIONS, SCHEMA, SERVICE
 from afdp.metadata.postgres.prepare import prepare
 from afdp.metadata.postgres.search import search, signed
 from afdp.metadata.values import (
@@ -38,11 +38,7 @@ from afdp.metadata.values import (
     Workflow,
     WorkflowQuery,
 )
-from afdp.postgres import Database, open_database, packaged
-from afdp.postgres import migrate_database as migrate_schema
-
-SCHEMA, _SERVICE = "afdp_metadata", "metadata"
-_PACKAGE = "afdp.metadata.postgres"
+from afdp.postgres import Database, open_database
 
 
 class PostgresStore:
@@ -193,8 +189,8 @@ async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]
     retention = timedelta(days=settings.idempotency_retention_days)
     pipeline, readers = roles.shared_out(settings)
     async with (
-        open_database(pipeline, SCHEMA, _SERVICE, packaged(_PACKAGE), roles.WRITER) as database,
-        open_database(readers, SCHEMA, _SERVICE, session=roles.READER) as tenants,
+        open_database(pipeline, SCHEMA, SERVICE, MIGRATIONS, roles.WRITER) as database,
+        open_database(readers, SCHEMA, SERVICE, session=roles.READER) as tenants,
         asyncio.TaskGroup() as tasks,
     ):
         beside = [
@@ -206,16 +202,3 @@ async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]
         finally:
             for task in beside:
                 task.cancel()
-
-
-async def migrate_database(settings: MetadataSettings) -> int:
-    """The command `migrate`: brings the schema to this release, and says what it did. Gives the exit status."""
-    try:
-        done = await migrate_schema(settings, SCHEMA, _SERVICE, packaged(_PACKAGE))
-    except NotaryError as error:
-        print(error, file=sys.stderr)
-        return 1
-    for migration in done:
-        print(f"applied {migration.version:04d}_{migration.name}")
-    print("the schema is up to date")
-    return 0

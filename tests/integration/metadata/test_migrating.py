@@ -1,0 +1,84 @@
+"""The command `migrate`: as the owner it makes the schema and the service's login role, which owns nothing."""
+
+from __future__ import annotations
+
+import uuid
+from base64 import b64decode
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from afdp.errors import FailedPrecondition
+from afdp.metadata.postgres import migrate_database, open_store
+from afdp.metadata.postgres.migrating import scram_verifier
+from afdp.metadata.values import Draft, Prepared
+
+SettingsOf = Callable[..., Any]
+Make = Callable[..., Draft]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def login_url(database: str) -> AsyncIterator[str]:
+    """The URL of a role that there is not yet."""
+    login, parts = f"login-{uuid.uuid4().hex}", urlsplit(database)
+    yield urlunsplit(parts._replace(netloc=f"{login}:its%20password@{parts.hostname}:{parts.port}"))
+    owner = await asyncpg.connect(database)
+    await owner.execute(f'DROP ROLE IF EXISTS "{login}"')
+    await owner.close()
+
+
+async def test_the_owner_makes_the_login_role_and_again_changes_nothing(
+    database: str, login_url: str, settings_of: SettingsOf, make_draft: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(login_url, database_owner_url=database)
+    for _ in range(2):
+        assert await migrate_database(settings) == 0
+        assert "its password" not in capsys.readouterr().out
+
+    async with open_store(settings_of(login_url)) as store:
+        draft = make_draft()
+        assert await store.prepare([draft]) == [Prepared()]
+        assert await store.get_record(draft.submitter.tenant, draft.receipt_id)
+    login = await asyncpg.connect(login_url)
+    try:
+        owned = await login.fetchval("SELECT count(*) FROM pg_class WHERE relowner = session_user::regrole")
+        assert owned == 0
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await login.execute("SELECT FROM afdp_metadata.record")
+    finally:
+        await login.close()
+
+
+async def test_a_service_whose_role_may_not_migrate_says_who_must_and_works_once_it_was_done(
+    database: str, login_url: str, settings_of: SettingsOf, make_draft: Make
+) -> None:
+    owner = await asyncpg.connect(database)
+    user = urlsplit(login_url).username
+    await owner.execute(f"CREATE ROLE \"{user}\" LOGIN NOINHERIT PASSWORD 'its password'")
+    await owner.close()
+    async with open_store(settings_of(login_url)) as store:
+        with pytest.raises(FailedPrecondition, match="as its owner"):
+            await store.prepare([make_draft()])
+        assert await migrate_database(settings_of(login_url, database_owner_url=database)) == 0
+        await store.until_reachable()
+        assert await store.prepare([make_draft()]) == [Prepared()]
+
+
+async def test_the_owner_s_own_role_is_not_taken_for_the_service_s(
+    database: str, settings_of: SettingsOf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await migrate_database(settings_of(database, database_owner_url=database)) == 1
+    assert "must name a role of its own" in capsys.readouterr().err
+
+
+def test_postgresql_is_told_no_password_but_what_it_keeps_of_one() -> None:
+    # The password and the salt of RFC 7677, section 3.
+    salt = b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
+    assert scram_verifier("pencil", salt) == (
+        "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ=="
+        "$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+    )
