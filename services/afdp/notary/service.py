@@ -201,13 +201,13 @@ class Notary:
         """Where a workflow stands, with its record if it is one of a single receipt."""
         kind, identifier = parse_workflow_id(workflow_id)
         request = store.GetWorkflowRequest(principal.tenant, kind, identifier)
-        found = (await self._metadata.get_workflow(request, timeout=_READ_TIMEOUT)).workflow
-        if found is None:
-            raise NotFound("there is no such workflow")
         try:
+            found = (await self._metadata.get_workflow(request, timeout=_READ_TIMEOUT)).workflow
             record = await self._record(principal, identifier) if kind == store.WorkflowType.SIMPLE_SIGNING else None
-        except NotFound:  # in the words of one that is not there, which is all that may be said of one not to be seen
-            raise NotFound("there is no such workflow") from None
+        except NotFound:
+            found = record = None
+        if found is None:  # said in the same words of one that is not there and of one that is not to be seen
+            raise NotFound("there is no such workflow")
         return found, record
 
     async def workflow_receipt(self, principal: Principal, workflow_id: str) -> NotarizationReceipt | None:
@@ -377,7 +377,10 @@ class Notary:
 
     async def _stored(self, principal: Principal, receipt_id: str) -> store.Record | None:
         request = store.GetRecordRequest(principal.tenant, receipt_id)
-        return (await self._metadata.get_record(request, timeout=_READ_TIMEOUT)).record
+        try:
+            return (await self._metadata.get_record(request, timeout=_READ_TIMEOUT)).record
+        except NotFound:
+            return None
 
     def _may_read(self, principal: Principal, record: store.Record) -> bool:
         draft = record.draft if record.draft is not None else store.Draft()
@@ -406,7 +409,10 @@ class Notary:
 
     async def _find(self, principal: Principal, evidence_hash: bytes, signature: bytes) -> tuple[store.Record, int]:
         request = store.FindEvidenceRequest(principal.tenant, evidence_hash, signature)
-        found = await self._metadata.find_evidence(request, timeout=_READ_TIMEOUT)
+        try:
+            found = await self._metadata.find_evidence(request, timeout=_READ_TIMEOUT)
+        except NotFound:
+            found = store.FindEvidenceResponse()
         if found.record is None or not self._may_read(principal, found.record):
             raise NotFound("there is no such evidence")
         return found.record, found.count
