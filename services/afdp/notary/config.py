@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds, ServiceSettings
 from afdp.formats.entry_request import EntryAlgorithm
 from afdp.formats.statement import DEFAULT_TENANT
+from afdp.limits.rates import Rate, RateText
+from afdp.notary.access.rates import RateLimits
 from afdp.notary.entry_rules import EntryRules
 from afdp.notary.stamp_policy import StampRule
 from afdp.rpc.addresses import Address
@@ -58,6 +60,19 @@ class NotarySettings(ServiceSettings):
     audit_interval_seconds: Seconds = Field(
         10.0, description="How often refusals of nobody in particular are told, together."
     )
+    rate_limits: RateLimits = Field(
+        RateLimits(), description="How often and how much at once clients and tenants may call: docs/limits.md."
+    )
+    auth_failures: RateText = Field(
+        Rate(1, 60), description="How often credentials from one address may fail: RATE/BURST a second, or `off`."
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis (redis:// or rediss://) where all notaries count calls together; none: each alone."
+    )
+    redis_timeout_seconds: Seconds = Field(
+        0.05, description="Longest wait of a call for Redis; then this process counts alone until Redis is back."
+    )
+    redis_retry_seconds: Seconds = Field(1.0, description="How often it is looked whether Redis is back.")
     signer_address: Address = Field(
         "127.0.0.1:50052", description="The signer's host:port; of several replicas the first that is there."
     )

@@ -12,12 +12,14 @@ from afdp.messages import metadata as store
 from afdp.messages import notary as pb
 from afdp.messages import signer as keyring
 from afdp.notary.access.admitted import principal
+from afdp.notary.access.gate import CREATE
+from afdp.notary.access.limiter import Charges
 from afdp.notary.entries import LOG_INDEX, EntryDesk
 from afdp.notary.evidence import checked, checked_item, to_message
 from afdp.notary.health import PeerWatch
 from afdp.notary.ids import NAMES, PREFIXES, SIMPLE_SIGNING, parse_hash
 from afdp.notary.model import Order
-from afdp.notary.service import Notarised, Notary, Page
+from afdp.notary.service import MAX_BATCH, Notarised, Notary, Page
 from afdp.notary.status import ServiceStatus
 from afdp.notary.streams import answer_each
 from afdp.notary.trust import TrustOffice
@@ -38,6 +40,7 @@ class NotaryServicer(pb.NotaryServiceBase):
         peers: PeerWatch,
         status: ServiceStatus,
         stream_in_flight: int,
+        charges: Charges,
     ) -> None:
         self._notary = notary
         self._validator = validator
@@ -46,6 +49,7 @@ class NotaryServicer(pb.NotaryServiceBase):
         self._peers = peers
         self._status = status
         self._stream_in_flight = stream_in_flight
+        self._charges = charges
 
     # --- notarising ---------------------------------------------------------------------------------------------------
 
@@ -57,6 +61,7 @@ class NotaryServicer(pb.NotaryServiceBase):
             checked_item(message, f"evidence_packages[{index}]")
             for index, message in enumerate(request.evidence_packages)
         ]
+        self._charge(len(evidence))
         batch = await self._notary.sign_batch(evidence, principal.get(), request.wait_for, request.idempotency_key)
         results = [_item(result) for result in batch.results]
         any_good = any(result.receipt is not None for result in results)
@@ -72,10 +77,15 @@ class NotaryServicer(pb.NotaryServiceBase):
         try:
             if request.request is None:
                 raise InvalidArgument.field("request", "is missing")
+            await self._charges.hold(principal.get(), CREATE)
             signed = await self._notary.sign(_order(request.request), wait=True)
         except NotaryError as error:
             return pb.SignEvidenceStreamResponse(sequence=request.sequence, error=to_item(error))
         return pb.SignEvidenceStreamResponse(sequence=request.sequence, response=_signed(signed))
+
+    def _charge(self, items: int) -> None:
+        """Counts the items of a batch but the first, which the call itself is counted for."""
+        self._charges.charge(principal.get(), CREATE, min(items, MAX_BATCH) - 1)
 
     async def validate_evidence(self, request: pb.ValidateEvidenceRequest) -> pb.ValidateEvidenceResponse:
         evidence = checked(request.evidence_package, "evidence_package")
@@ -85,6 +95,7 @@ class NotaryServicer(pb.NotaryServiceBase):
         return pb.AddLogEntryResponse(await self._entries.add(principal.get(), request.entry))
 
     async def add_log_entries(self, request: pb.AddLogEntriesRequest) -> pb.AddLogEntriesResponse:
+        self._charge(len(request.requests))
         results = await self._entries.add_many(principal.get(), [each.entry for each in request.requests])
         return pb.AddLogEntriesResponse([_entry_result(each) for each in results])
 

@@ -23,3 +23,13 @@ class OpenAccess:
 
     def omitted(self, principal: Principal, count: int) -> None:
         """Never any."""
+
+
+class NoCharges:
+    """Counts nothing."""
+
+    def charge(self, principal: Principal, permission: str, count: int) -> None:
+        """Any number."""
+
+    async def hold(self, principal: Principal, permission: str) -> None:
+        """Never."""

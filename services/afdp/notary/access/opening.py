@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from afdp.config import SettingsError
 from afdp.errors import FailedPrecondition
-from afdp.notary.access.gate import Authenticator, Gate, Limiter
+from afdp.notary.access.gate import Authenticator, Gate
+from afdp.notary.access.guarded import GuardedAuthenticator
 from afdp.notary.access.labels import Labels
+from afdp.notary.access.limiter import Charges, RateLimiter
 from afdp.notary.access.log_trail import LogTrail
-from afdp.notary.access.open import OpenAccess
+from afdp.notary.access.open import NoCharges, OpenAccess
 from afdp.notary.access.policies import LivePolicies
+from afdp.notary.access.quotas import LocalQuotas
+from afdp.notary.access.redis_quotas import RedisQuotas, redis_at
 from afdp.notary.access.refusal import CredentialRefused
 from afdp.notary.config import NotarySettings
 from afdp.notary.identity.identity import Identity
@@ -32,11 +36,13 @@ class Opened:
         access: who may notarise and see which evidence.
         admit: who may call; None: everybody.
         parts: what runs beside the server.
+        charges: who counts what else a call asks for than itself.
     """
 
     access: Access
     admit: Admit | None = None
     parts: Sequence[Coroutine[Any, Any, None]] = ()
+    charges: Charges = field(default_factory=NoCharges)
 
 
 def opened(settings: NotarySettings) -> Opened:
@@ -48,12 +54,14 @@ def opened(settings: NotarySettings) -> Opened:
     if settings.auth == "off":
         return Opened(OpenAccess())
     authenticator, following = _authenticator(settings)
-    limiter: Limiter | None = None
+    if settings.auth_failures is not None:
+        authenticator = GuardedAuthenticator(authenticator, settings.auth_failures)
+    limiter, counting = _limiter(settings)
     policies = live_policies(settings)
     trail = LogTrail(settings.audit_queue_items, settings.audit_interval_seconds)
     labels = Labels(settings.classifications, settings.classification_fields, settings.residency_fields)
     gate = Gate(authenticator, limiter, policies, labels, trail)
-    return Opened(gate, gate.admit, (*following, policies.run(), trail.run()))
+    return Opened(gate, gate.admit, (*following, *counting, policies.run(), trail.run()), limiter)
 
 
 def live_policies(settings: NotarySettings) -> LivePolicies:
@@ -68,6 +76,15 @@ def live_policies(settings: NotarySettings) -> LivePolicies:
         return LivePolicies(settings.policies, deployment, settings.policy_interval_seconds)
     except PolicyError as error:
         raise FailedPrecondition(f"the policies are wrong:\n{error}") from None
+
+
+def _limiter(settings: NotarySettings) -> tuple[RateLimiter, Sequence[Coroutine[Any, Any, None]]]:
+    """Where calls are counted, and what keeps that going."""
+    if settings.redis_url is None:
+        return RateLimiter(settings.rate_limits, LocalQuotas()), ()
+    redis = redis_at(settings.redis_url.get_secret_value(), settings.redis_timeout_seconds)
+    quotas = RedisQuotas(redis, settings.redis_timeout_seconds, settings.redis_retry_seconds)
+    return RateLimiter(settings.rate_limits, quotas), (quotas.run(),)
 
 
 def _authenticator(settings: NotarySettings) -> tuple[Authenticator, Sequence[Coroutine[Any, Any, None]]]:

@@ -1,0 +1,248 @@
+"""Quotas that all processes share, in Redis; by this process alone while Redis is away.
+
+A process takes some calls of an account at once, as many as it let in within the last tenth of a second, so that few
+calls wait for Redis. What it takes counts at once for everybody: no more is ever let in than the quota allows, whatever
+the number of processes; what a process took and did not use within a second is lost to its caller.
+
+Redis decides nothing but how often: a wrong answer, none, or keys that somebody has written over cost a burst at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Sequence
+from hashlib import sha256
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import Counter, Gauge
+
+from afdp.errors import FailedPrecondition
+from afdp.limits.rates import Rate
+from afdp.notary.access.quotas import UNLIMITED, Account, Exceeded, Left, LocalQuotas, Party, Scope
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+logger = logging.getLogger(__name__)
+
+SHARED = Gauge("afdp_rate_limits_shared", "1 while rate limits hold for all processes together, in Redis.")
+_leases = Counter("afdp_rate_limit_leases_total", "Times that Redis was asked for calls, by how it went.", ["result"])
+
+_LEASE_SECONDS = 0.1  # for how long a lease should last
+_LAPSE_SECONDS = 1.0
+_ASK_AGAIN_SECONDS = 1.0  # a refusal is not believed for longer, whatever Redis said
+_MOST_OWED = 1000  # calls: the packages of a batch
+_CONNECTIONS = 8
+_PROBE = "afdp:rate:{probe}"
+
+# One time per key, GCRA's, in microseconds of Redis's own clock. Whatever else stands there counts as nothing, and a
+# time that no caller could have come to is brought back to the latest that one could.
+_SCRIPT = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local grant, owed, most_owed = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local due, interval, free = {}, {}, {}
+for i = 1, #KEYS do
+  interval[i] = tonumber(ARGV[2 + 2 * i])
+  local burst = tonumber(ARGV[3 + 2 * i])
+  local found = redis.pcall('GET', KEYS[i])
+  local time = type(found) == 'string' and tonumber(found) or now
+  if not (time >= now) then time = now end
+  due[i] = math.min(time, now + (burst + most_owed) * interval[i]) + owed * interval[i]
+  free[i] = math.floor((now - due[i]) / interval[i] + burst + 0.000001)
+  grant = math.min(grant, free[i])
+end
+grant = math.max(grant, 0)
+local answer = {grant}
+for i = 1, #KEYS do
+  due[i] = due[i] + grant * interval[i]
+  if due[i] > now then
+    redis.call('SET', KEYS[i], string.format('%.0f', due[i]), 'PX', math.ceil((due[i] - now) / 1000) + 1000)
+  end
+  local wait = interval[i] * (1 - free[i])
+  answer[#answer + 1] = free[i] - grant
+  answer[#answer + 1] = math.max(0, math.ceil(wait))
+  answer[#answer + 1] = math.max(0, math.ceil(due[i] - now))
+end
+return answer
+"""
+
+
+class RedisQuotas:
+    """As `Quotas`.
+
+    Args:
+        redis: is asked one script at a time for an account.
+        timeout: seconds that a call waits for Redis at most; then this process counts alone.
+        retry_seconds: how often it is looked whether Redis is back.
+    """
+
+    def __init__(self, redis: Redis, timeout: float, retry_seconds: float) -> None:
+        self._script: Any = redis.register_script(_SCRIPT)
+        self._redis = redis
+        self._timeout = timeout
+        self._retry_seconds = retry_seconds
+        self._local = LocalQuotas()
+        self._away = asyncio.Event()
+        self._asking: dict[Account, asyncio.Task[None]] = {}
+        SHARED.set(1)
+
+    async def take(self, account: Account, now: float) -> Left:
+        """As `Quotas.take`. Redis that is away is no error."""
+        lease = account.lease
+        while not self._away.is_set():
+            if lease.calls > 0 and now < lease.until:
+                lease.calls -= 1
+                return lease.left
+            if lease.refused is not None and now < lease.ask_again:
+                raise Exceeded(lease.refused.scope, max(0.0, lease.refused_until - now))
+            lease.waiting += 1
+            try:
+                await asyncio.shield(self._asked(account))
+            finally:
+                lease.waiting -= 1
+            now = monotonic()
+        return await self._local.take(account, now)
+
+    def owe(self, account: Account, count: int, now: float) -> None:
+        """As `Quotas.owe`."""
+        if self._away.is_set():
+            self._local.owe(account, count, now)
+            return
+        lease = account.lease
+        covered = min(lease.calls, count) if now < lease.until else 0
+        lease.calls -= covered
+        lease.owed += count - covered
+
+    async def run(self) -> None:
+        """Looks whether Redis is back, for as long as it is away; closes its connections at the end."""
+        try:
+            while True:
+                await self._away.wait()
+                await asyncio.sleep(self._retry_seconds)
+                await self._look()
+        finally:
+            await self._redis.aclose()
+
+    async def _look(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._script(keys=[_PROBE], args=[0, 0, 0, 1, 1])
+        except Exception as error:  # whatever it is, Redis cannot count
+            logger.debug("redis is still away", extra={"fields": {"error": type(error).__name__}})
+            return
+        self._away.clear()
+        SHARED.set(1)
+        logger.info("redis is back: rate limits hold for all processes together")
+
+    def _asked(self, account: Account) -> asyncio.Task[None]:
+        """The question to Redis that is under way for an account."""
+        found = self._asking.get(account)
+        if found is None:
+            found = self._asking[account] = asyncio.create_task(self._ask(account))
+            found.add_done_callback(lambda _: self._asking.pop(account, None))
+        return found
+
+    async def _ask(self, account: Account) -> None:
+        lease, now = account.lease, monotonic()
+        want = _wanted(account, now)
+        owed, lease.owed = lease.owed, 0
+        parties = _limited(account)
+        if not parties:
+            lease.calls, lease.until = 10**6, now + _LAPSE_SECONDS
+            return
+        arguments: list[float | int] = [want, owed, _MOST_OWED]
+        for _, _, rate in parties:
+            arguments += [1e6 / rate.per_second, rate.burst]
+        try:
+            async with asyncio.timeout(self._timeout):
+                keys = [_key(party, account) for _, party, _ in parties]
+                answer = [int(part) for part in await self._script(keys=keys, args=arguments)]
+                grant, *rest = answer
+                told = [(rest[at], rest[at + 1] / 1e6, rest[at + 2] / 1e6) for at in range(0, 3 * len(parties), 3)]
+        except Exception as error:  # whatever Redis does or says, the caller is served
+            lease.owed += owed
+            self._gone(error)
+            return
+        _leases.labels("granted" if grant else "refused").inc()
+        _keep(account, monotonic(), grant, dict(zip([scope for scope, _, _ in parties], told, strict=True)))
+
+    def _gone(self, error: Exception) -> None:
+        _leases.labels("failed").inc()
+        if not self._away.is_set():
+            self._away.set()
+            SHARED.set(0)
+            fields = {"error": type(error).__name__}  # not its text: that may hold the URL with its password
+            logger.warning("redis is away: rate limits hold for each process alone", extra={"fields": fields})
+
+
+def _wanted(account: Account, now: float) -> int:
+    """Calls to ask for: those that wait, or what came in lately in the time that a lease should last, if that is more.
+
+    In advance only few are taken where few may come at all.
+    """
+    lease = account.lease
+    used, lasted = lease.size - lease.calls, max(now - lease.taken_at, 0.001)
+    paces = [(rate.per_second * _LEASE_SECONDS, rate.burst / 8) for _, _, rate in _limited(account)]
+    most = min((each for pace in paces for each in pace), default=1.0)
+    return max(1, lease.waiting, min(int(most), round(1.5 * used * _LEASE_SECONDS / lasted)))
+
+
+def _keep(account: Account, now: float, grant: int, told: dict[Scope, tuple[int, float, float]]) -> None:
+    lease = account.lease
+    client, _, client_in = told.get("client", (UNLIMITED.burst, 0.0, 0.0))
+    tenant, _, tenant_in = told.get("tenant", (UNLIMITED.burst, 0.0, 0.0))
+    lease.left = Left(max(0, client), client_in, max(0, tenant), tenant_in)
+    lease.size, lease.calls, lease.taken_at, lease.until = grant, grant, now, now + _LAPSE_SECONDS
+    if grant:
+        lease.refused = None
+        return
+    scope, wait = max(((scope, wait) for scope, (_, wait, _) in told.items()), key=lambda each: each[1])
+    lease.refused, lease.refused_until = Exceeded(scope, wait), now + wait
+    lease.ask_again = now + min(wait, _ASK_AGAIN_SECONDS)
+
+
+def _limited(account: Account) -> Sequence[tuple[Scope, Party, Rate]]:
+    both: tuple[tuple[Scope, Party, Rate], ...] = (
+        ("client", account.client, account.client_bucket.rate),
+        ("tenant", account.tenant, account.tenant_bucket.rate),
+    )
+    return [each for each in both if each[2] is not UNLIMITED]
+
+
+def _key(party: Party, account: Account) -> str:
+    """Who it is stands in no key. The tenant is what a cluster of Redis places keys by: one script needs all at one."""
+    tenant = sha256(party.name[0].encode()).hexdigest()[:32]
+    client = sha256("\0".join(party.name).encode()).hexdigest()[:32] if len(party.name) > 1 else "all"
+    return f"afdp:rate:{{{tenant}}}:{account.klass}:{client}"
+
+
+def redis_at(url: str, timeout: float) -> Redis:
+    """A client of Redis at `redis://` or, by TLS 1.3, `rediss://`; nothing is connected yet.
+
+    Raises:
+        FailedPrecondition: the package is not installed, or the URL is none.
+    """
+    try:
+        from redis.asyncio import BlockingConnectionPool, Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+    except ImportError:
+        raise FailedPrecondition("AFDP_REDIS_URL needs the extra `redis`: pip install afdp-notary[redis]") from None
+    tls = {"ssl_min_version": ssl.TLSVersion.TLSv1_3} if url.startswith("rediss:") else {}
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            timeout=timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+            **tls,
+        )
+    except ValueError:  # its text may hold the URL
+        raise FailedPrecondition("AFDP_REDIS_URL must be redis://HOST:PORT/DB or rediss://…") from None
+    return Redis.from_pool(pool)

@@ -1,0 +1,1 @@
+"""How much a caller may do: rates, and what is remembered of addresses that fail."""
