@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from afdp.errors import Internal, NotaryError, NotFound
+from afdp.gateway.addresses import AddressLimits
 from afdp.gateway.body import BodyReader, Pace
 from afdp.gateway.config import GatewaySettings
 from afdp.gateway.descriptors import Api
@@ -56,8 +57,11 @@ def build_app(settings: GatewaySettings, api: Api, upstream: Upstream, log: LogP
         *(_page(path, serve) for path, serve in documentation(api).items()),
     ]
     handlers = {NotaryError: _notary_error, HTTPException: _http_error, Exception: _unexpected}
+    served: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)
+    if settings.address_rate is not None or settings.auth_failures is not None:
+        served = AddressLimits(served, settings.address_rate, settings.auth_failures, settings.is_proxy)
     return Edge(
-        with_origins(Starlette(routes=routes, exception_handlers=handlers), settings.cors_origins),
+        with_origins(served, settings.cors_origins),
         max_in_flight=settings.max_in_flight,
         access_log=settings.access_log,
         hsts_seconds=settings.hsts_seconds,

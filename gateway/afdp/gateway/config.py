@@ -10,6 +10,7 @@ from pydantic import AnyHttpUrl, Field, IPvAnyNetwork, field_validator
 from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds, ServiceSettings
+from afdp.limits.rates import Rate, RateText
 from afdp.rpc.addresses import Address
 
 MIB = 1024 * 1024
@@ -41,6 +42,12 @@ class GatewaySettings(ServiceSettings):
         1024, ge=0, description="Open connections from one IP address; 0: as many as there may be in all."
     )
     max_pipelined: int = Field(64, ge=1, description="Requests that wait on one connection for earlier answers.")
+    address_rate: RateText = Field(
+        Rate(5000, 10_000), description="How often requests may come from one address: RATE/BURST a second, or `off`."
+    )
+    auth_failures: RateText = Field(
+        Rate(1, 60), description="How often credentials from one address may fail: RATE/BURST a second, or `off`."
+    )
     proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
         (), description="Networks of proxies of ours, by commas: X-Forwarded-For is believed from them alone."
     )

@@ -29,8 +29,9 @@ class FailureLimit:
             return 0.0
         return bucket.wait(now)
 
-    def failed(self, address: str, now: float) -> None:
-        """Counts a credential that was not believed."""
+    def failed(self, address: str, credential: str, now: float) -> None:
+        """Counts a credential that was not believed, though it may have been good before."""
+        self._good.pop(hash(credential), None)
         bucket: Bucket = self._failures.of(network_of(address))
         if bucket.left(now) > 0:
             bucket.take(now)

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from afdp import bounded_http
-from afdp.errors import NotFound
+from afdp.errors import NotFound, Unauthenticated
 from tests.http_attacks import BEHIND, HEADS, LENGTHS, exchange, statuses
 
 SIGN = "/api/v1/evidence/sign"
@@ -264,3 +264,47 @@ async def test_sql_in_a_filter_is_a_value_like_any_other(gateway: httpx.AsyncCli
         assert notary.calls[-1].request.event_type == value
     bad = await gateway.get("/api/v1/evidence", params={"page_size": "1; DROP TABLE records"})
     assert bad.status_code == 400
+
+
+async def test_requests_from_one_address_are_bounded_and_others_are_served(start_gateway: Any, notary: Any) -> None:
+    settings = {"notary_address": notary.address, "address_rate": "0.1/5", "proxies": "127.0.0.1"}
+    async with start_gateway(**settings) as client:
+        one, other = {"X-Forwarded-For": "203.0.113.9, 192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
+        answers = [await client.get("/api/v1/keys", headers=one) for _ in range(6)]
+        elsewhere = await client.get("/api/v1/keys", headers=other)
+        lied = await client.get("/api/v1/keys", headers={"X-Forwarded-For": "198.51.100.7, 192.0.2.1"})
+        health = await client.get("/health", headers=one)
+
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+    assert answers[5].headers["ratelimit"] == '"address";r=0;t=10'
+    assert answers[5].headers["ratelimit-policy"] == '"address";q=5;w=50'
+    assert answers[5].headers["retry-after"] == "10"
+    assert (elsewhere.status_code, lied.status_code, health.status_code) == (200, 429, 200)
+
+
+async def test_who_forwards_is_believed_only_from_a_proxy_of_ours(start_gateway: Any, notary: Any) -> None:
+    async with start_gateway(notary_address=notary.address, address_rate="0.1/3") as client:
+        answers = [
+            (await client.get("/api/v1/keys", headers={"X-Forwarded-For": f"192.0.2.{number}"})).status_code
+            for number in range(5)
+        ]
+    assert answers == [200, 200, 200, 429, 429]
+
+
+async def test_an_address_whose_credentials_fail_is_not_listened_to_but_for_good_ones(
+    start_gateway: Any, notary: Any
+) -> None:
+    good, bad = {"Authorization": "Bearer good"}, {"Authorization": "Bearer bad"}
+    async with start_gateway(notary_address=notary.address, auth_failures="0.1/3") as client:
+        assert (await client.get("/api/v1/keys", headers=good)).status_code == 200
+        notary.answers["ListKeys"] = Unauthenticated("the credentials are missing or not valid")
+        refused = [await client.get("/api/v1/keys", headers=bad) for _ in range(5)]
+        asked = len(notary.calls)
+        notary.answers.clear()
+        still = await client.get("/api/v1/keys", headers=good)
+        anonymous = await client.get("/api/v1/keys")
+
+    assert [answer.status_code for answer in refused] == [401, 401, 401, 429, 429]
+    assert refused[4].headers["retry-after"] == "10"
+    assert asked == 4
+    assert (still.status_code, anonymous.status_code) == (200, 200)

@@ -59,12 +59,14 @@ def test_an_address_that_fails_too_often_is_shut_out_and_who_was_good_there_is_n
     limit = FailureLimit(Rate(1, 3))
     limit.succeeded("Bearer good")
     for _ in range(50):
-        limit.failed("192.0.2.1", 0.0)
+        limit.failed("192.0.2.1", "Bearer bad", 0.0)
 
     assert limit.wait("192.0.2.1", "Bearer bad", 0.0) == pytest.approx(1.0)
     assert limit.wait("192.0.2.1", "Bearer good", 0.0) == 0
     assert limit.wait("192.0.2.2", "Bearer bad", 0.0) == 0
     assert limit.wait("192.0.2.1", "Bearer bad", 1.01) == 0
+    limit.failed("192.0.2.2", "Bearer good", 0.0)  # it has expired
+    assert limit.wait("192.0.2.1", "Bearer good", 0.0) > 0
 
 
 def test_an_ipv6_host_has_one_count_for_all_its_addresses() -> None:

@@ -39,7 +39,7 @@ class GuardedAuthenticator:
         try:
             principal = await self._inner.authenticate(caller)
         except CredentialRefused:
-            self._limit.failed(caller.address, monotonic())
+            self._limit.failed(caller.address, shown, monotonic())
             raise
         self._limit.succeeded(shown)
         return principal
