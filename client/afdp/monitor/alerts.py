@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from afdp.whole_file import write_whole
 
 _ATTEMPTS = 5
 _FIRST_DELAY = 0.5  # seconds; doubled each time
-_TIMEOUT = 10.0
+_TIMEOUT = 10.0  # seconds for all of one attempt
+_HEADERS = {"Content-Type": "application/json", "User-Agent": "afdp-monitor"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +34,32 @@ class Webhook:
             Unavailable: it did not take it.
         """
         body, delay = orjson.dumps(alert), _FIRST_DELAY
-        headers = {"Content-Type": "application/json", "User-Agent": "afdp-monitor"}
         said = ""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                # Its answer's body is nobody's business, and may be without end.
-                with httpx.stream("POST", self.url, content=body, headers=headers, timeout=_TIMEOUT) as answer:
-                    status = answer.status_code
+                status = asyncio.run(self._post(body))
                 if 200 <= status < 300:
                     return
                 said = f"answers {status}"
                 if status < 500 and status not in (408, 429):
                     break
+            except TimeoutError:
+                said = f"gives no answer in {_TIMEOUT:g} s"
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 said = str(error) or type(error).__name__
             if attempt < _ATTEMPTS:
                 time.sleep(delay)
                 delay *= 2
         raise Unavailable(f"the webhook did not take an alert: {said}")
+
+    async def _post(self, body: bytes) -> int:
+        """The status of the answer. Its body is nobody's business, and may be without end."""
+        async with (
+            asyncio.timeout(_TIMEOUT),
+            httpx.AsyncClient(timeout=_TIMEOUT) as client,
+            client.stream("POST", self.url, content=body, headers=_HEADERS) as answer,
+        ):
+            return answer.status_code
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,25 @@
 """Where a log's files are read from: an address or a folder. Every wait and every size is bounded.
 
 What is read comes from strangers: a body longer than the file can be is a fault of the log, redirects are not followed,
-and no encoding is taken, since what is hashed is what was sent.
+and no encoding is taken, since what is hashed is what was sent. A request has one time for all of it, so that a server
+that sends a byte now and then has no longer than one that sends nothing. That needs something that can be ended from
+outside: requests are made on an event loop, in a thread of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 import secrets
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from afdp.errors import FailedPrecondition, InvalidArgument, Unavailable
 from afdp.verify.tile_files import BrokenLogError, Fault, TileSource, largest
@@ -31,7 +35,7 @@ class Reading:
     """How files are fetched.
 
     Attributes:
-        timeout: seconds for one file, from the first byte sent to the last one read.
+        timeout: seconds for one request, from the connection that it may need to the last byte read.
         in_flight: files at a time.
         attempts: for each file; what a server cannot do now is asked again.
     """
@@ -63,16 +67,22 @@ def open_source(source: str, reading: Reading | None = None) -> Iterator[TileSou
         yield FolderSource(folder)
         return
     reading = reading or Reading()
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(_client(source, reading)) as client:
+        yield UrlSource(client, portal, reading)
+
+
+@asynccontextmanager
+async def _client(source: str, reading: Reading) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=reading.in_flight, max_keepalive_connections=reading.in_flight)
     headers = {"Accept-Encoding": "identity", "User-Agent": "afdp-monitor"}
     try:
-        client = httpx.Client(
+        client = httpx.AsyncClient(
             base_url=source.rstrip("/") + "/", timeout=reading.timeout, limits=limits, headers=headers
         )
     except (httpx.InvalidURL, ValueError) as error:
         raise FailedPrecondition(f"{source} is not a URL: {error}") from error
-    with client, ThreadPoolExecutor(reading.in_flight) as pool:
-        yield UrlSource(client, pool, reading)
+    async with client:
+        yield client
 
 
 class FolderSource:
@@ -101,31 +111,22 @@ class FolderSource:
 class UrlSource:
     """A log over HTTP: one connection pool, some requests ahead."""
 
-    def __init__(self, client: httpx.Client, pool: ThreadPoolExecutor, reading: Reading) -> None:
+    def __init__(self, client: httpx.AsyncClient, portal: BlockingPortal, reading: Reading) -> None:
         self._client = client
-        self._pool = pool
+        self._portal = portal
         self._reading = reading
+        self._room = asyncio.Semaphore(reading.in_flight)
 
     def read(self, path: str) -> bytes | None:
         """A file of the log; what a server cannot do now is asked for again, a few times."""
-        delay = _FIRST_DELAY
-        for attempt in range(1, self._reading.attempts + 1):
-            try:
-                return self._read(path)
-            except Unavailable as error:
-                wait = max(error.retry_after or 0.0, delay * (500 + secrets.randbelow(501)) / 1000)
-                if error.retry_after is None or attempt == self._reading.attempts or wait > _LONGEST_DELAY:
-                    raise
-            time.sleep(wait)
-            delay *= 2
-        raise AssertionError("a file is asked for at least once")
+        return self._asked(path).result()
 
     def read_all(self, paths: Iterable[str]) -> Iterator[bytes | None]:
         """Files of the log, some read ahead."""
         ahead: deque[Future[bytes | None]] = deque()
         try:
             for path in paths:
-                ahead.append(self._pool.submit(self.read, path))
+                ahead.append(self._asked(path))
                 if len(ahead) >= 2 * self._reading.in_flight:
                     yield ahead.popleft().result()
             while ahead:
@@ -134,46 +135,61 @@ class UrlSource:
             for each in ahead:
                 each.cancel()
 
-    def _read(self, path: str) -> bytes | None:
+    def _asked(self, path: str) -> Future[bytes | None]:
+        return self._portal.start_task_soon(self._read, path)
+
+    async def _read(self, path: str) -> bytes | None:
+        delay = _FIRST_DELAY
+        for attempt in range(1, self._reading.attempts + 1):
+            try:
+                async with self._room:
+                    return await self._requested(path)
+            except Unavailable as error:
+                wait = max(error.retry_after or 0.0, delay * (500 + secrets.randbelow(501)) / 1000)
+                if error.retry_after is None or attempt == self._reading.attempts or wait > _LONGEST_DELAY:
+                    raise
+            await asyncio.sleep(wait)
+            delay *= 2
+        raise AssertionError("a file is asked for at least once")
+
+    async def _requested(self, path: str) -> bytes | None:
         """One request. What may be asked again is `Unavailable` with a `retry_after`."""
-        deadline = time.monotonic() + self._reading.timeout
         try:
-            with self._client.stream("GET", path) as response:
+            async with asyncio.timeout(self._reading.timeout), self._client.stream("GET", path) as response:
                 if response.status_code in (404, 410):
                     return None
-                self._require_plain(response, deadline)
-                return self._body(path, response, deadline)
+                await _require_plain(response)
+                return await _body(path, response)
+        except TimeoutError:
+            took = f"{self._where(path)} took longer than {self._reading.timeout:g} s for one file"
+            raise Unavailable(took, retry_after=0.0) from None
         except httpx.HTTPError as error:
-            raise Unavailable(f"{self._where(path)}: {error or type(error).__name__}", retry_after=0.0) from error
-
-    def _require_plain(self, response: httpx.Response, deadline: float) -> None:
-        status, where = response.status_code, response.url
-        if status in _AGAIN:
-            raise Unavailable(
-                f"{where} answers {status}{_sentence(response, deadline)}", retry_after=_retry_after(response)
-            )
-        if response.is_redirect:
-            raise Unavailable(f"{where} answers {status}, to another place, where nobody is sent: name it by itself")
-        if status != 200:
-            raise Unavailable(f"{where} answers {status}{_sentence(response, deadline)}")
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if encoding != "identity":
-            raise Unavailable(f"{where} answers in an encoding that was not asked for")
-
-    def _body(self, path: str, response: httpx.Response, deadline: float) -> bytes:
-        data, most = bytearray(), largest(path)
-        for chunk in response.iter_raw():
-            data += chunk
-            if len(data) > most:
-                break
-            if time.monotonic() > deadline:
-                raise Unavailable(
-                    f"{response.url} took longer than {self._reading.timeout:g} s for one file", retry_after=0.0
-                )
-        return _bounded(path, bytes(data), most)
+            raise Unavailable(f"{self._where(path)}: {_reason(error)}", retry_after=0.0) from error
 
     def _where(self, path: str) -> str:
         return f"{self._client.base_url}{path}"
+
+
+async def _require_plain(response: httpx.Response) -> None:
+    status, where = response.status_code, response.url
+    if status in _AGAIN:
+        raise Unavailable(f"{where} answers {status}{await _sentence(response)}", retry_after=_retry_after(response))
+    if response.is_redirect:
+        raise Unavailable(f"{where} answers {status}, to another place, where nobody is sent: name it by itself")
+    if status != 200:
+        raise Unavailable(f"{where} answers {status}{await _sentence(response)}")
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise Unavailable(f"{where} answers in an encoding that was not asked for")
+
+
+async def _body(path: str, response: httpx.Response) -> bytes:
+    data, most = bytearray(), largest(path)
+    async for chunk in response.aiter_raw():
+        data += chunk
+        if len(data) > most:
+            break
+    return _bounded(path, bytes(data), most)
 
 
 def _bounded(path: str, data: bytes, most: int) -> bytes:
@@ -183,17 +199,29 @@ def _bounded(path: str, data: bytes, most: int) -> bytes:
     return data
 
 
-def _sentence(response: httpx.Response, deadline: float) -> str:
+async def _sentence(response: httpx.Response) -> str:
     """What a server says of its refusal, if that is a short text."""
     if not response.headers.get("Content-Type", "").startswith("text/plain"):
         return ""
     said = b""
-    for chunk in response.iter_raw():
+    async for chunk in response.aiter_raw():
         said += chunk
-        if len(said) >= _LONGEST_SENTENCE or time.monotonic() > deadline:
+        if len(said) >= _LONGEST_SENTENCE:
             break
     text = " ".join(said[:_LONGEST_SENTENCE].decode("utf-8", "replace").split())
     return f": {text}" if text else ""
+
+
+def _reason(error: BaseException) -> str:
+    """What the system says where it says something: whoever hands it on says less."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__
 
 
 def _retry_after(response: httpx.Response) -> float:

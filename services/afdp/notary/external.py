@@ -29,7 +29,8 @@ from afdp.telemetry.context import request_id
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds in which nothing is tried, after a failure
-LONGEST_WAIT = 3600.0  # seconds for an entry that the log refuses again and again
+LONGEST_WAIT = 3600.0  # seconds for an entry that the log or the store refuses again and again
+LONGEST_WRITING_PAUSE = 8.0  # seconds between two attempts to write down where entries are
 MOST_AT_ONCE = 256
 
 _TIMEOUT = 10.0
@@ -56,6 +57,14 @@ class Pace:
     timeout: float
 
 
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What was queued, and where it is in the log."""
+
+    queued: store.QueuedRecord
+    entry: ExternalEntry
+
+
 class Drain:
     """Works off the queue for one log."""
 
@@ -78,7 +87,7 @@ class Drain:
         self._asked = asyncio.Event()
         self._taken: set[str] = set()  # receipt IDs
         self._room = asyncio.Event()
-        self._done: dict[str, ExternalEntry] = {}
+        self._done: dict[str, Located] = {}
         self._some_done = asyncio.Event()
         self._pause = FIRST_PAUSE
         self._resumes = 0.0  # on the loop's clock
@@ -159,7 +168,7 @@ class Drain:
             await self._put_back(queued, Internal("an internal fault"))
             return
         self._pause, self.trouble = FIRST_PAUSE, ""
-        self._done[queued.receipt_id] = entry
+        self._done[queued.receipt_id] = Located(queued, entry)
         self._some_done.set()
 
     async def _logged(self, queued: store.QueuedRecord) -> ExternalEntry:
@@ -179,7 +188,7 @@ class Drain:
         if isinstance(error, InvalidArgument | DataLoss | Internal):
             _outcomes.labels(self.log, "refused").inc()
             logger.error("an entry does not get into a log of others", extra={"fields": fields})
-            wait = min(2.0 ** min(queued.attempts, 12), LONGEST_WAIT) * random.uniform(0.5, 1.0)  # noqa: S311
+            wait = _longer(queued)
             if isinstance(error, InvalidArgument):  # the log has answered: it is there for others
                 self._pause, self.trouble = FIRST_PAUSE, ""
         else:
@@ -187,18 +196,18 @@ class Drain:
             logger.info("a log of others does not take an entry", extra={"fields": fields})
             self.trouble = str(error)
             self._hold_off(error.retry_after or 0.0)
-        await self._defer(store.Deferral(queued.receipt_id, round(wait * 1000)))
+        await self._defer([store.Deferral(queued.receipt_id, round(wait * 1000))])
         self._let_go(queued.receipt_id)
 
-    async def _defer(self, deferral: store.Deferral) -> None:
+    async def _defer(self, deferrals: list[store.Deferral]) -> None:
         """Tries for as long as the lease holds: then it is over anyway."""
         until = asyncio.get_running_loop().time() + self._pace.timeout
         while asyncio.get_running_loop().time() < until:
             try:
-                await self._metadata.defer_queued(store.DeferQueuedRequest(self.log, [deferral]), timeout=_TIMEOUT)
+                await self._metadata.defer_queued(store.DeferQueuedRequest(self.log, deferrals), timeout=_TIMEOUT)
                 return
             except NotaryError as away:
-                logger.info("an entry is not put back yet", extra={"fields": {"log": self.log, "reason": str(away)}})
+                logger.info("entries are not put back yet", extra={"fields": {"log": self.log, "reason": str(away)}})
             await asyncio.sleep(FIRST_PAUSE)
 
     def _let_go(self, receipt_id: str) -> None:
@@ -209,6 +218,7 @@ class Drain:
 
     async def _write_down(self) -> None:
         """Writes where entries are, all that have come back meanwhile at once."""
+        pause = FIRST_PAUSE
         while True:
             await self._some_done.wait()
             self._some_done.clear()
@@ -216,25 +226,38 @@ class Drain:
                 some = dict(list(self._done.items())[:MOST_AT_ONCE])
                 try:
                     await self._complete(some)
+                    pause = FIRST_PAUSE
                 except NotaryError as error:  # they are in the log: nothing is lost, and it is tried again
                     logger.info("places are not written yet", extra={"fields": {"log": self.log, "reason": str(error)}})
-                    await asyncio.sleep(FIRST_PAUSE)
+                    await asyncio.sleep(pause * random.uniform(0.75, 1.0))  # noqa: S311 - no secret
+                    pause = min(2 * pause, LONGEST_WRITING_PAUSE)
 
-    async def _complete(self, done: dict[str, ExternalEntry]) -> None:
-        completions = [store.QueuedCompletion(receipt_id, _position(entry)) for receipt_id, entry in done.items()]
+    async def _complete(self, done: dict[str, Located]) -> None:
+        completions = [store.QueuedCompletion(each, _position(located.entry)) for each, located in done.items()]
         request = store.CompleteQueuedRequest(self.log, completions)
         answer = await self._metadata.complete_queued(request, timeout=_TIMEOUT)
+        refused = []
         for receipt_id, result in zip(done, answer.results, strict=True):
-            del self._done[receipt_id]
-            self._let_go(receipt_id)
+            located = self._done.pop(receipt_id)
             if result.log is not None:
                 _outcomes.labels(self.log, "logged").inc()
+                self._let_go(receipt_id)
                 self._told(receipt_id, result.log)
                 continue
             _outcomes.labels(self.log, "lost").inc()
+            refused.append(store.Deferral(receipt_id, round(_longer(located.queued) * 1000)))
             error = from_item(result.error) if result.error is not None else Internal("nothing was said")
             fields = {"log": self.log, "receipt_id": receipt_id, "reason": str(error)}
             logger.error("a place in a log of others was not written", extra={"fields": fields})
+        if refused:
+            await self._defer(refused)
+        for each in refused:
+            self._let_go(each.receipt_id)
+
+
+def _longer(queued: store.QueuedRecord) -> float:
+    """Seconds until an entry that was refused is tried again: longer each time."""
+    return min(2.0 ** min(queued.attempts, 12), LONGEST_WAIT) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 def _position(entry: ExternalEntry) -> store.LogPosition:

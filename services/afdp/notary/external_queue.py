@@ -24,6 +24,7 @@ LOOK = 5.0  # seconds between two looks at the queues
 OLD = 300.0  # seconds from which on a queue is said to be behind
 
 _TIMEOUT = 5.0
+_EMPTY = (0, 0.0)  # records, and seconds that the oldest has waited
 
 _records = Gauge("afdp_log_backlog_records", "Records that wait for a log of others.", ["log"])
 _oldest = Gauge("afdp_log_backlog_oldest_seconds", "How long the oldest of them has waited.", ["log"])
@@ -70,18 +71,20 @@ class ExternalQueue:
         self._make = drain
         self._drains: dict[str, Drain] = {name: drain(name) for name in (*([main] if main else []), *more)}
 
-    def require_open(self) -> None:
+    def require_open(self, *, to_main: bool) -> None:
         """Refuses new evidence where the settings say so.
+
+        Args:
+            to_main: whether it goes to `main`; that of a tenant with a log of its own does not.
 
         Raises:
             Unavailable: the log is away, and nothing is taken meanwhile.
-            ResourceExhausted: as much waits for a log as may.
+            ResourceExhausted: as much waits for a log that it goes to as may.
         """
-        main = self._drains.get(self.main)
-        if main is not None and main.trouble and self._while_away == "refuse":
+        if to_main and self._drains[self.main].trouble and self._while_away == "refuse":
             raise Unavailable("the log is away, and nothing is notarised without it here", retry_after=LOOK)
-        for name, (length, _) in self._lengths.items():
-            if length >= self._most:
+        for name in (*([self.main] if to_main else []), *self.more):
+            if self._lengths.get(name, _EMPTY)[0] >= self._most:
                 raise ResourceExhausted(f"as many records wait for the log {name} as may", retry_after=LOOK)
 
     def wait(self, waiting: Sequence[Answerable]) -> None:
@@ -122,7 +125,7 @@ class ExternalQueue:
         return [self._part(drain) for drain in self._drains.values()]
 
     def _part(self, drain: Drain) -> Part:
-        length, age = self._lengths.get(drain.log, (0, 0.0))
+        length, age = self._lengths.get(drain.log, _EMPTY)
         waits = f"{length} wait, the oldest for {round(age)} seconds" if length else "none waits"
         name = f"log {drain.log}"
         if drain.trouble:
@@ -142,7 +145,7 @@ class ExternalQueue:
         }
         _limit.set(self._most)
         for name, drain in self._drains.items():
-            length, age = self._lengths.get(name, (0, 0.0))
+            length, age = self._lengths.get(name, _EMPTY)
             _records.labels(name).set(length)
             _oldest.labels(name).set(age)
             if not length:

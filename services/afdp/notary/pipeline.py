@@ -20,7 +20,7 @@ import uuid_utils
 from opentelemetry import trace
 from prometheus_client import Histogram
 
-from afdp.errors import FailedPrecondition, Internal, NotaryError
+from afdp.errors import Internal, NotaryError
 from afdp.formats.statement import statement_bytes
 from afdp.items import from_item
 from afdp.messages import metadata as store
@@ -352,17 +352,17 @@ class Stages:
 
     async def _routed(self, batch: Sequence[Submission]) -> tuple[list[Submission], list[Destination]]:
         """Those that have a log to go to, with the log; the others fail here, before anything is signed."""
-        found: dict[str, Destination | FailedPrecondition] = {}
+        found: dict[str, Destination | NotaryError] = {}
         for tenant in {submission.tenant for submission in batch}:
             try:
                 found[tenant] = await self._destination(tenant)
-            except FailedPrecondition as error:
+            except NotaryError as error:  # a tenant's own log may be there while that of the others is not
                 found[tenant] = error
         routed: list[Submission] = []
         origins: list[Destination] = []
         for submission in batch:
             origin = found[submission.tenant]
-            if isinstance(origin, FailedPrecondition):
+            if isinstance(origin, NotaryError):
                 submission.fail(origin)
             else:
                 routed.append(submission)

@@ -82,8 +82,11 @@ class ExternalLogs(Protocol):
     def main(self) -> str:
         """The one that makes a record LOGGED; empty: one of ours does."""
 
-    def require_open(self) -> None:
-        """Refuses new evidence where the settings say so. Raises Unavailable, ResourceExhausted."""
+    def require_open(self, *, to_main: bool) -> None:
+        """Refuses new evidence where the settings say so. Raises Unavailable, ResourceExhausted.
+
+        `to_main`: whether it goes to `main`; that of a tenant with a log of its own does not.
+        """
 
 
 class Access(Protocol):
@@ -146,7 +149,8 @@ class Notary:
         self._access.require_create(order.principal, order.evidence)
         order = replace(order, wait_for=order.wait_for or self._default_wait)
         await self._check_wait_for(order.wait_for)
-        self._external.require_open()
+        to_main = bool(self._external.main) and not await self._keys.logs.has_own(order.principal.tenant)
+        self._external.require_open(to_main=to_main)
         return await self._notarised(await self._pipeline.notarise(order, wait=wait), order.wait_for)
 
     async def sign_batch(

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from typing import NoReturn, Protocol
 
 from prometheus_client import Gauge
@@ -256,12 +257,15 @@ class Logs:
         self._known = {each.origin: each for each in found}
         for each in found:
             if each.origin not in self._logs and self._running:
-                parts, begun = self._assemble(each), asyncio.Event()
-                self._logs[each.origin], self._begun[each.origin] = parts.log, begun
-                # In a context of its own: a request that found the log has a deadline, which is not the log's.
-                task = asyncio.create_task(_keep(each.origin, parts, begun), context=self._context.copy())
-                self._running.append(task)
+                await self._attempt(f"the log {each.origin} cannot be put together", partial(self._begin, each))
         return found
+
+    async def _begin(self, known: KnownLog) -> None:
+        parts, begun = self._assemble(known), asyncio.Event()
+        self._logs[known.origin], self._begun[known.origin] = parts.log, begun
+        # In a context of its own: a request that found the log has a deadline, which is not the log's.
+        task = asyncio.create_task(_keep(known.origin, parts, begun), context=self._context.copy())
+        self._running.append(task)
 
 
 async def _keep(origin: str, parts: Parts, begun: asyncio.Event) -> NoReturn:

@@ -90,7 +90,8 @@ async def test_a_role_that_may_only_write_rows_grows_a_log_into_new_partitions(
     await sql.execute(
         f"CREATE ROLE {role} LOGIN PASSWORD 'row-writer';"
         f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role};"
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {SCHEMA} TO {role}"
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {SCHEMA} TO {role};"
+        f"GRANT EXECUTE ON FUNCTION {SCHEMA}.make_room TO {role}"
     )
     _, _, place = database.partition("@")
     async with replica(database=f"postgresql://{role}:row-writer@{place}") as one:
@@ -102,6 +103,36 @@ async def test_a_role_that_may_only_write_rows_grows_a_log_into_new_partitions(
     for entry, answer in zip((b"b", b"c"), answers, strict=True):
         assert_logged(one.log.identity(), checkpoint, entry, answer)
     assert await partitions(sql) == {"entry_1_0": 1, "entry_1_1": 1}
+
+
+async def test_who_wrote_before_the_upgrade_may_make_room_after_it_and_nobody_else_may(sql, database) -> None:
+    writer, stranger = (f"role_{os.urandom(6).hex()}" for _ in range(2))
+    await migrate(sql, SCHEMA, MIGRATIONS[:8])
+    for role in (writer, stranger):
+        await sql.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'row-writer'; GRANT USAGE ON SCHEMA {SCHEMA} TO {role}")
+    await sql.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {SCHEMA} TO {writer}")
+    await migrate(sql, SCHEMA, MIGRATIONS)
+
+    await asyncpg_as(database, writer, f"SELECT {SCHEMA}.make_room(1::smallint)")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="make_room"):
+        await asyncpg_as(database, stranger, f"SELECT {SCHEMA}.make_room(1::smallint)")
+
+
+@pytest.mark.parametrize(
+    ("schema", "package"), [(SCHEMA, "afdp.transparency"), ("afdp_metadata", "afdp.metadata.postgres")]
+)
+async def test_a_function_with_the_rights_of_its_owner_is_for_nobody_but_who_is_named(
+    sql, schema: str, package: str
+) -> None:
+    await sql.execute(f"SET search_path = {schema}, public")
+    await migrate(sql, schema, packaged(package))
+
+    rows = await sql.fetch(
+        "SELECT proname FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) AS right_"
+        " WHERE pronamespace = $1::regnamespace AND prosecdef AND right_.grantee = 0",
+        schema,
+    )
+    assert rows == []
 
 
 async def asyncpg_as(database: str, role: str, statement: str) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -352,6 +353,26 @@ def test_a_log_that_is_away_exits_3_and_one_that_is_back_is_gone_on_with(follow,
 
     assert away[0] == 3
     assert follow()[0] == 0
+
+
+def test_a_server_that_sends_its_answer_byte_by_byte_gets_no_longer_than_one_that_sends_nothing(follow, server) -> None:
+    patient = threading.Event()
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        for _ in range(600):
+            if patient.wait(0.05):
+                return
+            handler.wfile.write(b"a")
+
+    server.answers["checkpoint"] = drip
+    began = time.monotonic()
+    status, said = follow("--timeout", "0.2")
+    patient.set()
+
+    assert status == 3
+    assert "took longer than 0.2 s for one file" in str(said)
+    assert time.monotonic() - began < 30
 
 
 # --- who is told ------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from afdp.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from afdp.items import to_item
 from afdp.messages import metadata as store
 from afdp.messages import signer as keyring
 from afdp.messages import transparency as log
@@ -54,6 +55,7 @@ class Peers:
     deferred: dict[str, int] = field(default_factory=dict)  # milliseconds
     done: dict[str, store.LogPosition] = field(default_factory=dict)
     errors: deque[NotaryError] = field(default_factory=deque)
+    unwritten: set[str] = field(default_factory=set)  # receipt IDs whose places the store refuses
     in_flight: int = 0
     most_in_flight: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -90,6 +92,9 @@ class Peers:
     ) -> store.CompleteQueuedResponse:
         results = []
         for each in request.completions:
+            if each.receipt_id in self.unwritten:
+                results.append(store.CompleteResult(error=to_item(DataLoss("the record has another place"))))
+                continue
             assert each.position is not None
             self.done[each.receipt_id] = each.position
             results.append(store.CompleteResult(log=each.position))
@@ -247,20 +252,36 @@ async def test_what_is_wrong_with_one_entry_makes_that_one_wait_and_no_other(err
     assert 1000 <= peers.deferred[receipt_id(0)] <= 2000
 
 
+async def test_an_entry_whose_place_the_store_refuses_waits_longer_each_time_and_no_other_does() -> None:
+    peers = Peers(unwritten={receipt_id(0)})
+    waits = []
+    peers.queue(*range(4))
+    async with at_work(queue_of(peers)):
+        for _ in range(4):
+            await peers.until(lambda: receipt_id(0) in peers.deferred)
+            waits.append(peers.deferred.pop(receipt_id(0)))
+            peers.queue(0)  # its time has come
+        await peers.until(lambda: len(peers.done) == 3)
+
+    assert [1000 * 2**at <= wait <= 1000 * 2 ** (at + 1) for at, wait in enumerate(waits)] == [True] * 4
+    assert not peers.deferred or set(peers.deferred) == {receipt_id(0)}
+
+
 async def test_the_policy_may_refuse_evidence_while_the_log_is_away() -> None:
     peers = Peers()
     peers.errors.extend([Unavailable("away")] * 100)
     peers.queue(1)
     going_on, refusing = queue_of(peers), queue_of(peers, away="refuse")
     for queue in (going_on, refusing):
-        queue.require_open()
+        queue.require_open(to_main=True)
         async with at_work(queue):
             before = len(peers.errors)
             await peers.until(lambda before=before: len(peers.errors) < before and bool(peers.due))  # type: ignore[misc]
 
-    going_on.require_open()
+    going_on.require_open(to_main=True)
+    refusing.require_open(to_main=False)  # of a tenant with a log of its own
     with pytest.raises(Unavailable, match="nothing is notarised without it"):
-        refusing.require_open()
+        refusing.require_open(to_main=True)
     [part] = await refusing.status()
     assert (part.good, part.public) == (False, True)
     assert part.detail.startswith("it takes no entries; 1 wait")
@@ -274,12 +295,12 @@ async def test_a_refusing_policy_lets_evidence_in_again_once_another_notary_has_
     async with at_work(queue):
         await peers.until(lambda: bool(peers.deferred))
     with pytest.raises(Unavailable, match="nothing is notarised without it"):
-        queue.require_open()
+        queue.require_open(to_main=True)
 
     peers.due.clear()
     [part] = await queue.status()
 
-    queue.require_open()
+    queue.require_open(to_main=True)
     assert part.good
 
 
@@ -291,9 +312,9 @@ async def test_a_refusing_policy_lets_evidence_in_again_once_the_log_answers_tha
     async with at_work(queue):
         await peers.until(lambda: peers.deferred.get(receipt_id(1)) == 0)
         with pytest.raises(Unavailable, match="nothing is notarised without it"):
-            queue.require_open()
+            queue.require_open(to_main=True)
         await peers.until(lambda: peers.deferred[receipt_id(1)] > 0)
-        queue.require_open()
+        queue.require_open(to_main=True)
 
 
 @pytest.mark.parametrize("error", [DeadlineExceeded("no answer in time"), Internal("a fault of its own, late")])
@@ -360,7 +381,8 @@ async def test_a_queue_that_is_full_refuses_more(monkeypatch: pytest.MonkeyPatch
     assert "10 wait, the oldest for 40" in part.detail
     assert not part.good
     with pytest.raises(ResourceExhausted, match="as many records wait for the log rekor as may"):
-        queue.require_open()
+        queue.require_open(to_main=True)
+    queue.require_open(to_main=False)
 
 
 @pytest.mark.parametrize(

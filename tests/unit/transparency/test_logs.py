@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from afdp.errors import Unavailable
+from afdp.errors import NotFound, Unavailable
 from afdp.transparency import logs as module
 from afdp.transparency.logs import Logs
 from afdp.transparency.values import KnownLog, LogIdentity
@@ -29,10 +29,13 @@ class Parts:
 
 
 class Catalogue:
-    """One with a further log."""
+    """One with further logs."""
+
+    def __init__(self, *origins: str) -> None:
+        self._origins = origins or ("tenant.example",)
 
     async def logs(self) -> Sequence[KnownLog]:
-        return [KnownLog(2, LogIdentity("tenant.example", bytes(44)))]
+        return [KnownLog(number, LogIdentity(origin, bytes(32))) for number, origin in enumerate(self._origins, 2)]
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +60,30 @@ async def test_logs_are_noticed_though_one_could_not_be_put_together_at_first() 
         await parts.begun.wait()
 
         assert logs.known("tenant.example") is parts.log
+
+
+async def test_a_log_that_cannot_be_put_together_keeps_no_other_one_from_beginning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    parts = Parts()
+
+    def assemble(known: KnownLog) -> Any:
+        if known.origin == "broken.example":
+            raise FileNotFoundError("the secret of its mirror")
+        return parts
+
+    catalogue: Any = Catalogue("broken.example", "tenant.example")
+    first: Any = object()
+    logs = Logs("first.example", first, catalogue, assemble)
+    async with asyncio.timeout(30), logs.at_work():
+        await parts.begun.wait()
+        await logs.listed()
+
+        assert logs.known("tenant.example") is parts.log
+        with pytest.raises(NotFound):
+            logs.known("broken.example")
+    said = [each.message for each in caplog.records]
+    assert said == ["the log broken.example cannot be put together"]  # once, however often it was tried
 
 
 @pytest.mark.parametrize("fault", [Unavailable("the signer is away"), OSError("no such file")])

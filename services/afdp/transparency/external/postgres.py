@@ -34,7 +34,10 @@ _EVIDENCE = "INSERT INTO external_evidence (log_id, reason, known_note, refused_
 _REFUSE = """
     UPDATE external_log SET refused = $2, refused_at = statement_timestamp() WHERE log_id = $1 AND refused IS NULL
 """
-_READMIT = "UPDATE external_log SET refused = NULL, refused_at = NULL WHERE origin = $1 AND refused IS NOT NULL"
+_READMIT = """
+    UPDATE external_log SET refused = NULL, refused_at = NULL, readmissions = readmissions + 1
+    WHERE origin = $1 AND refused IS NOT NULL
+"""
 
 
 class PostgresExternalStore:
@@ -115,4 +118,4 @@ async def _remember(connection: Connection, shard: Shard) -> KnownShard:
 def _known(row: asyncpg.Record) -> KnownShard:
     log = Log.of(row["origin"], row["spki"], row["valid_from"])
     shard = Shard(row["name"], row["api_version"], row["url"], row["read_url"], log)
-    return KnownShard(shard, row["refused"] or "", row["refused_at"])
+    return KnownShard(shard, row["refused"] or "", row["refused_at"], row["readmissions"])

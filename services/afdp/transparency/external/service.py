@@ -104,7 +104,7 @@ class ExternalLogs:
         self._store = store
         self._connect = connect
         self._clients: dict[Shard, LogClient] = {}
-        self._trees: dict[bytes, Continuity] = {}
+        self._trees: dict[bytes, tuple[int, Continuity]] = {}  # with the readmissions that each begins after
         for name in logs:
             _refused.labels(name).set(0)  # there from the start: an alert looks at it
 
@@ -163,9 +163,8 @@ class ExternalLogs:
     async def _log_in(self, shard: Shard, submission: Submission) -> LogEntry:
         known = await self._store.remember(shard)
         if known.refused:
-            self._trees.pop(shard.log.log_id, None)
             raise RefusedLog(f"nothing goes to {shard.log.origin} until an operator says so: {known.refused}")
-        trees = self._trees.setdefault(shard.log.log_id, Continuity(shard, self._store))
+        trees = self._trees_of(known)
         client = self._clients.setdefault(shard, self._connect(shard))
         floors = trees.floors()
         answer = await client.add(submission)
@@ -177,6 +176,15 @@ class ExternalLogs:
             await self._refuse(shard, found)
             raise RefusedLog(f"{shard.log.origin}: {found.reason}; the evidence is kept") from None
         return answer.entry
+
+    def _trees_of(self, known: KnownShard) -> Continuity:
+        """What was seen of a log, since an operator let it in the last time."""
+        log_id = known.shard.log.log_id
+        readmissions, trees = self._trees.get(log_id, (-1, None))
+        if trees is None or readmissions != known.readmissions:
+            trees = Continuity(known.shard, self._store)
+            self._trees[log_id] = known.readmissions, trees
+        return trees
 
     async def _refuse(self, shard: Shard, found: ContradictionError) -> None:
         fields = {"log": shard.name, "origin": shard.log.origin, "reason": found.reason}

@@ -67,11 +67,13 @@ class KnownShard:
 
     Attributes:
         refused: why nothing goes there; empty where nothing is wrong.
+        readmissions: how often an operator has let it in again: what was seen of it before then does not count.
     """
 
     shard: Shard
     refused: str = ""
     refused_at: datetime | None = None
+    readmissions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
