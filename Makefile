@@ -57,7 +57,7 @@ proto-release: setup ## Record the protos as released: from then on a breaking c
 	@ln -sfn "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" proto-deps
 	@$(BIN)/buf build proto --path proto/afdp --output proto/released.binpb
 
-tools: $(VENV)/.uv ## Build the test tools that are not in .venv (cosign, fsck, litewitness, Rekor, sigstore-js), once, into $AFDP_TOOLS
+tools: $(VENV)/.uv ## Build the test tools that are not in .venv (cosign, fsck, litewitness, Keycloak, Rekor, sigstore-js), once, into $AFDP_TOOLS
 	@$(BIN)/python tools/build.py
 
 lock: $(VENV)/.uv ## Write requirements/*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)

@@ -2,7 +2,7 @@
 
 A tool of Go is a program, or, where it has `programs`, a folder of several that are built at once from one module: they
 have most of their code in common; where it has `source`, it is that one file of ours. One of npm is the folder that it
-is installed in.
+is installed in, one of Maven the folder that an archive holds.
 
 Standard library only. A missing toolchain or a failed build is reported; it is an error only where CI=true, because
 there every test must run.
@@ -42,6 +42,8 @@ def build(name: str, tool: dict[str, Any], folder: Path) -> str | None:
     if not target.exists():
         make = _go_build_source if "source" in tool else _go_build
         toolchain, make = ("npm", _npm_install) if "npm" in tool else ("go", make)
+        if "maven" in tool:
+            toolchain, make = "mvn", _maven_unpack
         program = shutil.which(toolchain)
         if program is None:
             return f"{toolchain} is not installed"
@@ -139,6 +141,20 @@ def _npm_install(npm: str, tool: dict[str, Any], target: Path) -> str | None:
         shutil.rmtree(unfinished)
         return reason
     unfinished.replace(target)
+    return None
+
+
+def _maven_unpack(mvn: str, tool: dict[str, Any], target: Path) -> str | None:
+    """The only folder inside of an archive, prepared by a command of its own."""
+    with tempfile.TemporaryDirectory(prefix=".maven-", dir=target.parent) as folder:
+        unpack = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:unpack"
+        where = [f"-Dartifact={tool['maven']}", f"-DoutputDirectory={folder}/out"]
+        if reason := _run([mvn, "-q", "-B", unpack, *where], folder, dict(os.environ)):
+            return reason
+        (unpacked,) = (each for each in Path(folder, "out").iterdir() if each.is_dir())
+        if reason := _run(tool["prepare"], str(unpacked), dict(os.environ)):
+            return reason
+        unpacked.replace(target)
     return None
 
 

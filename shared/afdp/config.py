@@ -24,7 +24,18 @@ from afdp.fips import Mode
 
 PREFIX = "AFDP_"
 # Names that belong to the command line and to tests, which a service's environment may hold too.
-_FOREIGN = frozenset({"AFDP_CONFIG", "AFDP_URL", "AFDP_TRUST", "AFDP_TOOLS", "AFDP_TOKEN", "AFDP_TOKEN_FILE"})
+_FOREIGN = frozenset(
+    {
+        "AFDP_CONFIG",
+        "AFDP_URL",
+        "AFDP_TRUST",
+        "AFDP_TOOLS",
+        "AFDP_TOKEN",
+        "AFDP_TOKEN_FILE",
+        "AFDP_ISSUER",
+        "AFDP_CLIENT_ID",
+    }
+)
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0)]

@@ -35,9 +35,15 @@ def open_notary(url: str, *, hint: str = "") -> Iterator[NotaryClient]:
         url: the notary's base URL.
         hint: what to do about an answer that did not come.
     """
+    with reported(hint), NotaryClient(url) as notary:
+        yield notary
+
+
+@contextmanager
+def reported(hint: str = "") -> Iterator[None]:
+    """What is raised of our errors ends the process."""
     try:
-        with NotaryClient(url) as notary:
-            yield notary
+        yield
     except NotaryError as error:
         request_id = error.metadata.get("request_id")
         message = reasons(error) + (f" (request {request_id})" if request_id else "")

@@ -81,7 +81,7 @@ class NotaryClient:
         retry: how often a call is tried.
         headers: sent with every request.
         token: shown with every request: itself, a file that holds it, or a function that gives it; by default that of
-            `AFDP_TOKEN` or the file `AFDP_TOKEN_FILE`, if there is one.
+            `AFDP_TOKEN`, of the file `AFDP_TOKEN_FILE`, or of `afdp login` for this URL, if there is one.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class NotaryClient:
         transport: Transport | None = None,
     ) -> None:
         self._transport: Transport = transport or RestTransport(
-            Settings(url, timeout, headers or {}, bearer_token(token))
+            Settings(url, timeout, headers or {}, bearer_token(token, url))
         )
         self._retry = retry
 
@@ -177,7 +177,7 @@ class AsyncNotaryClient:
         transport: AsyncTransport | None = None,
     ) -> None:
         self._transport: AsyncTransport = transport or AsyncRestTransport(
-            Settings(url, timeout, headers or {}, bearer_token(token))
+            Settings(url, timeout, headers or {}, bearer_token(token, url))
         )
         self._retry = retry
 

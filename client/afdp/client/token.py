@@ -7,15 +7,15 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from afdp.errors import InvalidArgument
+from afdp.login.store import LoginFile
+from afdp.urls import check_private_url
 
 Token = str | Path | Callable[[], str]
 """A token; a file that holds one and nothing else, read again when it changes; or what gives one for each call."""
 
 _FORM = re.compile(r"[\x21-\x7e]+")
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class BearerToken:
@@ -38,14 +38,16 @@ class BearerToken:
         return f"Bearer {token}"
 
 
-def bearer_token(token: Token | None) -> BearerToken | None:
-    """The token that was given, or that the environment names: `AFDP_TOKEN`, or the file `AFDP_TOKEN_FILE`."""
+def bearer_token(token: Token | None, url: str = "") -> BearerToken | None:
+    """The token that was given; else `AFDP_TOKEN`, the file `AFDP_TOKEN_FILE`, or that of `afdp login` for this URL."""
     if token is not None:
         return BearerToken(token)
     if given := os.environ.get("AFDP_TOKEN"):
         return BearerToken(given)
     if file := os.environ.get("AFDP_TOKEN_FILE"):
         return BearerToken(Path(file))
+    if url and (login := LoginFile(url)).exists():
+        return BearerToken(login)
     return None
 
 
@@ -60,11 +62,10 @@ def require_private(url: str) -> None:
     Raises:
         InvalidArgument: the URL is plain http, and not of this machine.
     """
-    parts = urlsplit(url)
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise InvalidArgument.field(
-            "token", f"must not be sent in the clear: {parts.hostname} is to be called by https"
-        )
+    try:
+        check_private_url(url)
+    except ValueError as error:
+        raise InvalidArgument.field("token", f"must not be sent in the clear: the notary's URL {error}") from None
 
 
 class _File:

@@ -6,35 +6,16 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
 from afdp.errors import InvalidArgument, Unavailable
 from afdp.formats.canonical import strict_json
 from afdp.notary.identity.keys import Jwk
+from afdp.urls import check_private_url
 
 _MAX_BYTES = 256 * 1024
 _TIMEOUT = 5.0
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-def check_url(url: str) -> str:
-    """The URL itself, where keys may be fetched from it.
-
-    Raises:
-        ValueError: it is no https, nor http on loopback; or it has a user, or a fragment.
-    """
-    try:
-        parts = urlsplit(url)
-        plain_here = parts.scheme == "http" and parts.hostname in _LOOPBACK
-    except ValueError:
-        raise ValueError("must be a URL") from None
-    if not parts.hostname or parts.username is not None or parts.fragment:
-        raise ValueError("must be a URL without user and fragment")
-    if parts.scheme != "https" and not plain_here:
-        raise ValueError("must begin with https:// (http:// on loopback only)")
-    return url
 
 
 class HttpProvider:
@@ -81,7 +62,7 @@ class HttpProvider:
         if document.get("issuer") != self._issuer:
             raise Unavailable("its discovery document is of another issuer")
         try:
-            return check_url(str(document.get("jwks_uri", "")))
+            return check_private_url(str(document.get("jwks_uri", "")))
         except ValueError as error:
             raise Unavailable(f"its discovery document has a jwks_uri that {error}") from None
 

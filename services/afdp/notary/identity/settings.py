@@ -14,7 +14,7 @@ from afdp.formats.tenant import check_tenant
 from afdp.notary.identity.claims import ClaimPath, Pattern
 from afdp.notary.identity.keys import ALGORITHMS
 from afdp.notary.identity.presets import PRESETS, WORKLOADS
-from afdp.notary.identity.provider import check_url
+from afdp.urls import check_private_url
 
 _MAX_BYTES = 1024 * 1024
 
@@ -40,7 +40,7 @@ def _listed(value: object) -> object:
 
 
 Tenant = Annotated[str, AfterValidator(check_tenant)]
-Url = Annotated[str, AfterValidator(check_url)]
+Url = Annotated[str, AfterValidator(check_private_url)]
 Path_ = Annotated[str, AfterValidator(_checked_path)]
 Paths = Annotated[tuple[Path_, ...], BeforeValidator(_listed)]
 Patterns = Annotated[tuple[Annotated[str, AfterValidator(_checked_pattern)], ...], BeforeValidator(_listed)]
@@ -163,7 +163,7 @@ class IssuerSettings(_Strict):
             raise ValueError("must have rules: everybody on that platform has tokens of this issuer")
         if not (self.keys.discovery or self.keys.url or self.keys.file):
             try:
-                check_url(self.issuer)
+                check_private_url(self.issuer)
             except ValueError:
                 raise ValueError("is no URL to discover keys at: keys must have discovery, url or file") from None
         return self
