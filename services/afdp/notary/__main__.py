@@ -93,7 +93,7 @@ async def main(settings: NotarySettings) -> None:
         office = ReceiptOffice(keys, *additions)
         way_in = opened(settings)
         waits = settings.witness_wait_seconds
-        notary = Notary(pipeline, office, keys, metadata, signer, external, waits, way_in.access)
+        notary = Notary(pipeline, office, keys, metadata, signer, external, waits, way_in.access, way_in.key_rights)
         status = ServiceStatus(peers, signer, settings.fips, trust, stamps, external)
         validator = Validator(notary, trust)
         servicer = NotaryServicer(

@@ -137,13 +137,14 @@ class KeyDirectory:
                     raise
         return self._keys
 
-    async def knows(self, key_id: str) -> bool:
-        """Whether there is such a version, of any key; what is not known yet is asked for."""
+    async def version(self, key_id: str) -> PublicKey | None:
+        """A version of any key; what is not known yet is asked for."""
         for _ in range(2):
-            if any(key.key_id == key_id for key in await self.versions()):
-                return True
+            for key in await self.versions():
+                if key.key_id == key_id:
+                    return key
             self._asked = float("-inf")
-        return False
+        return None
 
     async def trust_root(self) -> TrustRoot:
         """What a verifier has to trust."""

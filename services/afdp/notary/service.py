@@ -20,6 +20,7 @@ from afdp.formats.evidence import MAX_NAME_BYTES
 from afdp.messages import metadata as store
 from afdp.messages import signer as keyring
 from afdp.messages.notary import NotarizationReceipt, ReceiptState
+from afdp.notary.access.key_rights import KeyRights
 from afdp.notary.export import csv_of
 from afdp.notary.ids import BATCH_SIGNING, parse_hash, parse_workflow_id, require_uuid
 from afdp.notary.keys import KeyDirectory
@@ -122,8 +123,10 @@ class Notary:
         external: ExternalLogs,
         witness_wait: float,
         access: Access,
+        key_rights: KeyRights,
     ) -> None:
         self._access = access
+        self._key_rights = key_rights
         self._external = external
         self._witness_wait = witness_wait  # seconds
         self._pipeline = pipeline
@@ -281,8 +284,7 @@ class Notary:
         Raises:
             NotFound: there is no such version: none affected would be a dangerous answer to a mistyped ID.
         """
-        if not await self._keys.knows(_required_key_id(request.key_id)):
-            raise NotFound("there is no such key version")
+        await self._require_seen(principal, request.key_id)
         return await self._search(principal, request)
 
     async def export_affected(
@@ -298,8 +300,7 @@ class Notary:
             raise InvalidArgument.field("page_size", f"must be 0 to {MAX_EXPORT}")
         if after:
             require_uuid("after", after)
-        if not await self._keys.knows(_required_key_id(key_id)):
-            raise NotFound("there is no such key version")
+        await self._require_seen(principal, key_id)
         request = store.ListSignedRecordsRequest(principal.tenant, key_id, since, page_size or MAX_EXPORT, after)
         found = await self._metadata.list_signed_records(request, timeout=_READ_TIMEOUT)
         return await asyncio.to_thread(csv_of, found)  # some milliseconds, in which batches go on
@@ -310,28 +311,47 @@ class Notary:
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 
-    async def keys(self) -> list[keyring.PublicKey]:
-        """Every key version that ever signed."""
-        return await self._keys.versions()
+    def require_operator(self, principal: Principal) -> None:
+        """Refuses what concerns every tenant to those who do not look after all of them. Raises PermissionDenied."""
+        self._key_rights.require_operator(principal)
 
-    async def rotate_key(self, purpose: keyring.KeyPurpose, name: str) -> keyring.PublicKey:
+    async def keys(self, principal: Principal) -> list[keyring.PublicKey]:
+        """Every key version that ever signed and that concerns the caller's tenant."""
+        return self._key_rights.seen(principal, await self._keys.versions())
+
+    async def rotate_key(self, principal: Principal, purpose: keyring.KeyPurpose, name: str) -> keyring.PublicKey:
         """A new version of a key, which signs from now on; of the default one of its purpose where no name is given.
 
         Raises:
             NotFound: there is no such key.
+            PermissionDenied: it is not the caller's to change.
         """
         if len(name.encode()) > MAX_NAME_BYTES or "\0" in name:
             raise InvalidArgument.field("name", f"must be at most {MAX_NAME_BYTES} bytes, without U+0000")
+        self._key_rights.require_key(principal, await self._keys.versions(), name)
         answer = await self._signer.rotate_key(keyring.RotateKeyRequest(purpose, name), timeout=_READ_TIMEOUT)
         self._keys.forget()
         return answer.key if answer.key is not None else keyring.PublicKey()
 
-    async def revoke_key(self, key_id: str, compromised_since: datetime | None, reason: str) -> keyring.PublicKey:
-        """Records that a key version is not to be trusted any more."""
+    async def revoke_key(
+        self, principal: Principal, key_id: str, compromised_since: datetime | None, reason: str
+    ) -> keyring.PublicKey:
+        """Records that a key version is not to be trusted any more.
+
+        Raises:
+            NotFound: there is no such version.
+            PermissionDenied: it is not the caller's to change.
+        """
+        self._key_rights.require_version(principal, await self._keys.version(_required_key_id(key_id)))
         request = keyring.RevokeKeyRequest(_required_key_id(key_id), compromised_since, reason)
         answer = await self._signer.revoke_key(request, timeout=_READ_TIMEOUT)
         self._keys.forget()
         return answer.key if answer.key is not None else keyring.PublicKey()
+
+    async def _require_seen(self, principal: Principal, key_id: str) -> None:
+        found = await self._keys.version(_required_key_id(key_id))
+        if found is None or not self._key_rights.seen(principal, [found]):
+            raise NotFound("there is no such key version")
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

@@ -156,18 +156,20 @@ class NotaryServicer(pb.NotaryServiceBase):
     # --- keys and trust -----------------------------------------------------------------------------------------------
 
     async def list_keys(self, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
-        return pb.ListKeysResponse([_key(key) for key in await self._notary.keys()])
+        return pb.ListKeysResponse([_key(key) for key in await self._notary.keys(principal.get())])
 
     async def rotate_key(self, request: pb.RotateKeyRequest) -> pb.RotateKeyResponse:
         if request.purpose not in pb.KeyPurpose.__members__.values():
             raise InvalidArgument.field("purpose", "is not known")
         purpose = keyring.KeyPurpose(request.purpose)
-        fresh = await self._notary.rotate_key(purpose, request.name)
+        fresh = await self._notary.rotate_key(principal.get(), purpose, request.name)
         self._trust.ask()
         return pb.RotateKeyResponse(_key(fresh))
 
     async def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
-        revoked = await self._notary.revoke_key(request.key_id, request.compromised_since, request.reason)
+        revoked = await self._notary.revoke_key(
+            principal.get(), request.key_id, request.compromised_since, request.reason
+        )
         return pb.RevokeKeyResponse(_key(revoked))
 
     async def list_affected_receipts(self, request: pb.ListAffectedReceiptsRequest) -> pb.ListAffectedReceiptsResponse:
@@ -192,6 +194,7 @@ class NotaryServicer(pb.NotaryServiceBase):
         return pb.GetTrustFileResponse(await self._trust.file(request.name))
 
     async def publish_trust(self, request: pb.PublishTrustRequest) -> pb.PublishTrustResponse:
+        self._notary.require_operator(principal.get())
         files = {file.name: file.content.encode() for file in request.files}
         if len(files) != len(request.files):
             raise InvalidArgument.field("files", "must not have the same name twice")

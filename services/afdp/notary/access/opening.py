@@ -8,8 +8,10 @@ from typing import Any
 
 from afdp.config import SettingsError
 from afdp.errors import FailedPrecondition
+from afdp.notary.access.admitted import ANYBODY
 from afdp.notary.access.gate import Authenticator, Gate
 from afdp.notary.access.guarded import GuardedAuthenticator
+from afdp.notary.access.key_rights import KeyRights
 from afdp.notary.access.labels import Labels
 from afdp.notary.access.limiter import Charges, RateLimiter
 from afdp.notary.access.log_trail import LogTrail
@@ -34,12 +36,14 @@ class Opened:
 
     Attributes:
         access: who may notarise and see which evidence.
+        key_rights: whose keys an administrator of keys may see and change.
         admit: who may call; None: everybody.
         parts: what runs beside the server.
         charges: who counts what else a call asks for than itself.
     """
 
     access: Access
+    key_rights: KeyRights
     admit: Admit | None = None
     parts: Sequence[Coroutine[Any, Any, None]] = ()
     charges: Charges = field(default_factory=NoCharges)
@@ -52,7 +56,7 @@ def opened(settings: NotarySettings) -> Opened:
         FailedPrecondition: the policies or the identity settings are wrong; names each fault and where it is.
     """
     if settings.auth == "off":
-        return Opened(OpenAccess())
+        return Opened(OpenAccess(), KeyRights(frozenset({ANYBODY.tenant})))
     authenticator, following = _authenticator(settings)
     if settings.auth_failures is not None:
         authenticator = GuardedAuthenticator(authenticator, settings.auth_failures)
@@ -61,7 +65,8 @@ def opened(settings: NotarySettings) -> Opened:
     trail = LogTrail(settings.audit_queue_items, settings.audit_interval_seconds)
     labels = Labels(settings.classifications, settings.classification_fields, settings.residency_fields)
     gate = Gate(authenticator, limiter, policies, labels, trail)
-    return Opened(gate, gate.admit, (*following, *counting, policies.run(), trail.run()), limiter)
+    key_rights = KeyRights(frozenset(settings.operator_tenants))
+    return Opened(gate, key_rights, gate.admit, (*following, *counting, policies.run(), trail.run()), limiter)
 
 
 def live_policies(settings: NotarySettings) -> LivePolicies:

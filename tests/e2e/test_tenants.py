@@ -1,0 +1,551 @@
+"""Every RPC across tenants, over gRPC and REST: what belongs to one is not there for another, whatever it asks with.
+
+Both callers are administrators, and a policy of the test's own lets them look after keys, so that what keeps them apart
+is beneath the policies. The table is held against the descriptors: an RPC without an entry fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import grpc.aio
+import httpx
+import pytest
+import pytest_asyncio
+
+from afdp.embedded.stack import Stack, StackOptions, running_stack
+from afdp.errors import InvalidArgument, NotaryError, NotFound, PermissionDenied
+from afdp.messages import notary as pb
+from afdp.notary.evidence import to_message
+from afdp.rpc import GrpcCaller, open_channel
+from afdp.rpc.codec import decoder, encoder
+from afdp.rpc.descriptors import method, service_methods
+from tests.conftest import open_folder
+from tests.e2e.conftest import NO_KEY_RECORDS, free_offset
+from tests.e2e.evidence import package
+from tests.local_entries import fresh_request
+from tests.local_issuer import LocalIssuer, write_identity
+
+SERVICE = "afdp.notary.v1.NotaryService"
+COMMON_KEY, OWN_KEY = "afdp-file-key", "alpha-key"
+COMMON_LOG, OWN_LOG = "notary.localhost", "alpha.notary.localhost"
+POLICIES = """
+@id("administrators") permit (principal in Role::"admin", action, resource);
+@id("operators") forbid (principal, action == Action::"status.read", resource)
+unless { context.operators.contains(principal.tenant) };
+"""
+
+
+class Tenant:
+    """An administrator of a tenant, over both transports."""
+
+    def __init__(self, stack: Stack, channel: grpc.aio.Channel, name: str, token: str) -> None:
+        self.name = name
+        self._authorization = f"Bearer {token}"
+        self._channel = channel
+        self.rest = httpx.AsyncClient(
+            base_url=stack.url, trust_env=False, timeout=30, headers={"authorization": self._authorization}
+        )
+
+    async def call(self, rpc: str, request: Any) -> Any:
+        """One call over gRPC."""
+        caller = GrpcCaller(self._channel)
+        return await caller.unary_unary(f"/{SERVICE}/{rpc}", request, 20, authorization=self._authorization)
+
+    async def stream(self, rpc: str, requests: list[Any]) -> list[Any]:
+        """A stream of requests and all answers to it."""
+        known = method(f"/{SERVICE}/{rpc}")
+        encode, decode = encoder(known.request), decoder(known.response)
+        opened = self._channel.stream_stream(known.full_name)(
+            iter([encode(each) for each in requests]), timeout=20, metadata=[("authorization", self._authorization)]
+        )
+        return [decode(each) async for each in opened]
+
+    async def get(self, path: str, **parameters: Any) -> tuple[int, Any]:
+        """The status and the JSON of an answer, without what is of this one call."""
+        return _told(await self.rest.get(path, params=parameters))
+
+    async def post(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """As `get`."""
+        return _told(await self.rest.post(path, json=body if body is not None else {}, headers=headers))
+
+
+def _told(answer: httpx.Response) -> tuple[int, Any]:
+    if not answer.headers["content-type"].endswith("json"):
+        return answer.status_code, answer.text
+    document = answer.json()
+    if isinstance(document, dict):
+        document.pop("request_id", None)
+        document.pop("instance", None)
+    return answer.status_code, document
+
+
+@dataclass
+class Belongings:
+    """What alpha has."""
+
+    package: dict[str, Any]
+    receipt: dict[str, Any]
+    workflow_id: str
+    batch_id: str
+    page_token: str  # of its evidence, two a page
+    workflows_token: str
+
+    @property
+    def hash(self) -> str:
+        return str(self.receipt["evidence_package_hash"])
+
+    @property
+    def key_id(self) -> str:
+        return str(self.receipt["key_id"])
+
+
+@dataclass
+class World:
+    """Two tenants, and what the first one has; of the second one there is another principal."""
+
+    alpha: Tenant
+    beta: Tenant
+    colleague: Tenant
+    owned: Belongings
+
+    @property
+    def both_of_beta(self) -> tuple[Tenant, Tenant]:
+        """Its two principals."""
+        return self.beta, self.colleague
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """Alpha has a key and a log of its own, and beta neither."""
+    folder = tmp_path_factory.mktemp("tenants")
+    issuer = LocalIssuer(folder)
+    identity = write_identity(folder / "identity.yaml", {"issuers": [issuer.settings()]})
+    (folder / "policies").mkdir()
+    (folder / "policies" / "all.cedar").write_text(POLICIES)
+    settings = {
+        "notary": {
+            **NO_KEY_RECORDS,
+            "AFDP_AUTH": "required",
+            "AFDP_IDENTITY": str(identity),
+            "AFDP_POLICIES": str(folder / "policies"),
+        },
+        "signer": {
+            "AFDP_TENANT_KEYS": json.dumps([{"name": OWN_KEY, "tenants": ["alpha"]}]),
+            "AFDP_LOG_ORIGINS": f"{COMMON_LOG},{OWN_LOG}",
+        },
+        "transparency": {"AFDP_LOGS": json.dumps([{"origin": OWN_LOG, "tenants": ["alpha"]}])},
+    }
+
+    def token(tenant: str, subject: str = "7b0c") -> str:
+        claims = issuer.claims(
+            sub=subject, tenant=tenant, realm_access={"roles": ["admin"]}, exp=issuer.claims()["exp"] + 3000
+        )
+        return issuer.token(claims)
+
+    with open_folder() as data:
+        async with (
+            running_stack(StackOptions(data / "data", free_offset(), settings=settings)) as stack,
+            open_channel(f"127.0.0.1:{stack.port('notary')}") as channel,
+        ):
+            alpha, beta = (Tenant(stack, channel, name, token(name)) for name in ("alpha", "beta"))
+            colleague = Tenant(stack, channel, "beta", token("beta", "another"))
+            async with alpha.rest, beta.rest, colleague.rest:
+                yield World(alpha, beta, colleague, await _settled(alpha))
+
+
+async def _settled(alpha: Tenant) -> Belongings:
+    """Evidence in its own log, a batch, lists with more than a page."""
+    async with asyncio.timeout(30):  # until the notary has heard of it
+        while True:
+            if (await _log_of(alpha)).startswith(f"{OWN_LOG}\n"):
+                break
+            await asyncio.sleep(0.1)
+    body = package(event_type="alpha.only", actor={"actor_type": "human", "id": "of-alpha", "auth_provider": ""})
+    status, signed = await alpha.post("/api/v1/evidence/sign", {"evidence_package": body}, **{"idempotency-key": "k"})
+    assert status == 200, signed
+    packages = [package(event_type="alpha.only") for _ in range(2)]
+    status, batch = await alpha.post(
+        "/api/v1/evidence/sign/batch", {"evidence_packages": packages}, **{"idempotency-key": "b"}
+    )
+    assert status == 200
+    assert all(each["receipt"] for each in batch["results"])
+    await alpha.post("/api/v1/evidence/sign", {"evidence_package": package()})
+    _, page = await alpha.get("/api/v1/evidence", page_size=2)
+    _, workflows = await alpha.get("/api/v1/workflows", page_size=1)
+    assert page["next_page_token"]
+    assert workflows["next_page_token"]
+    receipt = signed["receipt"]
+    assert receipt["key_id"].startswith(OWN_KEY)
+    return Belongings(
+        body,
+        receipt,
+        signed["workflow_id"],
+        batch["batch_workflow_id"],
+        page["next_page_token"],
+        workflows["next_page_token"],
+    )
+
+
+async def _log_of(tenant: Tenant) -> str:
+    _, signed = await tenant.post("/api/v1/evidence/sign", {"evidence_package": package()})
+    [entry] = signed["receipt"]["bundle"]["verificationMaterial"]["tlogEntries"]
+    return str(entry["inclusionProof"]["checkpoint"]["envelope"])
+
+
+# --- what is asserted -------------------------------------------------------------------------------------------------
+
+
+async def _refused(call: Awaitable[Any], error: type[NotaryError]) -> str:
+    with pytest.raises(error) as refused:
+        await call
+    return str(refused.value)
+
+
+async def _is_not_there(
+    beta: Tenant, rpc: str, foreign: Any, unknown: Any, paths: tuple[str, str], get: bool = True, body: Any = None
+) -> None:
+    """A foreign identifier is answered in the very words of one that there never was."""
+    assert await _refused(beta.call(rpc, foreign), NotFound) == await _refused(beta.call(rpc, unknown), NotFound)
+    answers = [await (beta.get(path) if get else beta.post(path, body)) for path in paths]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 404
+
+
+async def _token_is_refused(beta: Tenant, rpc: str, request: Any, path: str, token: str, **parameters: Any) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        await beta.call(rpc, request)
+    assert [each.field for each in refused.value.fields] == ["page_token"]
+    assert (await beta.get(path, page_token=token, **parameters))[0] == 400
+
+
+def _statement(receipt: Mapping[str, Any]) -> dict[str, Any]:
+    bundle = receipt["bundle"]
+    payload = base64.b64decode(bundle["dsseEnvelope"]["payload"])
+    notary: dict[str, Any] = json.loads(payload)["predicate"]["notary"]
+    return notary
+
+
+def _is_beta_s_own(world: World, receipt: pb.NotarizationReceipt | Mapping[str, Any] | None) -> None:
+    assert receipt is not None
+    if isinstance(receipt, pb.NotarizationReceipt):
+        found = {"receipt_id": receipt.receipt_id, "key_id": receipt.key_id, "bundle": json.loads(receipt.bundle)}
+    else:
+        found = dict(receipt)
+    assert found["receipt_id"] != world.owned.receipt["receipt_id"]
+    assert found["key_id"].startswith(COMMON_KEY)
+    assert _statement(found)["tenant"] == "beta"
+
+
+def _message(body: Mapping[str, Any]) -> pb.EvidencePackage:
+    found: pb.EvidencePackage = to_message(json.dumps(body).encode())
+    return found
+
+
+def _unknown_hash() -> str:
+    return sha256(uuid.uuid4().bytes).hexdigest()
+
+
+UNKNOWN = "019a0000-0000-7000-8000-000000000000"
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+async def sign_evidence(w: World) -> None:
+    """The same evidence under the same key, deduplicated even: a receipt of beta's own."""
+    request = pb.SignEvidenceRequest(_message(w.owned.package), idempotency_key="k", dedupe=True)
+    first = (await w.beta.call("SignEvidence", request)).receipt
+    _is_beta_s_own(w, first)
+    body = {"evidence_package": w.owned.package, "dedupe": True}
+    status, answer = await w.beta.post("/api/v1/evidence/sign", body, **{"idempotency-key": "k"})
+    assert status == 200
+    assert answer["receipt"]["receipt_id"] == first.receipt_id
+    other = {"evidence_package": package()}
+    status, clash = await w.beta.post("/api/v1/evidence/sign", other, **{"idempotency-key": "k"})
+    assert status == 409
+    assert not _names_alpha(w, clash)
+
+
+async def sign_evidence_batch(w: World) -> None:
+    request = pb.SignEvidenceBatchRequest([_message(w.owned.package)], idempotency_key="b")
+    answer = await w.beta.call("SignEvidenceBatch", request)
+    assert answer.batch_workflow_id != w.owned.batch_id
+    _is_beta_s_own(w, answer.results[0].receipt)
+    body = {"evidence_packages": [w.owned.package]}
+    status, again = await w.beta.post("/api/v1/evidence/sign/batch", body, **{"idempotency-key": "b"})
+    assert (status, again["batch_workflow_id"]) == (200, answer.batch_workflow_id)
+
+
+async def sign_evidence_stream(w: World) -> None:
+    asked = pb.SignEvidenceRequest(_message(w.owned.package), idempotency_key="k", dedupe=True)
+    [answer] = await w.beta.stream("SignEvidenceStream", [pb.SignEvidenceStreamRequest(1, asked)])
+    assert answer.response is not None
+    _is_beta_s_own(w, answer.response.receipt)
+
+
+async def validate_evidence(w: World) -> None:
+    evidence, signature = _message(package(**w.owned.package)), w.owned.receipt["signature_b64"]
+    unknown = base64.b64encode(b"nothing").decode()
+    answers = [
+        await w.beta.call("ValidateEvidence", pb.ValidateEvidenceRequest(evidence, each))
+        for each in (signature, unknown)
+    ]
+    assert answers[0] == answers[1]
+    assert not answers[0].is_valid
+    bodies = [{"evidence_package": w.owned.package, "signature": each} for each in (signature, unknown)]
+    told = [await w.beta.post("/api/v1/evidence/validate", body) for body in bodies]
+    assert told[0] == told[1]
+    assert (told[0][0], told[0][1]["is_valid"]) == (200, False)
+
+
+async def get_evidence(w: World) -> None:
+    # Beta may have notarised the same package meanwhile: what only alpha has is in its batch.
+    _, found = await w.alpha.get("/api/v1/evidence", event_type="alpha.only")
+    only = next(each["evidence_package_hash"] for each in found["evidence"] if each["actor_id"] != "of-alpha")
+    unknown = _unknown_hash()
+    await _is_not_there(
+        w.beta,
+        "GetEvidence",
+        pb.GetEvidenceRequest(only),
+        pb.GetEvidenceRequest(unknown),
+        (f"/api/v1/evidence/{only}", f"/api/v1/evidence/{unknown}"),
+    )
+
+
+async def search_evidence(w: World) -> None:
+    artifact = w.owned.package["artifacts"][0]["hash_sha256"]
+    for filters in ({}, {"evidence_package_hash": w.owned.hash}, {"artifact_hash": artifact}, {"actor_id": "of-alpha"}):
+        answer = await w.beta.call("SearchEvidence", pb.SearchEvidenceRequest(**filters))
+        _, told = await w.beta.get("/api/v1/evidence", **filters)
+        ids = {each.receipt_id for each in answer.evidence} | {each["receipt_id"] for each in told["evidence"]}
+        assert not ids & await _receipts_of(w.alpha)
+    token = w.owned.page_token
+    request = pb.SearchEvidenceRequest(page_size=2, page_token=token)
+    await _token_is_refused(w.beta, "SearchEvidence", request, "/api/v1/evidence", token, page_size=2)
+
+
+async def get_workflow_status(w: World) -> None:
+    for own, prefix in ((w.owned.workflow_id, "simple-signing-"), (w.owned.batch_id, "batch-signing-")):
+        unknown = prefix + UNKNOWN
+        await _is_not_there(
+            w.beta,
+            "GetWorkflowStatus",
+            pb.GetWorkflowStatusRequest(own),
+            pb.GetWorkflowStatusRequest(unknown),
+            (f"/api/v1/workflows/{own}/status", f"/api/v1/workflows/{unknown}/status"),
+        )
+
+
+async def get_notarization_receipt(w: World) -> None:
+    unknown = "simple-signing-" + UNKNOWN
+    ids = (w.owned.workflow_id, unknown)
+    answers = [await w.beta.call("GetNotarizationReceipt", pb.GetNotarizationReceiptRequest(each)) for each in ids]
+    assert answers[0] == answers[1]
+    assert not answers[0].found
+    told = [await w.beta.get(f"/api/v1/workflows/{each}/receipt") for each in ids]
+    assert told[0] == told[1]
+
+
+async def list_workflows(w: World) -> None:
+    answer = await w.beta.call("ListWorkflows", pb.ListWorkflowsRequest(page_size=1000))
+    _, told = await w.beta.get("/api/v1/workflows", page_size=1000)
+    _, of_alpha = await w.alpha.get("/api/v1/workflows", page_size=1000)
+    foreign = {each["workflow_id"] for each in of_alpha["workflows"]}
+    assert foreign
+    assert not foreign & {each.workflow_id for each in answer.workflows}
+    assert not foreign & {each["workflow_id"] for each in told["workflows"]}
+    assert told["total_count"] == len(told["workflows"])
+    token = w.owned.workflows_token
+    request = pb.ListWorkflowsRequest(page_size=1, page_token=token)
+    await _token_is_refused(w.beta, "ListWorkflows", request, "/api/v1/workflows", token, page_size=1)
+
+
+async def get_receipt(w: World) -> None:
+    own = w.owned.receipt["receipt_id"]
+    await _is_not_there(
+        w.beta,
+        "GetReceipt",
+        pb.GetReceiptRequest(own),
+        pb.GetReceiptRequest(UNKNOWN),
+        (f"/api/v1/receipts/{own}", f"/api/v1/receipts/{UNKNOWN}"),
+    )
+
+
+async def list_keys(w: World) -> None:
+    for tenant, sees in ((w.alpha, True), (w.beta, False)):
+        ids = {key.key_id.rpartition(":")[0] for key in (await tenant.call("ListKeys", pb.ListKeysRequest())).keys}
+        _, told = await tenant.get("/api/v1/keys")
+        assert ids == {key["key_id"].rpartition(":")[0] for key in told["keys"]}
+        assert COMMON_KEY in ids
+        assert (OWN_KEY in ids) is sees
+
+
+async def rotate_key(w: World) -> None:
+    foreign, unknown, common = (pb.RotateKeyRequest(pb.KeyPurpose.EVIDENCE, n) for n in (OWN_KEY, "none", COMMON_KEY))
+    refused = [await _refused(w.beta.call("RotateKey", each), NotFound) for each in (foreign, unknown)]
+    assert refused[0] == refused[1]
+    told = [await w.beta.post("/api/v1/keys:rotate", {"name": name}) for name in (OWN_KEY, "none")]
+    assert told[0] == told[1]
+    assert told[0][0] == 404
+    for name in ("", COMMON_KEY):
+        assert (await w.beta.post("/api/v1/keys:rotate", {"name": name}))[0] == 403
+    await _refused(w.alpha.call("RotateKey", common), PermissionDenied)
+    fresh = (await w.alpha.call("RotateKey", foreign)).key
+    assert fresh.key_id == f"{OWN_KEY}:2"
+
+
+async def revoke_key(w: World) -> None:
+    _, told = await w.alpha.get("/api/v1/keys")
+    common = next(key["key_id"] for key in told["keys"] if key["key_id"].startswith(COMMON_KEY))
+    requests = [pb.RevokeKeyRequest(each, reason="r") for each in (w.owned.key_id, "none:1")]
+    refused = [await _refused(w.beta.call("RevokeKey", each), NotFound) for each in requests]
+    assert refused[0] == refused[1]
+    paths = [f"/api/v1/keys/{each}:revoke" for each in (w.owned.key_id, "none:1", common)]
+    answers = [await w.beta.post(path, {"reason": "r"}) for path in paths]
+    assert answers[0] == answers[1]
+    assert [status for status, _ in answers] == [404, 404, 403]
+
+
+async def list_affected_receipts(w: World) -> None:
+    own, unknown = w.owned.key_id, "none:1"
+    await _is_not_there(
+        w.beta,
+        "ListAffectedReceipts",
+        pb.ListAffectedReceiptsRequest(own),
+        pb.ListAffectedReceiptsRequest(unknown),
+        (f"/api/v1/keys/{own}/receipts", f"/api/v1/keys/{unknown}/receipts"),
+    )
+    status, told = await w.beta.get(f"/api/v1/keys/{COMMON_KEY}:1/receipts", page_size=1000)
+    assert status == 200
+    assert {each["receipt_id"] for each in told["receipts"]} <= await _receipts_of(w.beta)
+
+
+async def export_affected_receipts(w: World) -> None:
+    own, unknown = w.owned.key_id, "none:1"
+    await _is_not_there(
+        w.beta,
+        "ExportAffectedReceipts",
+        pb.ExportAffectedReceiptsRequest(own),
+        pb.ExportAffectedReceiptsRequest(unknown),
+        (f"/api/v1/keys/{own}/receipts:export", f"/api/v1/keys/{unknown}/receipts:export"),
+    )
+    path = f"/api/v1/keys/{COMMON_KEY}:1/receipts:export"
+    answers = [await w.beta.get(path, after=each) for each in (w.owned.receipt["receipt_id"], UNKNOWN)]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 400
+    assert w.owned.receipt["receipt_id"] not in str(await w.beta.get(path))
+
+
+async def publish_trust(w: World) -> None:
+    files = [pb.TrustFile("2.root.json", "{}")]
+    await _refused(w.beta.call("PublishTrust", pb.PublishTrustRequest(files)), PermissionDenied)
+    body = {"files": [{"name": "2.root.json", "content": "{}"}]}
+    assert (await w.beta.post("/api/v1/trust-root:publish", body))[0] == 403
+
+
+async def add_log_entry(w: World) -> None:
+    """Each tenant's into the log that takes its entries: alpha's own one, the common one."""
+    for tenant, origin in ((w.alpha, OWN_LOG), (w.beta, COMMON_LOG)):
+        status, answer = await tenant.post("/api/v2/log/entries", fresh_request())
+        assert status == 201, answer
+        assert answer["inclusionProof"]["checkpoint"]["envelope"].startswith(f"{origin}\n")
+        request = pb.AddLogEntryRequest(json.dumps(fresh_request()).encode())
+        entry = json.loads((await tenant.call("AddLogEntry", request)).log_entry)
+        assert entry["inclusionProof"]["checkpoint"]["envelope"].startswith(f"{origin}\n")
+
+
+async def add_log_entries(w: World) -> None:
+    request = pb.AddLogEntriesRequest([pb.AddLogEntryRequest(json.dumps(fresh_request()).encode())])
+    [result] = (await w.beta.call("AddLogEntries", request)).results
+    assert result.response is not None
+    envelope = json.loads(result.response.log_entry)["inclusionProof"]["checkpoint"]["envelope"]
+    assert envelope.startswith(f"{COMMON_LOG}\n")
+
+
+async def get_status(w: World) -> None:
+    await _refused(w.beta.call("GetStatus", pb.GetStatusRequest()), PermissionDenied)
+    assert (await w.beta.get("/api/v1/status"))[0] == 403
+
+
+async def is_the_same_for_everybody(w: World) -> None:
+    """The trust root and the log are published, and a time stamp and health are of nobody in particular."""
+    answers = [await tenant.get("/api/v1/trust-root") for tenant in (w.alpha, w.beta)]
+    assert answers[0][0] == answers[1][0] == 200
+
+
+Entry = Callable[[World], Awaitable[None]]
+NOT_BUILT: Entry | None = None
+"""Planned only: answered so to everybody. Who builds it gives it an entry."""
+
+TABLE: dict[str, Entry | None] = {
+    "SignEvidence": sign_evidence,
+    "SignEvidenceWithApproval": NOT_BUILT,
+    "SignEvidenceBatch": sign_evidence_batch,
+    "SignEvidenceStream": sign_evidence_stream,
+    "ValidateEvidence": validate_evidence,
+    "GetEvidence": get_evidence,
+    "SearchEvidence": search_evidence,
+    "GetWorkflowStatus": get_workflow_status,
+    "GetNotarizationReceipt": get_notarization_receipt,
+    "ListWorkflows": list_workflows,
+    "GetReceipt": get_receipt,
+    "WatchReceipts": NOT_BUILT,
+    "DecideApproval": NOT_BUILT,
+    "CancelWorkflow": NOT_BUILT,
+    "ListKeys": list_keys,
+    "RotateKey": rotate_key,
+    "RevokeKey": revoke_key,
+    "ListAffectedReceipts": list_affected_receipts,
+    "ExportAffectedReceipts": export_affected_receipts,
+    "ListAuditEvents": NOT_BUILT,
+    "GetTrustRoot": is_the_same_for_everybody,
+    "GetTrustFile": is_the_same_for_everybody,
+    "PublishTrust": publish_trust,
+    "CreateTimestamp": is_the_same_for_everybody,
+    "AddLogEntry": add_log_entry,
+    "AddLogEntries": add_log_entries,
+    "GetStatus": get_status,
+    "HealthCheck": is_the_same_for_everybody,
+}
+
+
+@pytest.mark.parametrize("rpc", [each.name for each in service_methods(SERVICE)])
+async def test_an_rpc_gives_one_tenant_nothing_of_another_s(world: World, rpc: str) -> None:
+    entry = TABLE[rpc]
+    known = method(f"/{SERVICE}/{rpc}")
+    assert bool(known.planned) is (entry is NOT_BUILT), "an RPC that is built needs an entry of its own"
+    if entry is not None:
+        await entry(world)
+
+
+async def test_two_principals_of_a_tenant_may_use_the_same_idempotency_key(world: World) -> None:
+    bodies = [{"evidence_package": package()} for _ in world.both_of_beta]
+    answers = [
+        await one.post("/api/v1/evidence/sign", body, **{"idempotency-key": "ours"})
+        for one, body in zip(world.both_of_beta, bodies, strict=True)
+    ]
+    assert [status for status, _ in answers] == [200, 200]
+    again = [
+        await one.post("/api/v1/evidence/sign", body, **{"idempotency-key": "ours"})
+        for one, body in zip(world.both_of_beta, bodies, strict=True)
+    ]
+    ids = [[told["receipt"]["receipt_id"] for _, told in each] for each in (answers, again)]
+    assert ids[0] == ids[1]
+    assert len(set(ids[0])) == 2
+
+
+async def _receipts_of(tenant: Tenant) -> set[str]:
+    _, told = await tenant.get("/api/v1/evidence", page_size=1000)
+    return {each["receipt_id"] for each in told["evidence"]}
+
+
+def _names_alpha(w: World, told: Any) -> bool:
+    return any(word in json.dumps(told) for word in ("alpha", w.owned.receipt["receipt_id"], w.owned.hash))
