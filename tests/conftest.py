@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+import afdp.tls.modern  # noqa: F401 - before what loads gRPC
 from afdp.embedded.openbao import OpenBao, running_openbao
 from afdp.embedded.postgres import Postgres, running_postgres
 from tests.local_token import LocalToken

@@ -23,6 +23,7 @@ from prometheus_client import Counter
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from afdp.errors import HeadersTooLarge, InvalidArgument, NotaryError, ResourceExhausted, Unavailable
+from afdp.tls.serving import extensions_of
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
             super().connection_made(transport)
             self._count_address()
+            self._extensions = extensions_of(transport)
             self._start_timer()
             if self._over(_SPARE) is not None:  # who opens so many does not read what they are told
                 _count("connections", self._peer)
@@ -123,6 +125,11 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
         def on_header(self, name: bytes, value: bytes) -> None:
             if self._in_head:  # else a trailer, which is no header and is not read
                 super().on_header(name, value)
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            if self._extensions:
+                self.scope["extensions"] = self._extensions
 
         def on_headers_complete(self) -> None:
             self._stop_timer()

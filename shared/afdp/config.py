@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,8 +21,10 @@ from pydantic_settings import (
 )
 
 from afdp.fips import Mode
+from afdp.tls.material import TlsPaths
 
 PREFIX = "AFDP_"
+SERVICES = ("gateway", "notary", "signer", "transparency", "metadata")
 # Names that belong to the command line and to tests, which a service's environment may hold too.
 _FOREIGN = frozenset(
     {
@@ -34,6 +36,9 @@ _FOREIGN = frozenset(
         "AFDP_TOKEN_FILE",
         "AFDP_ISSUER",
         "AFDP_CLIENT_ID",
+        "AFDP_CA",
+        "AFDP_CLIENT_CERT",
+        "AFDP_CLIENT_KEY",
     }
 )
 
@@ -56,7 +61,48 @@ class ServiceSettings(BaseSettings):
     max_message_bytes: int = Field(20 * 1024 * 1024, ge=1024, description="Largest gRPC request, in and out.")
     request_timeout_seconds: Seconds = Field(30.0, description="Deadline of a call that brings none.")
     drain_seconds: Seconds = Field(10.0, description="How long calls under way may take to end after SIGTERM.")
+    tls: Literal["off", "required"] = Field(
+        "off", description="required: TLS 1.3 on every port, in and out; off: plain text, on loopback only."
+    )
+    tls_cert: Path | None = Field(None, description="The service's certificate and its intermediates, PEM.")
+    tls_key: Path | None = Field(None, description="Its key, PEM, not encrypted.")
+    tls_ca: Path | None = Field(None, description="The authorities that services have their certificates from, PEM.")
+    tls_client_ca: Path | None = Field(
+        None, description="Authorities of callers from outside, beside those of the services, PEM."
+    )
+    tls_crl: Path | None = Field(None, description="Revocation lists of any of these authorities, PEM.")
+    tls_names: dict[str, tuple[str, ...]] = Field(
+        {}, description="By service, the DNS names and URIs (SPIFFE IDs) that its certificate may have; afdp-NAME."
+    )
     fips: Mode = Field("off", description="required: start only with OpenSSL's FIPS provider; see docs/fips.md.")
+
+    @field_validator("tls_names")
+    @classmethod
+    def _name_services(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        if unknown := value.keys() - set(SERVICES):
+            raise ValueError(f"{', '.join(sorted(unknown))}: no such service; there are {', '.join(SERVICES)}")
+        return {name: (f"afdp-{name}",) for name in SERVICES} | value
+
+    @model_validator(mode="after")
+    def _speak_plainly_at_home_only(self) -> Self:
+        files = {f"AFDP_TLS_{name.upper()}": getattr(self, f"tls_{name}") for name in ("cert", "key", "ca")}
+        if self.tls == "required" and (missing := [name for name, path in files.items() if path is None]):
+            raise ValueError(f"AFDP_TLS is required, so {' and '.join(missing)} must name a file")
+        if self.tls == "off" and (given := [name for name, path in files.items() if path is not None]):
+            raise ValueError(f"{' and '.join(given)} would not be used: set AFDP_TLS to required")
+        return self
+
+    @property
+    def tls_paths(self) -> TlsPaths | None:
+        """The files of TLS; None where it is off."""
+        if self.tls == "off" or self.tls_cert is None or self.tls_key is None or self.tls_ca is None:
+            return None
+        return TlsPaths(self.tls_cert, self.tls_key, self.tls_ca, self.tls_client_ca, self.tls_crl)
+
+    @property
+    def grpc_clients(self) -> tuple[bool, bool]:
+        """Whether clients of the gRPC port must show a certificate, and whether they may come from outside."""
+        return True, False
 
     @classmethod
     def settings_customise_sources(
@@ -124,6 +170,8 @@ def _unknown_names(schema: type[ServiceSettings]) -> list[str]:
 
 
 def _shown(location: tuple[int | str, ...]) -> str:
+    if not location:  # several settings do not go together
+        return "settings"
     name, *rest = (str(part) for part in location)
     shown_name = name if name.isupper() else PREFIX + name.upper()
     return ".".join([shown_name, *rest])

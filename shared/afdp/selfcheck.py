@@ -24,6 +24,7 @@ from afdp.config import ServiceSettings
 from afdp.errors import NotaryError
 from afdp.rpc.probe import AWAY, FOREIGN, probe
 from afdp.telemetry.logs import configure_logging
+from afdp.tls.files import TlsFiles, open_tls
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -84,22 +85,23 @@ async def _patiently(look: Look[S], settings: S) -> Sequence[Finding]:
 def grpc_port_of(service: str) -> Look[ServiceSettings]:
     """Whether the port is free, or this very service (`package.Service`) listens there already."""
 
-    async def itself(address: str) -> bool:
-        return await probe(address, service) not in (AWAY, FOREIGN)
+    async def itself(address: str, settings: ServiceSettings) -> bool:
+        async with open_tls(settings) as tls:
+            return await probe(address, service, tls) not in (AWAY, FOREIGN)
 
     return port_of(itself)
 
 
-def port_of(itself: Callable[[str], Awaitable[bool]]) -> Look[ServiceSettings]:
+def port_of(itself: Callable[[str, S], Awaitable[bool]]) -> Look[S]:
     """Whether the port is free; `itself` says whether what listens at `host:port` is this very service."""
 
-    async def port(settings: ServiceSettings) -> Sequence[Finding]:
+    async def port(settings: S) -> Sequence[Finding]:
         address = f"{settings.host}:{settings.port}"
         error = _bind_error(settings.host, settings.port)
         if error is None:
             return [Finding("port", True, f"{address} is free")]
         if error == errno.EADDRINUSE:
-            if await itself(address):
+            if await itself(address, settings):
                 return [Finding("port", True, f"{address} is this service's, which runs")]
             remedy = "stop what listens there, or set AFDP_PORT to another"
             return [Finding("port", False, f"{address} is taken by something else", remedy)]
@@ -113,14 +115,16 @@ def peers_of(*names: str) -> Look[ServiceSettings]:
     """Whether the peers that `AFDP_<NAME>_ADDRESS` name answer, and are what they should be."""
 
     async def peers(settings: ServiceSettings) -> Sequence[Finding]:
-        return await asyncio.gather(*(_peer(name, getattr(settings, f"{name}_address")) for name in names))
+        async with open_tls(settings) as tls:
+            asked = (_peer(name, getattr(settings, f"{name}_address"), tls) for name in names)
+            return await asyncio.gather(*asked)
 
     return peers
 
 
-async def _peer(name: str, address: str) -> Finding:
+async def _peer(name: str, address: str, tls: TlsFiles | None) -> Finding:
     service = f"afdp.{name}.v1.{name.capitalize()}Service"
-    answer = await probe(address, service)
+    answer = await probe(address, service, tls)
     setting = f"AFDP_{name.upper()}_ADDRESS"
     if answer == AWAY:
         return Finding(name, False, f"nobody answers at {address}", f"start it, or set {setting} to where it is")

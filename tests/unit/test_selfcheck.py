@@ -61,7 +61,7 @@ async def test_a_port_is_free_its_own_or_somebody_elses(unused_tcp_port: int) ->
     [free] = await look(settings)
     assert (free.good, free.detail) == (True, f"127.0.0.1:{unused_tcp_port} is free")
 
-    async def mine(address: str) -> bool:
+    async def mine(address: str, _settings: EchoSettings) -> bool:
         return address == f"127.0.0.1:{unused_tcp_port}"
 
     with socket.create_server(("127.0.0.1", unused_tcp_port)):

@@ -10,7 +10,7 @@ from importlib import import_module
 
 import click
 
-from afdp.cli.options import json_option, url_option
+from afdp.cli.options import file_option, json_option, url_option
 
 
 class LazyGroup(click.Group):
@@ -98,6 +98,15 @@ policy = group(
     test=("afdp.cli.policy:test", "Test policies with a table of cases."),
     explain=("afdp.cli.policy:explain", "Say why policies allow or deny something."),
 )
+certs = group(
+    "certs",
+    "Certificates for TLS, from an authority of your own.",
+    init=("afdp.cli.certs:init", "Make an authority, and the certificates of the five services."),
+    issue=("afdp.cli.certs:issue", "Issue a certificate for a server or a client."),
+    renew=("afdp.cli.certs:renew", "Renew certificates, or all that end soon; and the revocation list."),
+    revoke=("afdp.cli.certs:revoke", "Put a certificate on the revocation list."),
+    inspect=("afdp.cli.certs:inspect", "Show what a certificate or a revocation list says."),
+)
 config = group(
     "config",
     "Settings.",
@@ -116,6 +125,7 @@ COMMANDS = {
     "login": ("afdp.cli.login:login", "Log in at an identity provider, for one notary."),
     "logout": ("afdp.cli.login:logout", "Forget the login for a notary."),
     "whoami": ("afdp.cli.login:whoami", "Show the login for a notary."),
+    "certs": (f"{__name__}:certs", "Certificates for TLS: init, issue, renew, revoke, inspect."),
     "dev": ("afdp.cli.dev:dev", "Run the whole stack on this machine."),
     "doctor": ("afdp.cli.doctor:doctor", "Check a stack, running or not, and say what to do."),
     "policy": (f"{__name__}:policy", "Who may do what: test, explain."),
@@ -140,6 +150,9 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, asked: bool)
 )
 @url_option
 @json_option
+@file_option("--ca", "AFDP_CA", "Authorities of the notary's certificate.")
+@file_option("--client-cert", "AFDP_CLIENT_CERT", "The certificate to show.")
+@file_option("--client-key", "AFDP_CLIENT_KEY", "Its key.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
 )

@@ -33,6 +33,7 @@ from afdp.cli.offline_keys import Passphrases, keys_at_hand, maker
 from afdp.cli.options import Unreachable, Unreadable, json_option, moment, url_option
 from afdp.cli.output import reasons, say, say_json
 from afdp.client import NotaryClient
+from afdp.client.tls import http_options
 from afdp.errors import FailedPrecondition, InvalidArgument, NotaryError
 from afdp.formats.repository import ROOT, ROOT_FILE, TARGETS
 from afdp.trust.metadata import sha256_hex
@@ -269,7 +270,7 @@ def _ask(notary: NotaryClient) -> Notary:
 def _caught_up(ceremony: CeremonyFolder, url: str) -> Offline:
     """What was signed here and elsewhere; what the notary says is kept beside it."""
     known = ceremony.offline()
-    with httpx.Client(base_url=f"{url}/trust/", timeout=_TIMEOUT) as client:
+    with httpx.Client(base_url=f"{url}/trust/", timeout=_TIMEOUT, **http_options(url)) as client:
         offline = caught_up(known, lambda name: _fetched(client, name))
     ceremony.keep_signed(offline)
     with open_notary(url) as notary:

@@ -20,6 +20,7 @@ from afdp.cli.config import SERVICES
 from afdp.cli.output import reasons
 from afdp.client import NotaryClient, Retry
 from afdp.client.errors import NotConnected
+from afdp.client.tls import http_options
 from afdp.errors import InvalidArgument, NotaryError, Unimplemented
 from afdp.formats.note import Checkpoint, NoteError
 from afdp.formats.timestamps import format_timestamp
@@ -60,7 +61,7 @@ def of_running_stack(url: str) -> Iterator[Finding]:
     Raises:
         NotConnected: nobody answers at the URL.
     """
-    with httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False) as web:
+    with httpx.Client(base_url=url, timeout=_TIMEOUT, trust_env=False, **http_options(url)) as web:
         yield from _gateway(web, url)
         with NotaryClient(url, timeout=_TIMEOUT, retry=Retry(attempts=1)) as notary:
             yield _ready(notary)

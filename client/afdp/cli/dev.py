@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 @click.option("--port-offset", type=click.IntRange(0, 15_481), default=0, help="Added to every port.")
 @click.option("--vault", is_flag=True, help="Keep the keys in OpenBao, started beside the services.")
 @click.option("--witness", is_flag=True, help="Run a witness beside the services, which cosigns the log's checkpoints.")
-def dev(data_dir: Path, port_offset: int, vault: bool, witness: bool) -> None:
+@click.option("--tls", is_flag=True, help="TLS on every port, with certificates from an authority in DATA_DIR/tls.")
+def dev(data_dir: Path, port_offset: int, vault: bool, witness: bool, tls: bool) -> None:
     """Run the five services, PostgreSQL and, with --vault, OpenBao on loopback.
 
     Prints `ready URL` once it can notarise. Ctrl-C stops everything. Authentication is off and nothing is encrypted on
@@ -39,12 +40,14 @@ def dev(data_dir: Path, port_offset: int, vault: bool, witness: bool) -> None:
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        asyncio.run(_run(StackOptions(data_dir, port_offset, vault=vault, witness=witness)))
+        asyncio.run(_run(StackOptions(data_dir, port_offset, vault=vault, witness=witness, tls=tls)))
     except NotaryError as error:
         raise click.ClickException(str(error)) from None
 
 
 async def _run(options: StackOptions) -> None:
+    from afdp.embedded.certificates import how_to_call
+    from afdp.embedded.process import LOOPBACK
     from afdp.embedded.signed_trust import sign_trust_root
     from afdp.embedded.stack import running_stack
 
@@ -55,6 +58,8 @@ async def _run(options: StackOptions) -> None:
     try:
         async with running_stack(options) as stack:
             click.echo(f"ready {stack.url}")
+            if options.tls:
+                click.echo(how_to_call(stack.certificates, stack.url, f"{LOOPBACK}:{stack.port('notary')}"))
             await sign_trust_root(stack)  # after `ready`: nobody has to wait for it
             await asyncio.Event().wait()
     except asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -53,6 +54,22 @@ def url_option(command: F) -> F:
 def json_option(command: F) -> F:
     """`--json`, before or after the command."""
     return click.option("--json", "as_json", is_flag=True, callback=_from_root, help="Answer in JSON.")(command)
+
+
+def file_option(flag: str, variable: str, text: str) -> Callable[[F], F]:
+    """A file of TLS, before the command: kept in the environment, where every client of the process finds it."""
+
+    def keep(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            os.environ[variable] = value
+
+    return click.option(
+        flag,
+        metavar="FILE",
+        expose_value=False,
+        callback=keep,
+        help=f"{text}  [env: {variable}]",
+    )
 
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")

@@ -12,12 +12,14 @@
 
 from afdp.client.client import AsyncNotaryClient, NotaryClient
 from afdp.client.retry import Retry
+from afdp.client.tls import ClientTls
 from afdp.client.values import Actor, Artifact, EvidencePackage, Receipt, Signed, SignedBatch
 
 __all__ = [
     "Actor",
     "Artifact",
     "AsyncNotaryClient",
+    "ClientTls",
     "EvidencePackage",
     "NotaryClient",
     "Receipt",

@@ -13,6 +13,7 @@ from afdp.client import calls
 from afdp.client.calls import Call
 from afdp.client.rest import DEFAULT_TIMEOUT, DEFAULT_URL, AsyncRestTransport, RestTransport, Settings
 from afdp.client.retry import Retry, steps
+from afdp.client.tls import ClientTls
 from afdp.client.token import Token, bearer_token
 from afdp.errors import NotaryError
 
@@ -82,6 +83,7 @@ class NotaryClient:
         headers: sent with every request.
         token: shown with every request: itself, a file that holds it, or a function that gives it; by default that of
             `AFDP_TOKEN`, of the file `AFDP_TOKEN_FILE`, or of `afdp login` for this URL, if there is one.
+        tls: whom to believe and what to show; none: what AFDP_CA, AFDP_CLIENT_CERT and AFDP_CLIENT_KEY name.
     """
 
     def __init__(
@@ -92,10 +94,11 @@ class NotaryClient:
         retry: Retry = DEFAULT_RETRY,
         headers: Mapping[str, str] | None = None,
         token: Token | None = None,
+        tls: ClientTls | None = None,
         transport: Transport | None = None,
     ) -> None:
         self._transport: Transport = transport or RestTransport(
-            Settings(url, timeout, headers or {}, bearer_token(token, url))
+            Settings(url, timeout, headers or {}, bearer_token(token, url), tls)
         )
         self._retry = retry
 
@@ -107,11 +110,12 @@ class NotaryClient:
         timeout: float = DEFAULT_TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
         token: Token | None = None,
+        tls: ClientTls | None = None,
     ) -> NotaryClient:
         """A client that speaks gRPC to `host:port`."""
         from afdp.client.rpc import BlockingGrpcTransport  # the extra `rpc`
 
-        return cls(retry=retry, transport=BlockingGrpcTransport(address, timeout, bearer_token(token)))
+        return cls(retry=retry, transport=BlockingGrpcTransport(address, timeout, bearer_token(token), tls))
 
     sign = _blocking(calls.sign)
     sign_batch = _blocking(calls.sign_batch)
@@ -174,10 +178,11 @@ class AsyncNotaryClient:
         retry: Retry = DEFAULT_RETRY,
         headers: Mapping[str, str] | None = None,
         token: Token | None = None,
+        tls: ClientTls | None = None,
         transport: AsyncTransport | None = None,
     ) -> None:
         self._transport: AsyncTransport = transport or AsyncRestTransport(
-            Settings(url, timeout, headers or {}, bearer_token(token, url))
+            Settings(url, timeout, headers or {}, bearer_token(token, url), tls)
         )
         self._retry = retry
 
@@ -189,11 +194,12 @@ class AsyncNotaryClient:
         timeout: float = DEFAULT_TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
         token: Token | None = None,
+        tls: ClientTls | None = None,
     ) -> AsyncNotaryClient:
         """A client that speaks gRPC to `host:port`."""
         from afdp.client.rpc import GrpcTransport  # the extra `rpc`
 
-        return cls(retry=retry, transport=GrpcTransport(address, timeout, bearer_token(token)))
+        return cls(retry=retry, transport=GrpcTransport(address, timeout, bearer_token(token), tls))
 
     sign = _awaitable(calls.sign)
     sign_batch = _awaitable(calls.sign_batch)

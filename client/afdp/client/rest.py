@@ -13,6 +13,7 @@ import orjson
 
 from afdp.client.calls import Call, read_answer
 from afdp.client.errors import NotConnected, TimedOut, UnexpectedAnswer, Unreachable
+from afdp.client.tls import ClientTls, http_options
 from afdp.client.token import BearerToken, authorization, require_private
 from afdp.errors import (
     BY_CODE,
@@ -44,12 +45,14 @@ class Settings:
         timeout: seconds for one attempt.
         headers: sent with every request.
         token: shown with every request; None: none is.
+        tls: whom it believes, and what it shows; none: what the environment names.
     """
 
     url: str
     timeout: float
     headers: Mapping[str, str]
     token: BearerToken | None = None
+    tls: ClientTls | None = None
 
     def __post_init__(self) -> None:
         if self.token is not None:
@@ -62,6 +65,7 @@ class Settings:
             "timeout": httpx.Timeout(self.timeout, connect=min(_CONNECT_TIMEOUT, self.timeout)),
             "limits": _POOL,
             "headers": {"accept": "application/json", **self.headers},
+            **http_options(self.url, self.tls),
         }
 
 

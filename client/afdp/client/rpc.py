@@ -17,10 +17,12 @@ from threading import Thread
 from typing import Any, TypeVar
 
 import betterproto2
+import grpc
 import orjson
 
 from afdp.client.calls import Call, evidence_object, read_answer
-from afdp.client.token import BearerToken, authorization, require_private
+from afdp.client.tls import ClientTls
+from afdp.client.token import BearerToken, authorization
 from afdp.errors import NotaryError
 from afdp.formats.encoding import b64
 from afdp.formats.evidence import evidence_from_json
@@ -30,6 +32,7 @@ from afdp.rpc.client import GrpcCaller, open_channel
 from afdp.rpc.codec import plain
 from afdp.rpc.descriptors import message_class, method
 from afdp.telemetry.context import request_id
+from afdp.tls.plain import stays_here
 
 T = TypeVar("T")
 
@@ -44,10 +47,11 @@ _ENUM_PREFIXES = {
 class GrpcTransport:
     """For asyncio, one channel, opened with the first call."""
 
-    def __init__(self, address: str, timeout: float, token: BearerToken | None = None) -> None:
-        if token is not None:
-            require_private(f"http://{address}")
+    def __init__(
+        self, address: str, timeout: float, token: BearerToken | None = None, tls: ClientTls | None = None
+    ) -> None:
         self._address = address
+        self._tls = tls or ClientTls.from_environment()
         self._timeout = timeout
         self._token = token
         self._stack = AsyncExitStack()
@@ -80,18 +84,27 @@ class GrpcTransport:
     async def _connected(self) -> GrpcCaller:
         async with self._opening:
             if self._caller is None:
-                self._caller = GrpcCaller(await self._stack.enter_async_context(open_channel(self._address)))
+                channel = open_channel(self._address, tls=self._credentials())
+                self._caller = GrpcCaller(await self._stack.enter_async_context(channel))
             return self._caller
+
+    def _credentials(self) -> grpc.ChannelCredentials | None:
+        """None for plain text, which needs nothing and does not leave the machine."""
+        if not self._tls.is_given and stays_here(self._address):
+            return None
+        return grpc.ssl_channel_credentials(*self._tls.pem())
 
 
 class BlockingGrpcTransport:
     """Blocking: the same over an event loop in a thread of its own."""
 
-    def __init__(self, address: str, timeout: float, token: BearerToken | None = None) -> None:
+    def __init__(
+        self, address: str, timeout: float, token: BearerToken | None = None, tls: ClientTls | None = None
+    ) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="afdp-grpc", daemon=True)
         self._thread.start()
-        self._inner = GrpcTransport(address, timeout, token)
+        self._inner = GrpcTransport(address, timeout, token, tls)
 
     def perform(self, call: Call[T]) -> T | NotaryError:
         """One attempt; the call's own deadline ends the wait."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ async def sign_trust_root(stack: Stack) -> None:
 
 
 async def _is_missing(stack: Stack) -> bool:
-    async with httpx.AsyncClient(base_url=stack.url, trust_env=False) as client:
+    async with stack.http_client(stack.url) as client:
         try:
             return (await client.get("/trust/timestamp.json")).status_code == httpx.codes.NOT_FOUND
         except httpx.TransportError:
@@ -49,6 +50,7 @@ async def _afdp(stack: Stack, *arguments: str | Path) -> None:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **stack.client_settings},
     )
     try:
         _, said = await process.communicate()

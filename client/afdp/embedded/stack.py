@@ -22,6 +22,7 @@ from typing import Protocol
 
 import httpx
 
+from afdp.embedded.certificates import authority_context, client_settings, prepare_certificates, tls_settings
 from afdp.embedded.openbao import OpenBao
 from afdp.embedded.postgres import Postgres
 from afdp.embedded.process import LOOPBACK, FolderLock, ServerProcess, claim_port, free_port
@@ -50,6 +51,7 @@ class StackOptions:
     _: KW_ONLY
     vault: bool = False
     witness: bool = False
+    tls: bool = False
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # further environment, by service
 
 
@@ -122,7 +124,9 @@ class Stack:
         self.data_dir = options.data_dir.resolve()
         self._servers: dict[str, Supervised] = {}
         self._lock: FolderLock | None = None
-        self.url = f"http://{LOOPBACK}:{self.port('gateway')}"
+        self.certificates = self.data_dir / "tls"
+        self._scheme = "https" if options.tls else "http"
+        self.url = f"{self._scheme}://{LOOPBACK}:{self.port('gateway')}"
         self.database_url = ""  # known once PostgreSQL runs; holds its password
 
     def port(self, service: str) -> int:
@@ -134,9 +138,19 @@ class Stack:
         return self._servers[name]
 
     @property
+    def client_settings(self) -> dict[str, str]:
+        """The environment of a client that calls as the administrator; empty over plain text, where all are alike."""
+        return client_settings(self.certificates, "admin") if self._options.tls else {}
+
+    def http_client(self, url: str) -> httpx.AsyncClient:
+        """A client that believes the stack's own authority, where it has one."""
+        verify = authority_context(self.certificates) if self._options.tls else True
+        return httpx.AsyncClient(base_url=url, trust_env=False, verify=verify)
+
+    @property
     def log_url(self) -> str:
         """The base URL of the transparency log's read path."""
-        return f"http://{LOOPBACK}:{LOG_PORT + self._options.port_offset}"
+        return f"{self._scheme}://{LOOPBACK}:{LOG_PORT + self._options.port_offset}"
 
     async def start(self) -> None:
         """Starts everything and waits until it can notarise.
@@ -149,6 +163,8 @@ class Stack:
         require_free_ports(self._options.port_offset)
         if self._options.witness:
             claim_port(WITNESS_PORT + self._options.port_offset, "the witness")
+        if self._options.tls:
+            await asyncio.to_thread(prepare_certificates, self.certificates)
         stores = [self._start_postgres()]
         if self._options.vault:
             stores.append(self._start_openbao())
@@ -236,8 +252,8 @@ class Stack:
         from afdp.witness.folder import write_logs
 
         folder = self.data_dir / "witness"
-        async with httpx.AsyncClient(trust_env=False) as client:
-            vkey = (await client.get(f"{self.log_url}/vkey")).raise_for_status().text.strip()
+        async with self.http_client(self.log_url) as client:
+            vkey = (await client.get("/vkey")).raise_for_status().text.strip()
         write_logs(folder, WITNESS_NAME, self.witness_address, vkey)
 
         async def start() -> ServerProcess:
@@ -288,13 +304,14 @@ class Stack:
             "AFDP_METRICS_PORT": str(METRICS_PORTS[service] + offset if service in METRICS_PORTS else 0),
             "AFDP_DATA_DIR": str(self.data_dir / service),
             "AFDP_DRAIN_SECONDS": "2",
+            **(tls_settings(self.certificates, service) if self._options.tls else {}),
             **peers,
             **own,
         }
 
     async def _until_ready(self, seconds: float = 60.0) -> None:
         try:
-            async with asyncio.timeout(seconds), httpx.AsyncClient(base_url=self.url, trust_env=False) as client:
+            async with asyncio.timeout(seconds), self.http_client(self.url) as client:
                 while True:
                     if await _is_ready(client):
                         return

@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from afdp.client.tls import ClientTls
 from afdp.errors import FailedPrecondition, InvalidArgument, Unavailable
 from afdp.verify.tile_files import BrokenLogError, Fault, TileSource, largest
 
@@ -75,9 +76,12 @@ def open_source(source: str, reading: Reading | None = None) -> Iterator[TileSou
 async def _client(source: str, reading: Reading) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=reading.in_flight, max_keepalive_connections=reading.in_flight)
     headers = {"Accept-Encoding": "identity", "User-Agent": "afdp-monitor"}
+    # Logs of others may have any certificate that the system believes, and may be read in plain text: all is verified.
+    tls = ClientTls.from_environment()
+    verify = tls.context() if tls.is_given and source.startswith("https:") else True
     try:
         client = httpx.AsyncClient(
-            base_url=source.rstrip("/") + "/", timeout=reading.timeout, limits=limits, headers=headers
+            base_url=source.rstrip("/") + "/", timeout=reading.timeout, limits=limits, headers=headers, verify=verify
         )
     except (httpx.InvalidURL, ValueError) as error:
         raise FailedPrecondition(f"{source} is not a URL: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+import afdp.tls.modern  # noqa: F401 - before what loads gRPC
 from afdp.gateway import checking
 from afdp.gateway.app import build_app
 from afdp.gateway.config import GatewaySettings
@@ -14,15 +15,19 @@ from afdp.gateway.upstream import open_upstream
 from afdp.process import run
 from afdp.selfcheck import peers_of, port_of, self_check
 from afdp.telemetry import start_telemetry
+from afdp.tls.files import open_tls
 
 
 async def main(settings: GatewaySettings) -> None:
     """Serves HTTP until SIGTERM or SIGINT."""
     async with AsyncExitStack() as stack:
         stack.enter_context(start_telemetry("gateway", settings))
-        upstream = await stack.enter_async_context(open_upstream(settings.notary_address, settings.max_message_bytes))
-        log = await stack.enter_async_context(open_log_proxy(settings))
-        await serve_http(build_app(settings, load_api(), upstream, log), settings)
+        tls = await stack.enter_async_context(open_tls(settings))
+        upstream = await stack.enter_async_context(
+            open_upstream(settings.notary_address, settings.max_message_bytes, tls)
+        )
+        log = await stack.enter_async_context(open_log_proxy(settings, tls))
+        await serve_http(build_app(settings, load_api(), upstream, log, tls), settings, tls)
 
 
 CHECK = self_check(GatewaySettings, peers_of("notary"), checking.log, port_of(checking.is_gateway))

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from afdp.errors import Internal, NotaryError, NotFound
 from afdp.gateway.addresses import AddressLimits
 from afdp.gateway.body import BodyReader, Pace
+from afdp.gateway.clients import Clients
 from afdp.gateway.config import GatewaySettings
 from afdp.gateway.descriptors import Api
 from afdp.gateway.docs import documentation
@@ -30,9 +31,12 @@ from afdp.gateway.security import with_origins
 from afdp.gateway.transcoder import Limits, Transcoder
 from afdp.gateway.trust_files import TrustFiles
 from afdp.gateway.upstream import Upstream
+from afdp.tls.files import TlsFiles
 
 
-def build_app(settings: GatewaySettings, api: Api, upstream: Upstream, log: LogProxy) -> ASGIApp:
+def build_app(
+    settings: GatewaySettings, api: Api, upstream: Upstream, log: LogProxy, tls: TlsFiles | None = None
+) -> ASGIApp:
     """Everything that answers under the gateway's port."""
     pace = Pace(settings.request_timeout_seconds, settings.header_timeout_seconds, settings.min_body_bytes_per_second)
     bodies = BodyReader(settings.max_body_bytes, settings.max_buffered_bytes, pace)
@@ -58,6 +62,8 @@ def build_app(settings: GatewaySettings, api: Api, upstream: Upstream, log: LogP
     ]
     handlers = {NotaryError: _notary_error, HTTPException: _http_error, Exception: _unexpected}
     served: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)
+    if tls is not None:
+        served = Clients(served, tls, settings.ingress_names)
     if settings.address_rate is not None or settings.auth_failures is not None:
         served = AddressLimits(served, settings.address_rate, settings.auth_failures, settings.is_proxy)
     return Edge(

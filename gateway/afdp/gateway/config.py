@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AnyHttpUrl, Field, IPvAnyNetwork, field_validator
+from pydantic import AnyHttpUrl, Field, IPvAnyNetwork, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds, ServiceSettings
 from afdp.limits.rates import Rate, RateText
 from afdp.rpc.addresses import Address
+from afdp.tls.http import Clients
+from afdp.tls.plain import is_loopback
 
 MIB = 1024 * 1024
 
@@ -30,6 +32,14 @@ class GatewaySettings(ServiceSettings):
     )
     entry_log: str = Field(
         "", description="The origin of the log that is read under /api/v2/, as the notary's; empty: the first."
+    )
+    tls_client_auth: Clients = Field(
+        "optional", description="Whether callers must show a certificate, may, or are not asked."
+    )
+    ingress_names: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Names (DNS, URI) in the certificate of who ends TLS before us, by commas; it alone is believed "
+        "when it hands on a client's certificate (Client-Cert, RFC 9440) and address (X-Forwarded-For).",
     )
     # The API allows 16 MiB of evidence in a batch; what stands around it needs some room.
     max_body_bytes: int = Field(17 * MIB, ge=1024, description="Largest request body.")
@@ -76,7 +86,7 @@ class GatewaySettings(ServiceSettings):
             )
         return value
 
-    @field_validator("proxies", "cors_origins", mode="before")
+    @field_validator("proxies", "cors_origins", "ingress_names", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -84,3 +94,9 @@ class GatewaySettings(ServiceSettings):
     def is_proxy(self, address: str) -> bool:
         """Whether an IP address is that of a proxy of ours."""
         return bool(self.proxies) and any(ip_address(address) in network for network in self.proxies)
+
+    @model_validator(mode="after")
+    def _read_the_log_safely(self) -> Self:
+        if self.log_url.scheme == "http" and not is_loopback(self.log_url.host or ""):
+            raise ValueError("AFDP_LOG_URL is plain text to another machine: use https")
+        return self

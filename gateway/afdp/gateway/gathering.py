@@ -20,6 +20,7 @@ from afdp.gateway.descriptors import NOTARY, Api
 from afdp.gateway.rekor import LOG_INDEX
 from afdp.gateway.upstream import Metadata, Upstream
 from afdp.rpc import answer as notarys
+from afdp.rpc.peers import FORWARDED_ADDRESS, FORWARDED_CERTIFICATE
 
 UNDER_WAY = 2
 """Calls at a time: one that the notary verifies, one that the log appends. With more they are smaller and cost more."""
@@ -32,7 +33,7 @@ MOST_BYTES = 4 * 1024 * 1024
 
 _METHOD = f"/{NOTARY}/AddLogEntries"
 _REQUESTS = wire.tag(1, wire.LENGTH)
-_TOLD = "authorization"
+_TOLD = frozenset({"authorization", FORWARDED_CERTIFICATE, FORWARDED_ADDRESS})
 
 
 @dataclass(eq=False, slots=True)
@@ -53,7 +54,7 @@ class _Waiting:
 class _Lane:
     """Those who come with the same credentials: only they may share a call."""
 
-    credentials: str
+    credentials: tuple[str, ...]
     waiting: deque[_Waiting] = field(default_factory=deque)
     under_way: int = 0
 
@@ -75,7 +76,7 @@ class EntryCalls:
     def __init__(self, api: Api, upstream: Upstream) -> None:
         self._read = api.message_class(f"{NOTARY.rpartition('.')[0]}.AddLogEntriesResponse").FromString
         self._upstream = upstream
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[tuple[str, ...], _Lane] = {}
 
     async def call(self, path: str, request: bytes, timeout: float, metadata: Metadata) -> bytes:
         """One entry's call, alone or with others.
@@ -83,7 +84,7 @@ class EntryCalls:
         Raises:
             NotaryError: what became of this entry.
         """
-        credentials = next((value for key, value in metadata if key == _TOLD), "")
+        credentials = tuple(value for key, value in metadata if key in _TOLD)
         lane = self._lanes.setdefault(credentials, _Lane(credentials))
         if lane.under_way < UNDER_WAY:
             lane.under_way += 1

@@ -21,6 +21,8 @@ from afdp.formats.tiles import TileError, parse_tile_path
 from afdp.gateway.config import GatewaySettings
 from afdp.gateway.exchange import exchange_of
 from afdp.gateway.rekor import PREFIX
+from afdp.tls.files import TlsFiles
+from afdp.tls.http import ClientContext
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,9 @@ class LogProxy:
 
     def __init__(self, client: httpx.AsyncClient, settings: GatewaySettings) -> None:
         self._client = client
+        # Whatever its address: the service itself must be there, by the name in its certificate.
+        names = [name for name in settings.tls_names["transparency"] if "://" not in name]
+        self._extensions = {"sni_hostname": names[0]} if names else {}
         self._open = settings.log_reading == "open"
         self._prefixes = {"/log/": "", PREFIX: f"logs/{settings.entry_log}/" if settings.entry_log else ""}
 
@@ -74,7 +79,7 @@ class LogProxy:
         headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
         headers["accept-encoding"] = "identity"
         headers["x-request-id"] = exchange.request_id
-        asked = self._client.build_request(request.method, path, headers=headers)
+        asked = self._client.build_request(request.method, path, headers=headers, extensions=self._extensions)
         try:
             answer = await self._client.send(asked, stream=True)
         except httpx.TimeoutException:
@@ -107,9 +112,12 @@ def _file_of(request: Request, served_under: str) -> str:
 
 
 @asynccontextmanager
-async def open_log_proxy(settings: GatewaySettings) -> AsyncIterator[LogProxy]:
+async def open_log_proxy(settings: GatewaySettings, tls: TlsFiles | None = None) -> AsyncIterator[LogProxy]:
     """A proxy of the logs, for as long as the context is open."""
     url = str(settings.log_url)
     base = url if url.endswith("/") else url + "/"
-    async with httpx.AsyncClient(base_url=base, timeout=_TIMEOUT, limits=_LIMITS, trust_env=False) as client:
+    verify = True if tls is None else ClientContext.following(tls)
+    async with httpx.AsyncClient(
+        base_url=base, timeout=_TIMEOUT, limits=_LIMITS, trust_env=False, verify=verify
+    ) as client:
         yield LogProxy(client, settings)

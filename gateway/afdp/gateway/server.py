@@ -20,26 +20,28 @@ from afdp.gateway.config import GatewaySettings
 from afdp.gateway.exchange import request_id_from
 from afdp.gateway.problems import MEDIA_TYPE, headers_of, problem
 from afdp.gateway.security import HEADERS
+from afdp.tls.files import TlsFiles
+from afdp.tls.serving import TlsServer, tls_options
 
 logger = logging.getLogger(__name__)
 
 
-async def serve_http(app: ASGIApp, settings: GatewaySettings) -> None:
+async def serve_http(app: ASGIApp, settings: GatewaySettings, tls: TlsFiles | None = None) -> None:
     """Serves until SIGTERM or SIGINT; then what is under way ends, within `drain_seconds`."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running_http(app, settings) as port:
+    async with running_http(app, settings, tls) as port:
         logger.info("serving", extra={"fields": {"host": settings.host, "port": port}})
         await stop.wait()
         logger.info("draining", extra={"fields": {"seconds": settings.drain_seconds}})
 
 
 @asynccontextmanager
-async def running_http(app: ASGIApp, settings: GatewaySettings) -> AsyncIterator[int]:
+async def running_http(app: ASGIApp, settings: GatewaySettings, tls: TlsFiles | None = None) -> AsyncIterator[int]:
     """A server that runs while the context is open; gives the port it listens on."""
-    server = _Server(app, settings)
+    server = _Server(app, settings, tls)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(server.serve())
         await server.listening.wait()
@@ -53,8 +55,8 @@ async def running_http(app: ASGIApp, settings: GatewaySettings) -> AsyncIterator
 logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+class _Server(TlsServer):
+    def __init__(self, app: ASGIApp, settings: GatewaySettings, tls: TlsFiles | None) -> None:
         bounds = Bounds(
             settings.header_timeout_seconds,
             settings.max_header_bytes,
@@ -78,6 +80,7 @@ class _Server(uvicorn.Server):
             proxy_headers=False,
             timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+            **tls_options(tls, settings.tls_client_auth),
         )
         super().__init__(config)
         self.listening = asyncio.Event()

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from afdp.errors import HeadersTooLarge, InvalidArgument, NotaryError, PayloadTooLarge, Unauthenticated, Unimplemented
 from afdp.gateway.body import JSON, BodyReader, content_type_fault
+from afdp.gateway.clients import told_of_client
 from afdp.gateway.decode import Encoders
 from afdp.gateway.descriptors import Api, HttpRule, Method
 from afdp.gateway.encode import RawEncoder, Readers, ResponseEncoder
@@ -168,7 +169,7 @@ class Transcoder(BaseRoute):
         if len(request) > self._limits.message_bytes:
             raise PayloadTooLarge(f"the request is over {self._limits.message_bytes} bytes as a message; send less")
         exchange = exchange_of(scope)
-        metadata = headers.metadata(exchange.request_id, exchange.traceparent)
+        metadata = headers.metadata(exchange.request_id, exchange.traceparent) + told_of_client(scope)
         answer = await binding.call(binding.method.path, request, binding.timeout, metadata)
         if binding.judged is not None:
             return binding.judged(request, answer)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from afdp.errors import NotFound
+from afdp.gateway.clients import told_of_client
 from afdp.gateway.descriptors import NOTARY, Api
 from afdp.gateway.exchange import exchange_of
 from afdp.gateway.problems import ProblemResponse
@@ -52,6 +53,7 @@ class TrustFiles:
         metadata: Metadata = [("x-request-id", exchange.request_id)]
         if exchange.traceparent:
             metadata.append(("traceparent", exchange.traceparent))
+        metadata += told_of_client(request.scope)
         asked = self._request(name=path).SerializeToString()
         try:
             answer = await self._upstream.call(_METHOD, asked, self._timeout, metadata)

@@ -12,6 +12,7 @@ from afdp.errors import NotaryError
 from afdp.gateway.metrics import UPSTREAM_ERRORS
 from afdp.rpc import answer, open_channel
 from afdp.rpc.status import from_rpc_error
+from afdp.tls.files import TlsFiles
 
 Metadata = list[tuple[str, str]]
 
@@ -51,9 +52,9 @@ class Upstream:
 
 
 @asynccontextmanager
-async def open_upstream(address: str, max_message_bytes: int) -> AsyncIterator[Upstream]:
+async def open_upstream(address: str, max_message_bytes: int, tls: TlsFiles | None = None) -> AsyncIterator[Upstream]:
     """The notary at `host:port`, for as long as the context is open."""
-    async with open_channel(address, max_message_bytes) as channel:
+    async with open_channel(address, max_message_bytes, tls=tls, service=PEER) as channel:
         yield Upstream(channel)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+import afdp.tls.modern  # noqa: F401 - before what loads gRPC
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import SCHEMA, migrate_database, open_store
 from afdp.metadata.service import Metadata
@@ -13,14 +14,16 @@ from afdp.process import run
 from afdp.rpc import serve
 from afdp.selfcheck import grpc_port_of, self_check
 from afdp.telemetry import start_telemetry
+from afdp.tls.files import open_tls
 
 
 async def main(settings: MetadataSettings) -> None:
     """Wires the parts and serves."""
     async with AsyncExitStack() as stack:
         telemetry = stack.enter_context(start_telemetry("metadata", settings))
+        tls = await stack.enter_async_context(open_tls(settings))
         store = await stack.enter_async_context(open_store(settings))
-        await serve(MetadataServicer(Metadata(store)), settings, telemetry, check=store.check)
+        await serve(MetadataServicer(Metadata(store)), settings, telemetry, store.check, tls=tls)
 
 
 CHECK = self_check(MetadataSettings, postgres_of(SCHEMA), grpc_port_of("afdp.metadata.v1.MetadataService"))

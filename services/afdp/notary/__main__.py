@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
+import afdp.tls.modern  # noqa: F401 - before what loads gRPC
 from afdp.messages.metadata import MetadataServiceClient
 from afdp.messages.signer import SignerServiceClient
 from afdp.messages.transparency import TransparencyServiceClient
@@ -36,12 +37,14 @@ from afdp.process import run, running
 from afdp.rpc import GrpcCaller, open_channel, serve
 from afdp.selfcheck import grpc_port_of, peers_of, self_check
 from afdp.telemetry import start_telemetry
+from afdp.tls.files import open_tls
 
 
 async def main(settings: NotarySettings) -> None:
     """Serves until it is told to stop."""
     async with AsyncExitStack() as stack:
         telemetry = stack.enter_context(start_telemetry("notary", settings))
+        tls = await stack.enter_async_context(open_tls(settings))
         addresses = {
             "signer": settings.signer_address,
             "transparency": settings.transparency_address,
@@ -50,7 +53,7 @@ async def main(settings: NotarySettings) -> None:
         channels = {
             # Each signer has a memory of its own of what it has signed: one is used for as long as it is there.
             name: await stack.enter_async_context(
-                open_channel(address, settings.max_message_bytes, spread=name != "signer")
+                open_channel(address, settings.max_message_bytes, spread=name != "signer", tls=tls, service=name)
             )
             for name, address in addresses.items()
         }
@@ -114,7 +117,7 @@ async def main(settings: NotarySettings) -> None:
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())
         await stack.enter_async_context(running(*parts))
-        await serve(servicer, settings, telemetry, peers.check, way_in.admit)
+        await serve(servicer, settings, telemetry, peers.check, way_in.admit, tls)
 
 
 CHECK = self_check(

@@ -73,6 +73,9 @@ class NotarySettings(ServiceSettings):
         0.05, description="Longest wait of a call for Redis; then this process counts alone until Redis is back."
     )
     redis_retry_seconds: Seconds = Field(1.0, description="How often it is looked whether Redis is back.")
+    tls_client_auth: Literal["required", "off"] = Field(
+        "required", description="Whether callers must show a certificate; off: the gateway can hand none on, either."
+    )
     signer_address: Address = Field(
         "127.0.0.1:50052", description="The signer's host:port; of several replicas the first that is there."
     )
@@ -162,6 +165,11 @@ class NotarySettings(ServiceSettings):
         le=7 * 86_400,
         description="How long its timestamp is valid: so long can newer revocations be held back unnoticed.",
     )
+
+    @property
+    def grpc_clients(self) -> tuple[bool, bool]:
+        """Callers from outside come here."""
+        return self.tls_client_auth == "required", True
 
     @property
     def main_log(self) -> str:

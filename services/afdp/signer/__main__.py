@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from hashlib import sha256
 
+import afdp.tls.modern  # noqa: F401 - before what loads gRPC
 from afdp.process import run, running
 from afdp.rpc import serve
 from afdp.selfcheck import grpc_port_of, self_check
@@ -31,12 +32,14 @@ from afdp.signer.trust import TrustSigner
 from afdp.signer.trust_memory import TrustMemory
 from afdp.signer.version_memory import VersionMemory
 from afdp.telemetry import start_telemetry
+from afdp.tls.files import open_tls
 
 
 async def main(settings: SignerSettings) -> None:
     """Serves until it is told to stop."""
     async with AsyncExitStack() as stack:
         telemetry = stack.enter_context(start_telemetry("signer", settings))
+        tls = await stack.enter_async_context(open_tls(settings))
         folder = private_folder(settings.data_dir)
         revocations = Revocations(folder / "revocations.json")
         memory = VersionMemory(folder / "key-versions.json")
@@ -54,7 +57,7 @@ async def main(settings: SignerSettings) -> None:
         status = StatusReport({**told, "data keys": data_keys, "fips": FipsStatus(settings.fips)})
         servicer = SignerServicer(signer, time.timestamps, trust, data_keys, status)
         await stack.enter_async_context(running(KeyRotation(keys, oldest).run()))
-        await serve(servicer, settings, telemetry, signer.check)
+        await serve(servicer, settings, telemetry, signer.check, tls=tls)
 
 
 async def create_keys(settings: SignerSettings) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from contextlib import AsyncExitStack
 
+import afdp.tls.modern  # noqa: F401 - before what loads gRPC
 from afdp import postgres
 from afdp.errors import NotaryError
 from afdp.messages.signer import SignerServiceClient
@@ -20,6 +21,7 @@ from afdp.rpc import GrpcCaller, open_channel, serve
 from afdp.selfcheck import grpc_port_of, peers_of, self_check
 from afdp.telemetry import start_telemetry
 from afdp.telemetry.logs import configure_logging
+from afdp.tls.files import open_tls
 from afdp.transparency.commands import freeze, open_further, show_logs
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.external.commands import readmit_external, show_evidence
@@ -40,18 +42,21 @@ async def main(settings: TransparencySettings) -> int:
     try:
         async with AsyncExitStack() as stack:
             telemetry = stack.enter_context(start_telemetry(SERVICE, settings))
+            tls = await stack.enter_async_context(open_tls(settings))
             database = await stack.enter_async_context(
                 open_database(settings, SCHEMA, SERVICE, packaged(_PACKAGE), SESSION)
             )
-            channel = await stack.enter_async_context(open_channel(settings.signer_address, spread=False))
+            channel = await stack.enter_async_context(
+                open_channel(settings.signer_address, spread=False, tls=tls, service="signer")
+            )
             client = SignerServiceClient(GrpcCaller(channel))
             witnesses = await stack.enter_async_context(open_witnesses(settings.witnesses))
             logs = await stack.enter_async_context(open_logs(settings, database, client, witnesses))
-            await stack.enter_async_context(serving_reads(logs, settings))
+            await stack.enter_async_context(serving_reads(logs, settings, tls))
             external = await stack.enter_async_context(
                 open_external_logs(settings.external_logs, database, settings.external_logs_in_flight)
             )
-            await serve(TransparencyServicer(logs, external), settings, telemetry, logs.check)
+            await serve(TransparencyServicer(logs, external), settings, telemetry, logs.check, tls=tls)
     except WrongLog as error:
         print(error, file=sys.stderr)
         return 2

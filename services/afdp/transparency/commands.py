@@ -19,6 +19,7 @@ from afdp.messages.signer import SignerServiceClient
 from afdp.postgres import Database, open_database
 from afdp.rpc import GrpcCaller, open_channel
 from afdp.telemetry.logs import configure_logging
+from afdp.tls.files import open_tls
 from afdp.transparency.config import LogSettings, TransparencySettings
 from afdp.transparency.logs import base_url, freeze_log, open_log
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
@@ -53,7 +54,11 @@ async def open_further(settings: TransparencySettings, arguments: Sequence[str])
     parser.add_argument("--successor-of", default="")
     parser.add_argument("--base-url")
     new = _new(parser.parse_args(arguments))
-    async with _database(settings) as database, open_channel(settings.signer_address) as channel:
+    async with (
+        _database(settings) as database,
+        open_tls(settings) as tls,
+        open_channel(settings.signer_address, tls=tls, service="signer") as channel,
+    ):
         signer = GrpcSigner(SignerServiceClient(GrpcCaller(channel)), settings.signer_timeout_seconds)
         known = await open_log(PostgresCatalogue(database), signer, new)
     print(f"{known.origin} is open, for {_whom(known)}; its key: {known.identity.vkey}")

@@ -21,6 +21,7 @@ from afdp.config import Port, Seconds
 from afdp.formats.note import VerifierKey, validate_origin
 from afdp.postgres import DatabaseSettings
 from afdp.rpc.addresses import Address
+from afdp.tls.http import Clients
 from afdp.transparency.external.config import ExternalLogSettings
 from afdp.transparency.queue import Limits
 from afdp.transparency.values import NewLog, WitnessPolicy
@@ -77,6 +78,9 @@ class TransparencySettings(DatabaseSettings):
     port: Port = 50053
     metrics_port: Port = 9092
     http_port: Port = Field(8053, description="Port of the log's read path: checkpoint, tiles, entries.")
+    http_client_auth: Clients = Field(
+        "off", description="Whether readers must show a certificate, may, or are not asked; over TLS."
+    )
     http_max_connections: int = Field(1024, ge=1, description="Open connections to the read path; more get a 503.")
     http_header_timeout_seconds: Seconds = Field(
         10.0, description="How long a reader may take to send a request's head, and how long it may take nothing."

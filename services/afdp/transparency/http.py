@@ -29,6 +29,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from afdp.bounded_http import Bounds, bounded_protocol
 from afdp.errors import NotaryError, NotFound
 from afdp.formats.tiles import WIDTH, TileError, parse_tile_path
+from afdp.tls.files import TlsFiles
+from afdp.tls.serving import TlsServer, tls_options
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.service import TransparencyLog
 
@@ -100,7 +102,9 @@ def application(logs: Served, timeout: float) -> Starlette:
 
 
 @asynccontextmanager
-async def serving_reads(logs: Served, settings: TransparencySettings) -> AsyncIterator[int]:
+async def serving_reads(
+    logs: Served, settings: TransparencySettings, tls: TlsFiles | None = None
+) -> AsyncIterator[int]:
     """The read path on its port for the length of a block, on this event loop; gives the port.
 
     Raises:
@@ -120,6 +124,7 @@ async def serving_reads(logs: Served, settings: TransparencySettings) -> AsyncIt
         date_header=True,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        **tls_options(tls, settings.http_client_auth),
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -132,7 +137,7 @@ async def serving_reads(logs: Served, settings: TransparencySettings) -> AsyncIt
         listener.close()
 
 
-class _Server(uvicorn.Server):
+class _Server(TlsServer):
     """Leaves the process's signals to gRPC's side, which ends both."""
 
     @contextmanager

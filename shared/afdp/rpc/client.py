@@ -17,8 +17,11 @@ from afdp.errors import DeadlineExceeded, Internal, InvalidArgument
 from afdp.rpc.addresses import target
 from afdp.rpc.codec import decoder, encoder
 from afdp.rpc.descriptors import Method, method, pool
+from afdp.rpc.secure import FollowingChannel
 from afdp.rpc.status import from_rpc_error
 from afdp.telemetry.context import deadline, request_id, traceparent
+from afdp.tls.files import TlsFiles
+from afdp.tls.plain import require_loopback
 
 DEFAULT_TIMEOUT = 30.0
 # Of an answer: to a batch of 16 MiB it has receipts that hold each package inside of a statement, in base64.
@@ -29,7 +32,12 @@ DEADLINE_SHAVE = 0.05
 
 @asynccontextmanager
 async def open_channel(
-    address: str, max_message_bytes: int = 20 * 1024 * 1024, *, spread: bool = True
+    address: str,
+    max_message_bytes: int = 20 * 1024 * 1024,
+    *,
+    spread: bool = True,
+    tls: TlsFiles | grpc.ChannelCredentials | None = None,
+    service: str = "",
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to a service, which finds it again within a second of its return.
 
@@ -41,9 +49,12 @@ async def open_channel(
         max_message_bytes: the bound on requests, as the service has it; answers may be larger.
         spread: whether calls take turns among the replicas, and what one could not be given goes to the next.
             Otherwise all go to the first that is there, and to the next when it is gone.
+        tls: what to show and whom to believe; none: plain text, which does not leave the machine.
+        service: which service must be there, by its name in `AFDP_TLS_NAMES`; empty: whoever the address names.
 
     Raises:
         InvalidArgument: a list of addresses has a name in it.
+        FailedPrecondition: it would be plain text to another machine.
     """
     options = [
         ("grpc.keepalive_time_ms", 20_000),
@@ -58,8 +69,23 @@ async def open_channel(
         ("grpc.dns_min_time_between_resolutions_ms", 1_000),
         ("grpc.service_config", _service_config(spread)),
     ]
-    async with grpc.aio.insecure_channel(target(address), options=options) as channel:
+    async with _channel(address, options, tls, service) as channel:
         yield channel
+
+
+def _channel(
+    address: str, options: list[tuple[str, Any]], tls: TlsFiles | grpc.ChannelCredentials | None, service: str
+) -> grpc.aio.Channel:
+    spelt = target(address)
+    if tls is None:
+        require_loopback(address)
+        return grpc.aio.insecure_channel(spelt, options=options)
+    if isinstance(tls, grpc.ChannelCredentials):
+        return grpc.aio.secure_channel(spelt, tls, options=options)
+    # An address may change and be shared; what must hold is that the service itself is there.
+    names = [name for name in tls.names.get(service, ()) if "://" not in name]
+    named = [*options, ("grpc.ssl_target_name_override", names[0])] if names else options
+    return FollowingChannel(tls, lambda shown: grpc.aio.secure_channel(spelt, shown, options=named))
 
 
 @cache

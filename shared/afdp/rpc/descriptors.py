@@ -46,6 +46,7 @@ class Method:
     idempotent: bool  # may be sent again after UNAVAILABLE
     planned: str  # named and not built yet: the sentence to say so; else empty
     permission: str  # what a caller must be permitted; empty: anybody may call it
+    callers: tuple[str, ...]  # which services may call it; none: any peer that counts
 
 
 def service_methods(service: str) -> tuple[Method, ...]:
@@ -74,7 +75,8 @@ def _method(method: MethodDescriptor) -> Method:
     options: Any = GetMessageClass(pool().FindMessageTypeByName("google.protobuf.MethodOptions")).FromString(
         method.GetOptions().SerializeToString()
     )
-    planned, permission = (pool().FindExtensionByName(f"afdp.common.v1.{name}") for name in ("planned", "permission"))
+    names = ("planned", "permission", "callers")
+    planned, permission, callers = (pool().FindExtensionByName(f"afdp.common.v1.{name}") for name in names)
     return Method(
         name=method.name,
         full_name=f"/{method.containing_service.full_name}/{method.name}",
@@ -85,6 +87,7 @@ def _method(method: MethodDescriptor) -> Method:
         idempotent=options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN,
         planned=options.Extensions[planned],
         permission=options.Extensions[permission],
+        callers=tuple(options.Extensions[callers]),
     )
 
 

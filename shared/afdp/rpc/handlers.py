@@ -23,6 +23,7 @@ from afdp.rpc import answer
 from afdp.rpc.caller import Caller, caller
 from afdp.rpc.codec import decoder, encoder
 from afdp.rpc.descriptors import Method
+from afdp.rpc.peers import PeerCheck, plain_caller
 from afdp.rpc.status import to_status
 from afdp.telemetry.context import deadline, request_id, traceparent
 
@@ -47,7 +48,11 @@ Admit = Callable[[Method], Awaitable[None]]
 
 
 def method_handlers(
-    servicer: Any, methods: Iterable[Method], timeout: float, admit: Admit | None = None
+    servicer: Any,
+    methods: Iterable[Method],
+    timeout: float,
+    admit: Admit | None = None,
+    peers: PeerCheck | None = None,
 ) -> dict[str, _Handle]:
     """A handler per method, by name.
 
@@ -56,15 +61,19 @@ def method_handlers(
         methods: those of its service.
         timeout: the deadline, in seconds, of a unary call that brings none.
         admit: is asked before a request is read; none: whoever reaches the port is let in.
+        peers: judges who is at the other end, before that; none: the port speaks plain text.
     """
-    return {method.name: _Handler(servicer, method, timeout, admit).handler() for method in methods}
+    return {method.name: _Handler(servicer, method, timeout, admit, peers).handler() for method in methods}
 
 
 class _Handler:
-    def __init__(self, servicer: Any, method: Method, timeout: float, admit: Admit | None) -> None:
+    def __init__(
+        self, servicer: Any, method: Method, timeout: float, admit: Admit | None, peers: PeerCheck | None
+    ) -> None:
         service = method.full_name.split("/")[1]
         self._method = method
-        self._admit = admit
+        self._admit, self._peers = admit, peers
+        self._open = admit is None and peers is None
         self._behaviour = getattr(servicer, _snake(method.name))
         # What a client sends must be understood whole; services of one deployment may differ by a version.
         self._decode = decoder(method.request, strict=service.startswith("afdp.notary."))
@@ -95,8 +104,8 @@ class _Handler:
         try:
             # Not cheap, so only where gRPC itself does not end the call in time.
             async with nullcontext() if limit is None else asyncio.timeout(limit):
-                if self._admit is not None:
-                    await self._admit(self._method)
+                if not self._open:
+                    await self._let_in(context)
                 reply = self._encode(await begin())
         except Exception as error:
             await self._abort(context, error)
@@ -116,8 +125,8 @@ class _Handler:
         """Answers are written, not yielded: of a caller who goes away, gRPC tells a coroutine, and no generator."""
         started, _ = self._begin(context)
         try:
-            if self._admit is not None:
-                await self._admit(self._method)
+            if not self._open:
+                await self._let_in(context)
             async with aclosing(begin()) as replies:
                 async for reply in replies:
                     await context.write(self._encode(reply))
@@ -127,6 +136,16 @@ class _Handler:
         finally:
             self._end(started)
         self._succeed(context)
+
+    async def _let_in(self, context: _Context) -> None:
+        metadata = context.invocation_metadata() or ()
+        authorization = caller.get().authorization
+        if self._peers is None:
+            caller.set(plain_caller(context, authorization, metadata))
+        else:
+            caller.set(self._peers.caller(self._method, context, authorization, metadata))
+        if self._admit is not None:
+            await self._admit(self._method)
 
     async def _decoded(self, data: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for item in data:

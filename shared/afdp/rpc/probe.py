@@ -9,7 +9,8 @@ import grpc.aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from afdp.rpc.addresses import target
+from afdp.rpc.client import open_channel
+from afdp.tls.files import TlsFiles
 
 AWAY = "away"
 FOREIGN = "foreign"
@@ -18,15 +19,16 @@ FOREIGN = "foreign"
 _TIMEOUT = 3.0  # seconds
 
 
-async def probe(address: str, service: str) -> str:
+async def probe(address: str, service: str, tls: TlsFiles | None = None) -> str:
     """What is at an address: `serving`, `not serving`, or one of the constants of this module.
 
     Args:
         address: as `open_channel` takes it; of several, one that answers is enough.
         service: `package.Service`.
+        tls: as `open_channel` takes it.
     """
     try:
-        async with grpc.aio.insecure_channel(target(address)) as channel:
+        async with open_channel(address, tls=tls, service=service.split(".")[1]) as channel:
             health: Any = HealthStub(channel)  # its stubs are of the generated code
             answer = await health.Check(HealthCheckRequest(service=service), timeout=_TIMEOUT)
     except grpc.aio.AioRpcError as error:

@@ -24,9 +24,12 @@ from afdp.rpc.client import MAX_ANSWER_BYTES
 from afdp.rpc.descriptors import service_methods
 from afdp.rpc.handlers import Admit, method_handlers
 from afdp.rpc.health import ReasonedHealth
+from afdp.rpc.peers import OtherServices, PeerCheck
 from afdp.rpc.reflecting import ReflectionPool
+from afdp.rpc.secure import server_credentials
 from afdp.rpc.tracing import SampledCalls
 from afdp.telemetry import Telemetry
+from afdp.tls.files import TlsFiles
 
 logger = logging.getLogger(__name__)
 
@@ -52,17 +55,19 @@ async def serve(
     telemetry: Telemetry,
     check: Check | None = None,
     admit: Admit | None = None,
+    tls: TlsFiles | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then lets the calls under way end, for at most `drain_seconds`.
 
     `check` raises a `NotaryError` while a dependency is away: `grpc.health.v1` then says NOT_SERVING, and calls that
-    can do without it go on. `admit` is asked who may call; none: whoever reaches the port.
+    can do without it go on. `admit` is asked who may call; none: whoever reaches the port. `tls` is what the server
+    shows, and whom it believes; none: plain text.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running_server(servicer, settings, telemetry, check, admit) as port:
+    async with running_server(servicer, settings, telemetry, check, admit, tls) as port:
         logger.info("serving", extra={"fields": {"host": settings.host, "port": port}})
         await stop.wait()
         logger.info("draining", extra={"fields": {"seconds": settings.drain_seconds}})
@@ -75,20 +80,21 @@ async def running_server(
     telemetry: Telemetry,
     check: Check | None = None,
     admit: Admit | None = None,
+    tls: TlsFiles | None = None,
 ) -> AsyncIterator[int]:
     """A server that runs while the context is open; gives the port it listens on.
 
     Raises:
         OSError: the address is taken or not ours.
     """
-    server = _build(servicer, settings, telemetry, admit)
+    server = _build(servicer, settings, telemetry, admit, PeerCheck(tls) if tls else None)
     health = ReasonedHealth()
     await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     names = (servicer.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     shown: Any = ReflectionPool()
     reflection.enable_server_reflection(names, server, pool=shown)
-    port = _bind(server, settings)
+    port = _bind(server, settings, tls)
     await server.start()
     async with asyncio.TaskGroup() as tasks:
         watch = tasks.create_task(_watch_health(health, servicer.SERVICE, check))
@@ -101,7 +107,13 @@ async def running_server(
             await server.stop(settings.drain_seconds)
 
 
-def _build(servicer: Servicer, settings: ServiceSettings, telemetry: Telemetry, admit: Admit | None) -> grpc.aio.Server:
+def _build(
+    servicer: Servicer,
+    settings: ServiceSettings,
+    telemetry: Telemetry,
+    admit: Admit | None,
+    peers: PeerCheck | None,
+) -> grpc.aio.Server:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
@@ -114,16 +126,23 @@ def _build(servicer: Servicer, settings: ServiceSettings, telemetry: Telemetry, 
         # Callers then ask the name's addresses again, and so find replicas that were added; calls under way go on.
         ("grpc.max_connection_age_ms", _CONNECTION_AGE),
     ]
-    server = grpc.aio.server(interceptors=[SampledCalls(servicer.SERVICE, telemetry)], options=options)
-    handlers = method_handlers(servicer, service_methods(servicer.SERVICE), settings.request_timeout_seconds, admit)
+    interceptors: list[grpc.aio.ServerInterceptor] = [SampledCalls(servicer.SERVICE, telemetry)]
+    if peers is not None:
+        interceptors.append(OtherServices(servicer.SERVICE, peers))
+    server = grpc.aio.server(interceptors=interceptors, options=options)
+    methods, timeout = service_methods(servicer.SERVICE), settings.request_timeout_seconds
+    handlers = method_handlers(servicer, methods, timeout, admit, peers)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(servicer.SERVICE, handlers),))
     return server
 
 
-def _bind(server: grpc.aio.Server, settings: ServiceSettings) -> int:
+def _bind(server: grpc.aio.Server, settings: ServiceSettings, tls: TlsFiles | None) -> int:
     address = f"{settings.host}:{settings.port}"
     try:
-        return server.add_insecure_port(address)
+        if tls is None:
+            return server.add_insecure_port(address)
+        asked, outside = settings.grpc_clients
+        return server.add_secure_port(address, server_credentials(tls, ask_clients=asked, callers_from_outside=outside))
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: is it in use?") from error
 

@@ -1,0 +1,1 @@
+"""A certificate authority in a folder, for development and small deployments: `afdp certs`."""

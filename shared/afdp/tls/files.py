@@ -1,0 +1,126 @@
+"""The files of TLS while a process runs: looked at each second, taken when they are whole and go together.
+
+What is spoilt changes nothing: what was read before goes on, and the log says why. Connections that stand are left
+alone; new ones get what is new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client import Gauge
+
+from afdp.errors import FailedPrecondition
+from afdp.tls.material import Material, TlsError, TlsPaths, days_left, load_material
+
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY = 1.0  # seconds
+
+_expires = Gauge("afdp_tls_certificate_expires_timestamp_seconds", "When the service's own TLS certificate ends.")
+_lists_due = Gauge("afdp_tls_revocation_list_due_timestamp_seconds", "When the first revocation list is overdue.")
+
+_State = tuple[tuple[int, int, int] | None, ...]
+
+
+class TlsSettings(Protocol):
+    """What a service's settings say of TLS."""
+
+    @property
+    def tls_paths(self) -> TlsPaths | None: ...
+    @property
+    def tls_names(self) -> dict[str, tuple[str, ...]]: ...
+
+
+class TlsFiles:
+    """What the files hold now, and who wants to hear when they have changed."""
+
+    def __init__(self, paths: TlsPaths, names: dict[str, tuple[str, ...]]) -> None:
+        """Reads them.
+
+        Raises:
+            TlsError: they do not serve.
+        """
+        self._paths = paths
+        self.names = names
+        self._state = self._look()
+        self.material: Material = load_material(paths)
+        self._listeners: list[Callable[[Material], None]] = []
+        self._tell()
+
+    def subscribe(self, listener: Callable[[Material], None]) -> Callable[[], None]:
+        """Has it called, on the event loop, with what was read anew; gives what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def run(self) -> None:
+        """Looks until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            if (found := await asyncio.to_thread(self._newer)) is not None:
+                self.take(found)
+
+    def take(self, material: Material) -> None:
+        """Goes on with this."""
+        self.material = material
+        self._tell()
+        for listener in tuple(self._listeners):
+            listener(material)
+
+    def _newer(self) -> Material | None:
+        state = self._look()
+        if state == self._state:
+            return None
+        self._state = state
+        try:
+            found = load_material(self._paths)
+        except TlsError as error:
+            logger.error("the files of TLS have changed and do not serve", extra={"fields": {"reason": str(error)}})
+            return None
+        return found if found != self.material else None
+
+    def _look(self) -> _State:
+        return tuple(_stamp(path) for path in self._paths.all())
+
+    def _tell(self) -> None:
+        _expires.set(self.material.expires.timestamp())
+        fields = {"certificate_days": round(days_left(self.material.expires), 2)}
+        if self.material.lists_due is not None:
+            _lists_due.set(self.material.lists_due.timestamp())
+            fields["revocation_list_days"] = round(days_left(self.material.lists_due), 2)
+        level = logging.INFO if min(fields.values()) > 0 else logging.ERROR
+        logger.log(level, "certificate and authorities read", extra={"fields": fields})
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+@asynccontextmanager
+async def open_tls(settings: TlsSettings) -> AsyncIterator[TlsFiles | None]:
+    """The files that the settings name, looked at for as long as the context is open; None where TLS is off.
+
+    Raises:
+        FailedPrecondition: they do not serve.
+    """
+    if (paths := settings.tls_paths) is None:
+        yield None
+        return
+    try:
+        files = TlsFiles(paths, settings.tls_names)
+    except TlsError as error:
+        raise FailedPrecondition(str(error)) from None
+    watch = asyncio.create_task(files.run())
+    try:
+        yield files
+    finally:
+        watch.cancel()

@@ -1,0 +1,83 @@
+"""HTTP over TLS 1.3: a server's context that follows its files, and what a client of our own services needs."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from typing import Any, Literal
+
+from afdp.tls.files import TlsFiles
+from afdp.tls.material import Material
+
+Clients = Literal["required", "optional", "off"]
+"""Whether clients must show a certificate, may, or are not asked."""
+
+HANDSHAKE_SECONDS = 10.0
+"""How long one may take."""
+
+_VERIFY = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "off": ssl.CERT_NONE}
+
+
+def server_context(tls: TlsFiles, clients: Clients, protocols: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
+    """A context for as long as the process lives: each handshake is made with what the files hold then.
+
+    What one context has been told to believe it cannot forget, so a changed file makes a new one, which takes over at
+    the start of a handshake. Sessions are not resumed: nobody would look at a certificate a second time.
+    """
+    current = _context(tls.material, clients, protocols)
+
+    def replace(material: Material) -> None:
+        nonlocal current
+        current = _context(material, clients, protocols)
+
+    def choose(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+        if connection.context is not current:
+            connection.context = current
+
+    listening = _context(tls.material, clients, protocols)
+    listening.sni_callback = choose  # called without a name, too
+    tls.subscribe(replace)
+    return listening
+
+
+class ClientContext(ssl.SSLContext):
+    """For calls to services of ours; each connection is made with what the files hold then."""
+
+    _tls: TlsFiles
+
+    @classmethod
+    def following(cls, tls: TlsFiles) -> ClientContext:
+        """One for as long as the process lives."""
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context._tls = tls
+        return context
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        """As that of a context made now."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_verify_locations(cadata=self._tls.material.services_pem.decode("ascii"))
+        _show(context, self._tls.material)
+        return context.wrap_bio(*arguments, **options)
+
+
+def _context(material: Material, clients: Clients, protocols: tuple[str, ...]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    # OpenSSL's own order of the suites begins with AES-256, as does what deployments write into their rules.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(list(protocols))
+    context.verify_mode = _VERIFY[clients]
+    if clients != "off":
+        context.load_verify_locations(cadata=material.authorities.decode("ascii"))
+    _show(context, material)
+    return context
+
+
+def _show(context: ssl.SSLContext, material: Material) -> None:
+    """A context takes files only, and what stands in those on disk may be newer than what was looked through."""
+    number = os.memfd_create("tls", os.MFD_CLOEXEC)
+    with os.fdopen(number, "wb", buffering=0) as file:
+        file.write(material.key + b"\n" + material.chain)
+        context.load_cert_chain(f"/proc/self/fd/{number}")

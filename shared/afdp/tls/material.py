@@ -1,0 +1,153 @@
+"""What TLS needs, read from files and looked through: a certificate and its key, authorities, revocations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+
+class TlsError(Exception):
+    """The files do not serve; the message says which and why, and shows nothing of a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPaths:
+    """The files, all PEM.
+
+    Attributes:
+        cert: the own certificate, then its intermediates.
+        key: its key, not encrypted.
+        ca: the authorities that the services of one deployment have their certificates from.
+        client_ca: those that callers from outside have theirs from, beside `ca`.
+        crl: revocation lists of any of them, one after the other.
+    """
+
+    cert: Path
+    key: Path
+    ca: Path
+    client_ca: Path | None = None
+    crl: Path | None = None
+
+    def all(self) -> tuple[Path, ...]:
+        """Each file there is."""
+        return tuple(each for each in (self.cert, self.key, self.ca, self.client_ca, self.crl) if each is not None)
+
+
+Serial = tuple[bytes, int]
+"""A certificate's issuer, as DER, and its serial number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What the files held at one moment.
+
+    Attributes:
+        chain: the own certificate and its intermediates, PEM.
+        key: its key, PEM.
+        services: the authorities of the services.
+        authorities: all authorities, PEM.
+        revoked: what the lists name.
+        expires: when the own certificate ends.
+        lists_due: when the first of the lists was to be renewed; none: there is none.
+    """
+
+    chain: bytes
+    key: bytes
+    services: tuple[x509.Certificate, ...]
+    authorities: bytes
+    revoked: frozenset[Serial]
+    expires: datetime
+    lists_due: datetime | None
+
+    @property
+    def services_pem(self) -> bytes:
+        """The authorities of the services, PEM."""
+        return b"".join(each.public_bytes(Encoding.PEM) for each in self.services)
+
+
+def load_material(paths: TlsPaths) -> Material:
+    """Reads the files and looks whether they go together.
+
+    Raises:
+        TlsError: one cannot be read, or does not go with another.
+    """
+    chain, key = _read(paths.cert), _read(paths.key)
+    own = _certificates(paths.cert, chain)[0]
+    _require_pair(paths, own, key)
+    services = _certificates(paths.ca, _read(paths.ca))
+    clients = _certificates(paths.client_ca, _read(paths.client_ca)) if paths.client_ca else ()
+    authorities = (*services, *clients)
+    lists = _revocation_lists(paths.crl, authorities) if paths.crl else ()
+    dues = [each.next_update_utc for each in lists if each.next_update_utc is not None]
+    return Material(
+        chain=chain,
+        key=key,
+        services=services,
+        authorities=b"".join(each.public_bytes(Encoding.PEM) for each in authorities),
+        revoked=frozenset((each.issuer.public_bytes(), entry.serial_number) for each in lists for entry in each),
+        expires=own.not_valid_after_utc,
+        lists_due=min(dues, default=None),
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TlsError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _certificates(path: Path, data: bytes) -> tuple[x509.Certificate, ...]:
+    try:
+        return tuple(x509.load_pem_x509_certificates(data))
+    except ValueError:
+        raise TlsError(f"{path} holds no certificate in PEM, or a broken one") from None
+
+
+def _require_pair(paths: TlsPaths, own: x509.Certificate, pem: bytes) -> None:
+    try:
+        key = load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it is encrypted
+        raise TlsError(f"{paths.key} holds no key in PEM that can be read without a password") from None
+    spki = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    if key.public_key().public_bytes(*spki) != own.public_key().public_bytes(*spki):
+        raise TlsError(f"{paths.key} is not the key of the certificate in {paths.cert}")
+
+
+def _revocation_lists(
+    path: Path, authorities: Iterable[x509.Certificate]
+) -> tuple[x509.CertificateRevocationList, ...]:
+    """Each list in a file, which one of the authorities must have signed (RFC 5280, section 6.3.3)."""
+    end = b"-----END X509 CRL-----"
+    found = []
+    for part in _read(path).split(end)[:-1]:
+        try:
+            each = x509.load_pem_x509_crl(part + end)
+        except ValueError:
+            raise TlsError(f"{path} holds a revocation list that cannot be read") from None
+        if not any(_signed_by(each, authority) for authority in authorities):
+            raise TlsError(f"{path} holds a revocation list that none of the authorities has signed")
+        found.append(each)
+    if not found:
+        raise TlsError(f"{path} holds no revocation list in PEM")
+    return tuple(found)
+
+
+def _signed_by(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    if crl.issuer != authority.subject:
+        return False
+    try:
+        return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]  # it raises for other kinds
+    except (TypeError, UnsupportedAlgorithm):
+        return False
+
+
+def days_left(until: datetime) -> float:
+    """Days until a moment, negative when it is past."""
+    return (until - datetime.now(UTC)).total_seconds() / 86_400

@@ -1,0 +1,405 @@
+"""gRPC over TLS, over real sockets: who is let in, and what happens when certificates change."""
+
+import asyncio
+import subprocess
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from opentelemetry.sdk.trace import TracerProvider
+
+from afdp.certs.authority import Authority, Issued
+from afdp.certs.names import Names
+from afdp.config import ServiceSettings
+from afdp.errors import PermissionDenied, Unauthenticated
+from afdp.messages.notary import GetReceiptRequest, GetReceiptResponse, NotaryServiceBase, NotaryServiceClient
+from afdp.messages.signer import (
+    SignCheckpointRequest,
+    SignCheckpointResponse,
+    SignerServiceBase,
+    SignerServiceClient,
+    SignStatementsRequest,
+    SignStatementsResponse,
+)
+from afdp.notary.config import NotarySettings
+from afdp.rpc import GrpcCaller, open_channel
+from afdp.rpc.caller import Caller, caller
+from afdp.rpc.descriptors import service_methods
+from afdp.rpc.peers import FORWARDED_ADDRESS, FORWARDED_CERTIFICATE
+from afdp.rpc.server import running_server
+from afdp.telemetry import Telemetry
+from afdp.tls.files import TlsFiles
+from afdp.tls.material import load_material
+from tests.forged_certificates import forge
+
+DOMAIN = "afdp.internal"
+ALICE = Names(uris=(f"spiffe://{DOMAIN}/user/alice",))
+
+
+class Door(NotaryServiceBase):
+    """Remembers who called."""
+
+    def __init__(self) -> None:
+        self.callers: list[Caller] = []
+
+    async def get_receipt(self, request: GetReceiptRequest) -> GetReceiptResponse:
+        self.callers.append(caller.get())
+        return GetReceiptResponse()
+
+
+class Keys(SignerServiceBase):
+    """Signs nothing, for whoever may ask."""
+
+    async def sign_statements(self, request: SignStatementsRequest) -> SignStatementsResponse:
+        return SignStatementsResponse()
+
+    async def sign_checkpoint(self, request: SignCheckpointRequest) -> SignCheckpointResponse:
+        return SignCheckpointResponse()
+
+
+@dataclass
+class Pki:
+    """An authority, and what it issued for all services."""
+
+    folder: Path
+    authority: Authority
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def settings(self, service: str) -> dict[str, Any]:
+        issued = self.authority.issued(service)
+        files = {"tls_cert": issued.cert, "tls_key": issued.key, "tls_ca": self.authority.file}
+        more = {"tls_crl": self.authority.list_file, **self.more}
+        return {"port": 0, "metrics_port": 0, "drain_seconds": 0.5, "tls": "required", **files, **more}
+
+    def files(self, service: str) -> TlsFiles:
+        settings = ServiceSettings(**self.settings(service))
+        assert settings.tls_paths is not None
+        return TlsFiles(settings.tls_paths, settings.tls_names)
+
+
+@pytest.fixture
+def pki(tmp_path: Path) -> Pki:
+    authority = Authority.make(tmp_path / "tls", DOMAIN)
+    for service in ("gateway", "notary", "signer", "transparency", "metadata"):
+        authority.issue(service, Names.of_service(service, DOMAIN, Names()))
+    authority.issue("alice", ALICE, server=False)
+    return Pki(tmp_path, authority)
+
+
+@dataclass
+class Server:
+    door: Door
+    port: int
+    files: TlsFiles
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+@asynccontextmanager
+async def notary(pki: Pki) -> AsyncIterator[Server]:
+    door, files = Door(), pki.files("notary")
+    telemetry = Telemetry("door", TracerProvider())
+    async with running_server(door, NotarySettings(**pki.settings("notary")), telemetry, tls=files) as port:
+        yield Server(door, port, files)
+
+
+@pytest.fixture
+async def server(pki: Pki) -> AsyncIterator[Server]:
+    async with notary(pki) as running:
+        yield running
+
+
+def shown(pki: Pki, issued: Issued | None) -> grpc.ChannelCredentials:
+    root = pki.authority.file.read_bytes()
+    if issued is None:
+        return grpc.ssl_channel_credentials(root)
+    return grpc.ssl_channel_credentials(root, issued.key.read_bytes(), issued.cert.read_bytes())
+
+
+@asynccontextmanager
+async def client(pki: Pki, server: Server, name: str | Issued | None) -> AsyncIterator[NotaryServiceClient]:
+    issued = pki.authority.issued(name) if isinstance(name, str) else name
+    async with open_channel(server.address, tls=shown(pki, issued)) as channel:
+        yield NotaryServiceClient(GrpcCaller(channel))
+
+
+async def test_a_client_is_known_by_its_certificate(pki: Pki, server: Server) -> None:
+    async with client(pki, server, "alice") as alice:
+        await alice.get_receipt(GetReceiptRequest("r"))
+
+    (known,) = server.door.callers
+    assert known.certificate is not None
+    assert known.certificate.names == ALICE.uris
+    assert known.address == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "intruder",
+    ["none", "self-signed", "another authority", "expired", "a name not permitted", "another's service"],
+)
+async def test_whoever_has_no_certificate_that_counts_gets_no_connection(
+    pki: Pki, server: Server, intruder: str
+) -> None:
+    other = Authority.make(pki.folder / "other", DOMAIN)
+    folder, service = pki.folder / "forged", Names.of_service("gateway", DOMAIN, Names())
+    issued = {
+        "none": lambda: None,
+        "self-signed": lambda: forge(folder, ALICE),
+        "another authority": lambda: other.issue("alice", ALICE),
+        "expired": lambda: forge(folder, ALICE, pki.authority, days=-1),
+        "a name not permitted": lambda: forge(folder, Names(dns=("notary.example.org",)), pki.authority),
+        "another's service": lambda: other.issue("gateway", service),
+    }[intruder]()
+
+    async with grpc.aio.secure_channel(server.address, shown(pki, issued)) as channel:
+        call = channel.unary_unary("/afdp.notary.v1.NotaryService/GetReceipt")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(b"", timeout=5)
+
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert not server.door.callers
+
+
+async def test_plain_text_and_tls_1_2_get_no_connection(pki: Pki, server: Server) -> None:
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary("/afdp.notary.v1.NotaryService/GetReceipt")(b"", timeout=5)
+    spoken = {version: await handshake(pki, server.port, version) for version in ("-tls1_2", "-tls1_3")}
+
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "New, (NONE), Cipher is (NONE)" in spoken["-tls1_2"]
+    assert "New, TLSv1.3, Cipher is TLS_AES_256_GCM_SHA384" in spoken["-tls1_3"]
+    assert not server.door.callers
+
+
+async def handshake(pki: Pki, port: int, version: str) -> str:
+    issued = pki.authority.issued("alice")
+    files = ["-CAfile", pki.authority.file, "-cert", issued.cert, "-key", issued.key]
+    process = await asyncio.create_subprocess_exec(
+        *("openssl", "s_client", "-connect", f"127.0.0.1:{port}", version, "-alpn", "h2"),
+        *map(str, files),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    return said.decode(errors="replace")
+
+
+async def test_a_revoked_certificate_is_refused_on_a_connection_that_stands(pki: Pki, server: Server) -> None:
+    async with open_channel(server.address, tls=shown(pki, pki.authority.issued("alice"))) as channel:
+        alice, health = NotaryServiceClient(GrpcCaller(channel)), HealthStub(channel)
+        await alice.get_receipt(GetReceiptRequest("before"))
+        await health.Check(HealthCheckRequest(), timeout=5)
+        pki.authority.revoke("alice")
+        taken = asyncio.Event()
+        server.files.subscribe(lambda _: taken.set())
+        watch = asyncio.create_task(server.files.run())
+        async with asyncio.timeout(30):
+            await taken.wait()
+        watch.cancel()
+
+        with pytest.raises(Unauthenticated) as refused:
+            await alice.get_receipt(GetReceiptRequest("after"))
+        with pytest.raises(grpc.aio.AioRpcError) as unwell:
+            await health.Check(HealthCheckRequest(), timeout=5)
+
+    assert str(refused.value) == "the credentials are missing or not valid"
+    assert unwell.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert len(server.door.callers) == 1
+
+
+async def test_certificates_keys_and_authorities_change_under_load_and_no_call_fails(pki: Pki, server: Server) -> None:
+    files, done = pki.files("gateway"), asyncio.Event()
+    calls = asyncio.Semaphore(0)
+
+    async def ask(notary: NotaryServiceClient) -> None:
+        while not done.is_set():
+            await notary.get_receipt(GetReceiptRequest("r"))
+            calls.release()
+
+    async def more_calls() -> None:
+        nonlocal calls
+        calls = asyncio.Semaphore(0)
+        async with asyncio.timeout(30):
+            for _ in range(50):
+                await calls.acquire()
+
+    def newer(each: TlsFiles) -> None:
+        paths = NotarySettings(**pki.settings("notary" if each is server.files else "gateway")).tls_paths
+        assert paths is not None
+        each.take(load_material(paths))
+
+    async with (
+        open_channel(server.address, tls=files, service="notary") as channel,
+        asyncio.TaskGroup() as tasks,
+    ):
+        client = NotaryServiceClient(GrpcCaller(channel))
+        for _ in range(8):
+            tasks.create_task(ask(client))
+        await more_calls()
+        first = await certificate_at(server.port)
+        for _ in range(3):
+            for name, each in (("notary", server.files), ("gateway", files)):
+                pki.authority.renew(name)
+                newer(each)
+                await more_calls()
+        # The authority itself: both believe the old and the new one, then each changes, then the old one goes.
+        following = Authority.make(pki.folder / "following", DOMAIN)
+        old = pki.authority.file.read_bytes()
+        pki.authority.file.write_bytes(old + following.file.read_bytes())
+        for each in (server.files, files):
+            newer(each)
+        for name, each in (("notary", server.files), ("gateway", files)):
+            issued = following.issue(name, Names.of_service(name, DOMAIN, Names()))
+            target = pki.authority.issued(name)
+            issued.key.replace(target.key)
+            issued.cert.replace(target.cert)
+            newer(each)
+            await more_calls()
+        pki.authority.list_file.write_bytes(following.list_file.read_bytes())
+        pki.authority.file.write_bytes(following.file.read_bytes())
+        for each in (server.files, files):
+            newer(each)
+        await more_calls()
+        done.set()
+
+    assert await certificate_at(server.port) != first
+
+
+async def certificate_at(port: int) -> bytes:
+    """What a server shows, whether it likes us or not."""
+    command = ("openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-alpn", "h2", "-servername", "localhost")
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    said, _ = await process.communicate()
+    begin = said.index(b"-----BEGIN")
+    return said[begin : said.index(b"-----END", begin)]
+
+
+async def test_spoilt_files_change_nothing(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
+    files = pki.files("notary")
+    before = files.material
+    pki.authority.issued("notary").key.write_bytes(pki.authority.issued("signer").key.read_bytes())
+
+    assert files._newer() is None  # what `run` does each second
+
+    assert files.material is before
+    assert "do not serve" in caplog.text
+
+
+@pytest.fixture
+async def signer(pki: Pki) -> AsyncIterator[str]:
+    telemetry = Telemetry("keys", TracerProvider())
+    settings = ServiceSettings(**pki.settings("signer"))
+    async with running_server(Keys(), settings, telemetry, tls=pki.files("signer")) as port:
+        yield f"127.0.0.1:{port}"
+
+
+async def test_only_the_services_that_a_method_names_may_call_it(
+    pki: Pki, signer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes = {}
+    for name in ("notary", "transparency", "gateway", "metadata", "alice"):
+        async with open_channel(signer, tls=shown(pki, pki.authority.issued(name))) as channel:
+            client = SignerServiceClient(GrpcCaller(channel))
+            outcomes[name] = (
+                await outcome(client.sign_statements(SignStatementsRequest())),
+                await outcome(client.sign_checkpoint(SignCheckpointRequest())),
+            )
+
+    assert outcomes == {
+        "notary": (None, PermissionDenied),
+        "transparency": (PermissionDenied, None),
+        "gateway": (PermissionDenied, PermissionDenied),
+        "metadata": (PermissionDenied, PermissionDenied),
+        "alice": (PermissionDenied, PermissionDenied),
+    }
+    assert "a peer is refused" in caplog.text
+
+
+async def outcome(call: Any) -> type[Exception] | None:
+    try:
+        await call
+    except PermissionDenied as error:
+        return type(error)
+    return None
+
+
+async def test_a_service_is_known_by_a_spiffe_id_too(pki: Pki) -> None:
+    workload = Names(uris=("spiffe://afdp.internal/ns/prod/sa/notary",))
+    pki.authority.issue("workload", workload)
+    pki.more = {"tls_names": {"notary": workload.uris}}
+    async with (
+        running_server(
+            Keys(), ServiceSettings(**pki.settings("signer")), Telemetry("k", TracerProvider()), tls=pki.files("signer")
+        ) as port,
+        open_channel(f"127.0.0.1:{port}", tls=shown(pki, pki.authority.issued("workload"))) as channel,
+    ):
+        await SignerServiceClient(GrpcCaller(channel)).sign_statements(SignStatementsRequest())
+
+
+async def test_a_client_of_a_service_talks_to_no_other_that_stands_at_its_address(pki: Pki, signer: str) -> None:
+    async with open_channel(signer, tls=pki.files("gateway"), service="notary") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await HealthStub(channel).Check(HealthCheckRequest(), timeout=5)
+
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_name_of_a_service_from_an_authority_of_callers_makes_nobody_a_service(pki: Pki) -> None:
+    callers = Authority.make(pki.folder / "callers", DOMAIN)
+    gateway = callers.issue("gateway", Names.of_service("gateway", DOMAIN, Names()))
+    pki.more = {"tls_client_ca": callers.file}
+    async with notary(pki) as server, grpc.aio.secure_channel(server.address, shown(pki, gateway)) as channel:
+        call = channel.unary_unary("/afdp.notary.v1.NotaryService/GetReceipt")
+        await call(b"", timeout=5)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(b"", timeout=5, metadata=[(FORWARDED_ADDRESS, "192.0.2.7")])
+
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    (known,) = server.door.callers
+    assert known.certificate is not None
+
+
+async def test_the_gateway_alone_is_believed_when_it_hands_on_a_client(pki: Pki, server: Server) -> None:
+    alice = x509.load_pem_x509_certificate(pki.authority.issued("alice").cert.read_bytes())
+    handed_on = [
+        (FORWARDED_CERTIFICATE, b64encode(alice.public_bytes(Encoding.DER)).decode()),
+        (FORWARDED_ADDRESS, "192.0.2.7"),
+    ]
+    codes = {}
+    for name in ("gateway", "alice", "signer"):
+        async with grpc.aio.secure_channel(server.address, shown(pki, pki.authority.issued(name))) as channel:
+            call = channel.unary_unary("/afdp.notary.v1.NotaryService/GetReceipt")(b"", timeout=5, metadata=handed_on)
+            codes[name] = await call.code()
+    async with client(pki, server, "gateway") as gateway:
+        await gateway.get_receipt(GetReceiptRequest("nobody's"))
+
+    refused = grpc.StatusCode.PERMISSION_DENIED
+    assert codes == {"gateway": grpc.StatusCode.OK, "alice": refused, "signer": refused}
+    believed, unnamed = server.door.callers
+    assert believed.certificate is not None
+    assert (believed.certificate.names, believed.address) == (ALICE.uris, "192.0.2.7")
+    assert unnamed == Caller()
+
+
+def test_every_internal_method_names_its_callers_and_no_public_one_does() -> None:
+    for name in ("signer", "transparency", "metadata"):
+        for method in service_methods(f"afdp.{name}.v1.{name.capitalize()}Service"):
+            assert set(method.callers) <= {"notary", "transparency", "metadata"}, method.full_name
+            assert method.callers, method.full_name
+    assert not any(method.callers for method in service_methods("afdp.notary.v1.NotaryService"))
