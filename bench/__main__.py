@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from bench.access import measure_access
 from bench.affected import measure_affected
 from bench.entries import measure_entries
 from bench.external import measure_external
@@ -24,7 +25,7 @@ from bench.signer import measure_signer
 from bench.stack import WAYS, measure_stack
 
 RESULTS = Path(__file__).parent / "results.json"
-PARTS = (*WAYS, "entries", "signer", "affected", "external")
+PARTS = (*WAYS, "access", "entries", "signer", "affected", "external")
 LONG = ("log",)  # by name only: it takes some fifteen minutes and twelve gigabytes
 
 
@@ -49,6 +50,8 @@ async def _measure(folder: Path, arguments: argparse.Namespace) -> tuple[list[Fi
     if ways := [part for part in WAYS if part in arguments.only]:
         figures, memory = await measure_stack(folder / "stack", ways, seconds, rounds, arguments.concurrency)
         more["memory_mib"] = memory
+    if "access" in arguments.only:
+        figures += await measure_access(folder / "access", seconds, rounds, arguments.concurrency)
     if "entries" in arguments.only:
         figures += await measure_entries(folder, seconds / 3, rounds)
     if "signer" in arguments.only:

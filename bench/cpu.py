@@ -1,9 +1,9 @@
 """CPU time of a notarisation, by process: what a change costs or saves, whatever else the machine does meanwhile.
 
-`make bench-cpu` starts the stack with OpenBao, loads it by REST or gRPC, alternating with the empty call, and
-prints for each process the CPU time of one call in microseconds, and how often its threads were put to sleep and woken
-again. To set two trees side by side, run it in both, in turn: the figures hold on a busy machine too, within some
-per cent, while those of the clock do not.
+`make bench-cpu` starts the stack with OpenBao, loads it by REST or gRPC, alternating with the empty call (and with
+`--auth`, by REST, with a stack that asks for tokens), and prints for each process the CPU time of one call in
+microseconds, and how often its threads were put to sleep and woken again. To set two trees side by side, run it in
+both, in turn: the figures hold on a busy machine too, within some per cent, while those of the clock do not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,7 +21,8 @@ from statistics import median
 import httpx
 import orjson
 
-from afdp.embedded.stack import METRICS_PORTS, SERVICES, Stack, StackOptions, running_stack
+from afdp.embedded.stack import METRICS_PORTS, PORTS, SERVICES, Stack, StackOptions, running_stack
+from bench.access import running_guarded
 from bench.child import result_of
 from bench.stack import trust_of
 from bench.verified import require_verified
@@ -68,18 +70,28 @@ def main(arguments: argparse.Namespace) -> None:
 
 async def _alternate(folder: Path, arguments: argparse.Namespace) -> dict[str, list[Cost]]:
     costs: dict[str, list[Cost]] = {"sign": [], "empty": []}
-    async with running_stack(StackOptions(folder / "stack", port_offset=_PORT_OFFSET, vault=True)) as stack:
-        await _measured(stack, arguments.way, "sign", _WARM, arguments.concurrency)
+    way, concurrency = arguments.way, arguments.concurrency
+    async with AsyncExitStack() as open_:
+        options = StackOptions(folder / "stack", port_offset=_PORT_OFFSET, vault=True)
+        stack = await open_.enter_async_context(running_stack(options))
+        await _measured(stack, way, "sign", _WARM, concurrency)
+        if arguments.auth:
+            guarded, token = await open_.enter_async_context(running_guarded(folder / "guarded"))
+            await _measured(guarded, way, "sign", _WARM, concurrency, token)
         for _ in range(arguments.rounds):
             for kind, seconds in (("empty", arguments.seconds / 4), ("sign", arguments.seconds)):
-                costs[kind].append(await _measured(stack, arguments.way, kind, seconds, arguments.concurrency))
+                costs[kind].append(await _measured(stack, way, kind, seconds, concurrency))
+            if arguments.auth:
+                cost = await _measured(guarded, way, "sign", arguments.seconds, concurrency, token)
+                costs.setdefault("sign, auth", []).append(cost)
     return costs
 
 
-async def _measured(stack: Stack, way: str, kind: str, seconds: float, concurrency: int) -> Cost:
+async def _measured(stack: Stack, way: str, kind: str, seconds: float, concurrency: int, token: str = "") -> Cost:
     target = stack.url if way == "rest" else f"127.0.0.1:{stack.port('notary')}"
     before, batches = _uses(stack), await _batches(stack)
-    result = await result_of(f"bench.{way}_load", target, kind, str(seconds), str(concurrency))
+    credentials = [token] if token else []
+    result = await result_of(f"bench.{way}_load", target, kind, str(seconds), str(concurrency), *credentials)
     used = {name: use - before[name] for name, use in _uses(stack).items()}
     batches = await _batches(stack) - batches
     if kind == "sign":
@@ -118,7 +130,8 @@ def _children(parent: int) -> list[int]:
 async def _batches(stack: Stack) -> int:
     """How many the notary has begun."""
     async with httpx.AsyncClient(trust_env=False) as client:
-        answer = await client.get(f"http://127.0.0.1:{METRICS_PORTS['notary'] + _PORT_OFFSET}/metrics")
+        offset = stack.port("notary") - PORTS["notary"]
+        answer = await client.get(f"http://127.0.0.1:{METRICS_PORTS['notary'] + offset}/metrics")
     line = next(line for line in answer.text.splitlines() if line.startswith("afdp_notary_batch_items_count"))
     return int(float(line.split()[1]))
 
@@ -137,8 +150,11 @@ def _print(costs: Mapping[str, Sequence[Cost]]) -> None:
             row += f"{cpu:>10.0f}{median(run.wakes(name) for run in runs):>7.2f}"
         print(f"{name:<28}{row}")
     print(f"{'together':<28}" + "".join(f"{total:>10.0f}{'':>7}" for total in totals.values()))
+    if "sign, auth" in totals:
+        print(f"access costs {totals['sign, auth'] / totals['sign'] - 1:.1%} of CPU", end="; ")
     print(f"ratio {totals['empty'] / totals['sign']:.3f}; {sum(run.calls for run in signed)} notarised", end=", ")
-    print(f"{median(run.calls / run.batches for run in signed):.1f} in a batch")
+    batches = [median(run.calls / run.batches for run in runs) for runs in costs.values() if runs[0].batches]
+    print(" and ".join(f"{size:.1f}" for size in batches), "in a batch")
 
 
 if __name__ == "__main__":
@@ -147,4 +163,5 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=6.0, help="length of one run; of the empty one, a quarter")
     parser.add_argument("--rounds", type=int, default=3, help="how often the two alternate")
     parser.add_argument("--concurrency", type=int, default=64, help="connections, or calls in flight")
+    parser.add_argument("--auth", action="store_true", help="by REST: also with tokens, authorisation and audit log")
     main(parser.parse_args())

@@ -28,10 +28,10 @@ _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n")
 
 
 async def run_rest(
-    url: str, kind: str, seconds: float, connections: int, trust: TrustRoot, state: str = "logged"
+    url: str, kind: str, seconds: float, connections: int, trust: TrustRoot, state: str = "logged", token: str = ""
 ) -> Run:
     """One run in a process of its own; every answer is verified after it."""
-    result = await result_of("bench.rest_load", url, kind, str(seconds), str(connections))
+    result = await result_of("bench.rest_load", url, kind, str(seconds), str(connections), token)
     if kind == "sign":
         answers = [orjson.loads(body)["receipt"] for body in result["answers"]]
         assert require_verified(answers, trust, state) == len(result["latencies"])
@@ -81,27 +81,28 @@ class _Connection(asyncio.Protocol):
             self._done.set_exception(error) if error else self._done.set_result(None)
 
 
-def _requests(host: str, kind: str, seconds: float) -> Iterator[bytes]:
+def _requests(host: str, kind: str, seconds: float, token: str) -> Iterator[bytes]:
     """Encoded before the run: a client's own cost is not the service's."""
     if kind == "empty":
         return itertools.repeat(f"GET /ready HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
-    ready = [_request(host) for _ in range(int(seconds * 2500))]
-    return itertools.chain(ready, (_request(host) for _ in itertools.count()))
+    ready = [_request(host, token) for _ in range(int(seconds * 2500))]
+    return itertools.chain(ready, (_request(host, token) for _ in itertools.count()))
 
 
-def _request(host: str) -> bytes:
+def _request(host: str, token: str) -> bytes:
     body = orjson.dumps({"evidence_package": evidence()})
+    credentials = f"authorization: Bearer {token}\r\n" if token else ""
     head = (
-        f"POST /api/v1/evidence/sign HTTP/1.1\r\nhost: {host}\r\n"
+        f"POST /api/v1/evidence/sign HTTP/1.1\r\nhost: {host}\r\n{credentials}"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
 
-async def _load(url: str, kind: str, seconds: float, connections: int) -> dict[str, object]:
+async def _load(url: str, kind: str, seconds: float, connections: int, token: str) -> dict[str, object]:
     loop = asyncio.get_running_loop()
     target = urlsplit(url)
-    requests = _requests(target.netloc, kind, seconds)
+    requests = _requests(target.netloc, kind, seconds, token)
     began, cpu = time.perf_counter(), time.process_time()
     protocols = []
     for _ in range(connections):
@@ -118,5 +119,6 @@ async def _load(url: str, kind: str, seconds: float, connections: int) -> dict[s
 
 
 if __name__ == "__main__":
-    file, url, kind, seconds, connections = sys.argv[1:]
-    leave_result(file, uvloop.run(_load(url, kind, float(seconds), int(connections))))
+    file, url, kind, seconds, connections, *more = sys.argv[1:]
+    token = more[0] if more else ""
+    leave_result(file, uvloop.run(_load(url, kind, float(seconds), int(connections), token)))

@@ -117,7 +117,9 @@ class Gate:
         """
         if _is_ours(principal):
             return
-        facts = self._labels.of(evidence.package.event_type, evidence.package.metadata)
+        package = evidence.package
+        labelled = self.asks_for_labels
+        facts = self._labels.of(package.event_type, package.metadata) if labelled else EvidenceFacts(package.event_type)
         verdict = self._on_evidence(principal, CREATE, facts)
         self._authorization(principal, CREATE, verdict, f"evidence:{evidence.hash.hex()}")
         if not verdict.allowed:
@@ -131,14 +133,15 @@ class Gate:
         """
         if _is_ours(principal):
             return True
-        verdict = self._on_evidence(principal, READ, self._labels.of_canonical(evidence))
+        facts = self._labels.of_canonical(evidence)
+        verdict = self._on_evidence(principal, READ, facts)
         self._authorization(principal, READ, verdict, f"evidence:{evidence_hash.hex()}")
         return verdict.allowed
 
     @property
     def asks_for_labels(self) -> bool:
         """Whether more than its event type has to be known of evidence to say who may see it."""
-        return self._policies.asks_for("classification", "residency")
+        return self._policies.asks_for_labels
 
     def may_list(self, principal: Principal, event_type: str, evidence: bytes | None) -> bool:
         """As `may_read`, for one of many: it is not put on record, `omitted` is. Without `evidence`: by its type."""

@@ -61,10 +61,10 @@ class LogTrail:
         """Raises Unavailable where it cannot be written, or too many wait to be."""
         if self._broken or len(self._events) >= self._most:
             raise Unavailable("the audit trail takes no events", retry_after=_RETRY)
-        _events.labels(event.step, event.result).inc()
         if event.subject and event.step != "limit":
             self._events.append(event)
         else:
+            _events.labels(event.step, event.result).inc()
             self._count(event)
 
     def _count(self, event: AuditEvent) -> None:
@@ -115,6 +115,8 @@ class LogTrail:
         self._broken = False
         for _ in events:
             self._events.popleft()
+        for (step, result), count in Counter((each.step, each.result) for each in events).items():
+            _events.labels(step, result).inc(count)
 
     def _told(self) -> list[dict[str, Any]]:
         """What is to be told together, counted anew from now on."""

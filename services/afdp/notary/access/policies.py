@@ -23,6 +23,8 @@ _REMEMBERED = 20_000
 
 _OF_TIME = frozenset({"now", "hour", "weekday"})
 
+_LABELS = frozenset({"classification", "residency"})
+
 _info = Gauge("afdp_policy_info", "1 for the policies in force, by the SHA-256 of their files.", ["sha256"])
 _reloads = Counter("afdp_policy_reloads", "Times that changed policy files were read, by what came of it.", ["outcome"])
 
@@ -45,7 +47,11 @@ class Verdict:
 
 
 class LivePolicies:
-    """Answers from the policies in force. Decisions are remembered for as long as nothing they stand on can change."""
+    """Answers from the policies in force. Decisions are remembered for as long as nothing they stand on can change.
+
+    Attributes:
+        asks_for_labels: whether any policy asks for what evidence says of itself beyond its type.
+    """
 
     def __init__(self, folders: Sequence[str], deployment: Deployment, interval: float) -> None:
         """Reads them. Raises PolicyError."""
@@ -61,10 +67,6 @@ class LivePolicies:
     def hash(self) -> str:
         """SHA-256 of the policies in force, in hex."""
         return self._set.hash
-
-    def asks_for(self, *attributes: str) -> bool:
-        """Whether any policy asks for any of these attributes."""
-        return not self._set.attributes.isdisjoint(attributes)
 
     def decide(
         self, principal: Principal, permission: str, rpc: str, address: str, evidence: EvidenceFacts | None = None
@@ -111,6 +113,7 @@ class LivePolicies:
         _info.labels(policies.hash).set(1)
         self._set = policies
         self._timed = not policies.attributes.isdisjoint(_OF_TIME)
+        self.asks_for_labels = not policies.attributes.isdisjoint(_LABELS)
         self._remembered.clear()
 
     def _remember(self, key: tuple[object, ...], decision: Decision) -> Verdict:
