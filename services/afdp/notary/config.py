@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds, ServiceSettings
 from afdp.formats.entry_request import EntryAlgorithm
 from afdp.formats.statement import DEFAULT_TENANT
+from afdp.formats.tenant import check_tenant
 from afdp.limits.rates import Rate, RateText
 from afdp.notary.access.rates import RateLimits
 from afdp.notary.entry_rules import EntryRules
@@ -51,7 +52,7 @@ class NotarySettings(ServiceSettings):
         ("metadata.residency",), description="Where evidence has its residency, by commas."
     )
     region: str = Field("", max_length=64, description="Where this notary keeps its data, such as EU, for policies.")
-    operator_tenants: Annotated[tuple[str, ...], NoDecode] = Field(
+    operator_tenants: Annotated[tuple[Annotated[str, AfterValidator(check_tenant)], ...], NoDecode] = Field(
         (DEFAULT_TENANT,), description="Tenants whose administrators look after keys and trust root, by commas."
     )
     audit_queue_items: int = Field(
