@@ -36,10 +36,10 @@ from tests.conftest import open_folder
 from tests.e2e.answers import sign
 from tests.e2e.conftest import NO_KEY_RECORDS, free_offset
 from tests.e2e.proxy import Proxy, running_proxy
-from tests.e2e.test_logs import FIRST, OPEN, operate
+from tests.e2e.test_logs import FIRST, FREEZE, OPEN, operate
 from tests.local_entries import ENTRIES, fresh_request
 
-STRANGERS = f"strangers.{FIRST}"
+STRANGERS, NEXT = f"strangers.{FIRST}", f"strangers-2027.{FIRST}"
 CLIENTS = 8
 EACH = 3
 
@@ -99,7 +99,7 @@ async def writing() -> AsyncIterator[Writing]:
                 **NO_KEY_RECORDS,
             },
             "transparency": {"AFDP_SIGNER_ADDRESS": f"{LOOPBACK}:{proxies['signer'].port}"},
-            "signer": {"AFDP_LOG_ORIGINS": f"{FIRST},{STRANGERS}"},
+            "signer": {"AFDP_LOG_ORIGINS": f"{FIRST},{STRANGERS},{NEXT}"},
             "gateway": {"AFDP_ENTRY_LOG": STRANGERS},
         }
         running = await stack.enter_async_context(
@@ -195,6 +195,29 @@ async def test_an_algorithm_that_is_not_told_to_be_taken_is_refused(writing: Wri
     assert (taken.status_code, refused.status_code) == (201, 400)
     known = "must be one of PKIX_ECDSA_P256_SHA_256, PKIX_RSA_PKCS1V15_2048_SHA256"
     assert refused.json()["message"].endswith(f"verifier.keyDetails: {known}")
+
+
+async def test_readers_follow_the_writers_to_the_log_that_goes_on_and_the_frozen_one_is_read_where_it_was(
+    writing: Writing,
+) -> None:
+    async with httpx.AsyncClient(base_url=writing.stack.url, trust_env=False, timeout=15) as rest:
+        await writing.write(rest)
+        before = await writing.entries(rest)
+        await operate(writing.stack, *OPEN, NEXT, "--successor-of", STRANGERS)
+        await operate(writing.stack, *FREEZE, STRANGERS)
+        request = fresh_request()
+        written = (await rest.post(ENTRIES, json=request)).raise_for_status().json()
+        async with asyncio.timeout(30):
+            while not (await rest.get("/api/v2/checkpoint")).text.startswith(f"{NEXT}\n"):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        entries = await writing.entries(rest)
+        old = (await rest.get(f"/log/logs/{STRANGERS}/checkpoint")).text
+        listed = {each["origin"]: each["state"] for each in (await rest.get("/log/logs")).json()["logs"]}
+
+    assert written["inclusionProof"]["checkpoint"]["envelope"].startswith(f"{NEXT}\n")
+    assert entries == [b64decode(written["canonicalizedBody"])]
+    assert old.startswith(f"{STRANGERS}\n{len(before)}\n")
+    assert listed == {FIRST: "open", STRANGERS: "frozen", NEXT: "open"}
 
 
 def certificate_of(key: ec.EllipticCurvePrivateKey) -> Certificate:

@@ -31,7 +31,7 @@ class GatewaySettings(ServiceSettings):
         "open", description="Whether anybody may read the log here, under /log/ and /api/v2/."
     )
     entry_log: str = Field(
-        "", description="The origin of the log that is read under /api/v2/, as the notary's; empty: the first."
+        "", description="The log that is read under /api/v2/, until another goes on from it; empty: the first."
     )
     tls_client_auth: Clients = Field(
         "optional", description="Whether callers must show a certificate, may, or are not asked."

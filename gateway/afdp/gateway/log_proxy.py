@@ -1,5 +1,5 @@
 """The log's read path under `/log/`, and under `/api/v2/` where readers of Rekor v2 look for it: tiles and checkpoints
-passed through as they are, nothing else.
+passed through as they are, and under `/log/logs` which logs there are.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from afdp.errors import DataLoss, DeadlineExceeded, NotFound, PermissionDenied, 
 from afdp.formats.note import NoteError, validate_origin
 from afdp.formats.tiles import TileError, parse_tile_path
 from afdp.gateway.config import GatewaySettings
+from afdp.gateway.entry_log import EntryLog
 from afdp.gateway.exchange import exchange_of
 from afdp.gateway.rekor import PREFIX
 from afdp.tls.files import TlsFiles
@@ -40,6 +41,7 @@ _ANSWERED = (
     "cross-origin-resource-policy",
     "etag",
 )
+_FOLLOWS = "public, no-cache, no-transform"
 _TIMEOUT = httpx.Timeout(10.0, connect=1.0, pool=1.0)
 _LIMITS = httpx.Limits(max_connections=64, max_keepalive_connections=16)
 
@@ -53,7 +55,7 @@ class LogProxy:
         names = [name for name in settings.tls_names["transparency"] if "://" not in name]
         self._extensions = {"sni_hostname": names[0]} if names else {}
         self._open = settings.log_reading == "open"
-        self._prefixes = {"/log/": "", PREFIX: f"logs/{settings.entry_log}/" if settings.entry_log else ""}
+        self._entry_log = EntryLog(client, settings.entry_log)
 
     def routes(self) -> list[Route]:
         """Where it is served: under a path of ours, and where Rekor v2 has it."""
@@ -71,11 +73,13 @@ class LogProxy:
             DeadlineExceeded: the log did not answer in time.
         """
         exchange = exchange_of(request.scope)
-        prefix = next(each for each in self._prefixes if request.scope["path"].startswith(each))
+        prefix = next(each for each in ("/log/", PREFIX) if request.scope["path"].startswith(each))
         exchange.endpoint = f"{prefix}{{path}}"
         if not self._open:
             raise PermissionDenied("the log is not open to readers here")
-        path = self._prefixes[prefix] + _file_of(request, prefix)
+        path = _file_of(request, prefix)
+        if prefix == PREFIX:
+            path = await self._entry_log.prefix() + path
         headers = {name: request.headers[name] for name in _ASKED if name in request.headers}
         headers["accept-encoding"] = "identity"
         headers["x-request-id"] = exchange.request_id
@@ -92,6 +96,8 @@ class LogProxy:
                 raise DataLoss("the log withholds this file: what is stored of it does not hold")
             raise Unavailable("the log cannot answer now", retry_after=1.0)
         passed = {name: answer.headers[name] for name in _ANSWERED if name in answer.headers}
+        if prefix == PREFIX and "immutable" in passed.get("cache-control", ""):
+            passed["cache-control"] = _FOLLOWS  # another log may be read here one day
         return StreamingResponse(
             answer.aiter_raw(), answer.status_code, passed, background=BackgroundTask(answer.aclose)
         )
@@ -106,6 +112,8 @@ def _file_of(request: Request, served_under: str) -> str:
     try:
         if further:
             validate_origin(further[1])
+        if path == "logs":
+            return path
         return prefix + (file if file in ("checkpoint", "vkey") else parse_tile_path(file).path())
     except (TileError, NoteError):
         raise NotFound("the log has no such file; it serves checkpoint, vkey, tile/L/N and tile/entries/N") from None

@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
 from typing import Protocol
 
+import orjson
 import uvicorn
 from prometheus_client import Counter
 from starlette.applications import Starlette
@@ -29,10 +30,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from afdp.bounded_http import Bounds, bounded_protocol
 from afdp.errors import NotaryError, NotFound
 from afdp.formats.tiles import WIDTH, TileError, parse_tile_path
+from afdp.formats.timestamps import format_timestamp
 from afdp.tls.files import TlsFiles
 from afdp.tls.serving import TlsServer, tls_options
 from afdp.transparency.config import TransparencySettings
 from afdp.transparency.service import TransparencyLog
+from afdp.transparency.values import KnownLog
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ _FRESH = "public, no-cache, no-transform"
 # A partial tile never changes either, but its path goes out of use once the full tile is there.
 _PARTIAL = "public, max-age=60, no-transform"
 _FULL = "public, max-age=31536000, immutable, no-transform"
+_LIST = "public, max-age=10, no-transform"
 _EVERYWHERE = {
     "Accept-Ranges": "none",
     "Access-Control-Allow-Origin": "*",
@@ -60,6 +64,7 @@ _LOG_PREFIX = "/logs/{origin}"
 _reads = Counter("afdp_log_reads", "Requests to the read path.", ["resource", "code"])
 
 _Endpoint = Callable[[TransparencyLog, Request], Awaitable[Response]]
+_Answer = Callable[["Served", Request], Awaitable[Response]]
 
 
 class Served(Protocol):
@@ -72,13 +77,26 @@ class Served(Protocol):
     def known(self, origin: str) -> TransparencyLog:
         """The log under `/logs/ORIGIN`. Raises NotFound."""
 
+    async def seen(self) -> Sequence[KnownLog]:
+        """Every log, the first one first. Raises Unavailable."""
+
+    def base_url(self, known: KnownLog) -> str:
+        """Where readers find a log."""
+
 
 def application(logs: Served, timeout: float) -> Starlette:
     """The read path as an ASGI application. `timeout` is each request's deadline, in seconds."""
 
-    def route(path: str, resource: str, endpoint: _Endpoint) -> Route:
+    def of_log(endpoint: _Endpoint) -> _Answer:
+        async def answer(logs: Served, request: Request) -> Response:
+            origin = request.path_params.get("origin")
+            return await endpoint(logs.first if origin is None else logs.known(origin), request)
+
+        return answer
+
+    def route(path: str, resource: str, answer: _Answer) -> Route:
         async def handle(request: Request) -> Response:
-            response = await _answered(endpoint, logs, request, timeout)
+            response = await _answered(answer, logs, request, timeout)
             response.headers.update(_EVERYWHERE)
             _reads.labels(resource, response.status_code).inc()
             return response
@@ -86,7 +104,7 @@ def application(logs: Served, timeout: float) -> Starlette:
         return Route(path, handle, methods=["GET", "HEAD"])
 
     routes = [
-        route(f"{prefix}/{path}", resource, endpoint)
+        route(f"{prefix}/{path}", resource, of_log(endpoint))
         for prefix in ("", _LOG_PREFIX)
         for path, resource, endpoint in (
             ("checkpoint", "checkpoint", _checkpoint),
@@ -95,6 +113,7 @@ def application(logs: Served, timeout: float) -> Starlette:
             ("health", "health", _health),
         )
     ]
+    routes.append(route("/logs", "logs", _list))
     unmatched: ExceptionHandler = _unmatched  # type: ignore[assignment]  # called with HTTPException only
     app = Starlette(routes=routes, exception_handlers={HTTPException: unmatched})
     app.router.redirect_slashes = False
@@ -145,12 +164,10 @@ class _Server(TlsServer):
         yield
 
 
-async def _answered(endpoint: _Endpoint, logs: Served, request: Request, timeout: float) -> Response:
+async def _answered(answer: _Answer, logs: Served, request: Request, timeout: float) -> Response:
     try:
-        origin = request.path_params.get("origin")
-        log = logs.first if origin is None else logs.known(origin)
         async with asyncio.timeout(timeout):
-            return await endpoint(log, request)
+            return await answer(logs, request)
     except NotaryError as error:
         return _said(error.http_status, error.message, error.retry_after)
     except TimeoutError:
@@ -178,6 +195,26 @@ async def _tile(log: TransparencyLog, request: Request) -> Response:
 
 async def _vkey(log: TransparencyLog, request: Request) -> Response:
     return _file(request, f"{log.identity().vkey}\n".encode(), _TEXT, _FRESH)
+
+
+async def _list(logs: Served, request: Request) -> Response:
+    """Which logs there are. Whose entries each takes is nobody's business but the tenants'."""
+    known = [_to_object(each, logs.base_url(each)) for each in await logs.seen()]
+    return _file(request, orjson.dumps({"logs": known}), "application/json", _LIST)
+
+
+def _to_object(known: KnownLog, url: str) -> dict[str, object]:
+    return {
+        "origin": known.origin,
+        "vkey": str(known.identity.vkey),
+        "state": known.state.value,
+        "path": f"logs/{known.origin}/" if known.opened_at else "",
+        "url": url,
+        "predecessor": known.predecessor,
+        "successor": known.successor,
+        "opened_at": known.opened_at and format_timestamp(known.opened_at),
+        "frozen_at": known.frozen_at and format_timestamp(known.frozen_at),
+    }
 
 
 async def _health(log: TransparencyLog, request: Request) -> Response:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
 import pytest
 
 from afdp.errors import AlreadyExists, InvalidArgument, NotaryError, PermissionDenied, ResourceExhausted, Unavailable
+from afdp.gateway import entry_log
 from tests.integration.gateway.test_operation import log_server
 
 PATH = "/api/v2/log/entries"
@@ -136,6 +138,57 @@ async def test_the_log_that_takes_the_entries_is_the_one_that_is_read(start_gate
     ):
         assert (await client.get("/api/v2/checkpoint")).text == "/logs/strangers.example"
         assert (await client.get("/log/checkpoint")).text == ""
+
+
+def listing(*logs: tuple[str, str, str, str]) -> bytes:
+    """What the log service says of the logs: origin, path, state and successor of each."""
+    names = ("origin", "path", "state", "successor")
+    return json.dumps({"logs": [dict(zip(names, each, strict=True)) for each in logs]}).encode()
+
+
+@pytest.mark.parametrize("told", ["", "strangers.example"])
+async def test_who_reads_follows_the_log_to_the_one_that_goes_on_and_the_old_one_stays_where_it_was(
+    start_gateway: Any, notary: Any, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    monkeypatch.setattr(entry_log, "FRESH", 0.0)
+    first, path = told or "first.example", f"logs/{told}/" if told else ""
+    immutable = {"cache-control": "public, max-age=31536000, immutable, no-transform"}
+    files = {
+        f"/{where}{file}": (200, immutable, where.encode())
+        for where in (path, "logs/2027.example/", "logs/2028.example/")
+        for file in ("checkpoint", "tile/0/000")
+    }
+
+    def logs(*states: str) -> bytes:
+        return listing(
+            *([("first.example", "", "open", "")] if told else []),
+            (first, path, states[0], "2027.example"),
+            ("2027.example", "logs/2027.example/", states[1], "2028.example"),
+            ("2028.example", "logs/2028.example/", states[2], ""),
+        )
+
+    async with (
+        log_server(files) as (url, _),
+        start_gateway(notary_address=notary.address, log_url=url, entry_log=told) as client,
+    ):
+        read = []
+        for answer in (
+            None,
+            logs("open", "standby", "standby"),
+            logs("frozen", "open", "standby"),
+            logs("frozen", "frozen", "open"),
+            b"{}",
+        ):
+            files["/logs"] = (200, {}, answer) if answer else (404, {}, b"")
+            tile = await client.get("/api/v2/tile/0/000")
+            read.append((await client.get("/api/v2/checkpoint")).text)
+            assert tile.text == read[-1]
+        old = await client.get(f"/log/{path}tile/0/000")
+
+    assert read == [path, path, "logs/2027.example/", "logs/2028.example/", "logs/2028.example/"]
+    assert old.text == path
+    assert "immutable" in old.headers["cache-control"]
+    assert tile.headers["cache-control"] == "public, no-cache, no-transform"  # of another log under the same path
 
 
 async def test_where_reading_is_off_nobody_reads_the_log_and_writing_goes_on(start_gateway: Any, notary: Any) -> None:

@@ -68,6 +68,32 @@ async def operator(settings: Callable[..., TransparencySettings]) -> AsyncIterat
         yield Operator(database, GrpcSigner(SignerServiceClient(GrpcCaller(channel)), 5.0))
 
 
+async def test_strangers_are_told_which_logs_there_are_and_not_whose(replica, settings, operator: Operator) -> None:
+    following = "2027.example.org"
+    async with replica() as one, serving_reads(one.logs, settings()) as port, httpx.AsyncClient() as client:
+        await one.log.append([b"a"])
+        await operator.open("acme.example.org", "acme")
+        await operator.open(following, successor_of=FIRST)
+        await operator.freeze(FIRST)
+        await one.logs.listed()
+        url = f"http://127.0.0.1:{port}/"
+        answer = await client.get(f"{url}logs")
+        same = await client.get(f"{url}logs", headers={"If-None-Match": answer.headers["etag"]})
+        logs = answer.json()["logs"]
+        vkeys = [(await client.get(f"{url}{each['path']}vkey")).text.strip() for each in logs]
+
+    assert (answer.status_code, answer.headers["content-type"], same.status_code) == (200, "application/json", 304)
+    assert answer.headers["cache-control"] == "public, max-age=10, no-transform"
+    assert [(each["origin"], each["state"], each["path"], each["successor"]) for each in logs] == [
+        (FIRST, "frozen", "", following),
+        ("acme.example.org", "open", "logs/acme.example.org/", ""),
+        (following, "open", f"logs/{following}/", ""),
+    ]
+    assert vkeys == [each["vkey"] for each in logs]
+    assert logs[1]["url"].endswith("/log/logs/acme.example.org")
+    assert "tenant" not in answer.text
+
+
 async def test_each_log_holds_its_own_entries_and_its_proofs_hold_for_no_other(replica, operator: Operator) -> None:
     async with replica() as one:
         await operator.open("acme.example.org", "acme")
