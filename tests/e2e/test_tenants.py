@@ -109,11 +109,12 @@ class Belongings:
 
 @dataclass
 class World:
-    """Two tenants, and what the first one has; of the second one there is another principal."""
+    """Two tenants, and what the first one has; another principal of the second one; a third one with a quota."""
 
     alpha: Tenant
     beta: Tenant
     colleague: Tenant
+    gamma: Tenant
     owned: Belongings
 
     @property
@@ -136,6 +137,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             "AFDP_AUTH": "required",
             "AFDP_IDENTITY": str(identity),
             "AFDP_POLICIES": str(folder / "policies"),
+            "AFDP_TENANT_QUOTAS": json.dumps({"gamma": {"records_per_day": 2, "batch_packages": 3}}),
         },
         "signer": {
             "AFDP_TENANT_KEYS": json.dumps([{"name": OWN_KEY, "tenants": ["alpha"]}]),
@@ -157,8 +159,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         ):
             alpha, beta = (Tenant(stack, channel, name, token(name)) for name in ("alpha", "beta"))
             colleague = Tenant(stack, channel, "beta", token("beta", "another"))
-            async with alpha.rest, beta.rest, colleague.rest:
-                yield World(alpha, beta, colleague, await _settled(alpha))
+            gamma = Tenant(stack, channel, "gamma", token("gamma"))
+            async with alpha.rest, beta.rest, colleague.rest, gamma.rest:
+                yield World(alpha, beta, colleague, gamma, await _settled(alpha))
 
 
 async def _settled(alpha: Tenant) -> Belongings:
@@ -540,6 +543,24 @@ async def test_two_principals_of_a_tenant_may_use_the_same_idempotency_key(world
     ids = [[told["receipt"]["receipt_id"] for _, told in each] for each in (answers, again)]
     assert ids[0] == ids[1]
     assert len(set(ids[0])) == 2
+
+
+async def test_a_tenant_that_has_used_up_its_day_is_told_until_when_and_the_others_go_on(world: World) -> None:
+    async def sign(tenant: Tenant) -> httpx.Response:
+        return await tenant.rest.post("/api/v1/evidence/sign", json={"evidence_package": package()})
+
+    many = {"evidence_packages": [package() for _ in range(4)]}
+    assert (await world.gamma.post("/api/v1/evidence/sign/batch", many))[0] == 400
+    assert [(await sign(world.gamma)).status_code for _ in range(2)] == [200, 200]
+    refused = await sign(world.gamma)
+    assert refused.status_code == 429
+    assert 0 < int(refused.headers["retry-after"]) <= 86_400
+    assert "2 packages a day" in refused.json()["detail"]
+    status, batch = await world.gamma.post("/api/v1/evidence/sign/batch", {"evidence_packages": [package()]})
+    assert status == 200
+    assert batch["results"][0]["error"]["code"] == "RESOURCE_EXHAUSTED"
+    assert (await sign(world.beta)).status_code == 200
+    assert len(await _receipts_of(world.gamma)) == 2
 
 
 async def _receipts_of(tenant: Tenant) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from afdp.errors import NotaryError
@@ -22,6 +22,7 @@ from afdp.metadata.values import (
     Summary,
     TrustFile,
     UnstampedSignature,
+    Usage,
     Workflow,
 )
 
@@ -111,6 +112,11 @@ def to_summary(summary: Summary) -> messages.RecordSummary:
         log_index=summary.log_index or 0,
         workflow_type=summary.workflow_type,
     )
+
+
+def to_usage(usage: Mapping[str, Usage]) -> list[messages.TenantUsage]:
+    """What tenants have had written on a day."""
+    return [messages.TenantUsage(tenant, each.day, each.records, each.bytes) for tenant, each in usage.items()]
 
 
 def to_columns(records: Sequence[SignedRecord]) -> messages.ListSignedRecordsResponse:

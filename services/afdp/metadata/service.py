@@ -37,6 +37,7 @@ from afdp.metadata.values import (
     Summary,
     TrustFiles,
     UnstampedSignature,
+    Usage,
     Workflow,
     WorkflowQuery,
 )
@@ -55,8 +56,11 @@ class Store(Protocol):
     Every method raises Unavailable while the technology cannot be reached.
     """
 
-    async def prepare(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        """Write drafts as PENDING records: one outcome per draft, in order; one that is refused fails alone."""
+    async def prepare(self, drafts: Sequence[Draft], usage: dict[str, Usage] | None = None) -> list[Outcome]:
+        """Write drafts as PENDING records: one outcome per draft, in order; one that is refused fails alone.
+
+        With `usage` what is written counts as its tenant's use of the day, which is put there.
+        """
 
     async def complete(
         self, checkpoint: Checkpoint, completions: Sequence[Completion]
@@ -176,11 +180,16 @@ class Metadata:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def prepare(self, drafts: Sequence[Draft | NotaryError]) -> list[Outcome]:
-        """Write drafts as PENDING records: one outcome per draft, in order. What is an error already stays one."""
+    async def prepare(
+        self, drafts: Sequence[Draft | NotaryError], usage: dict[str, Usage] | None = None
+    ) -> list[Outcome]:
+        """Write drafts as PENDING records: one outcome per draft, in order. What is an error already stays one.
+
+        With `usage` what is written counts as its tenant's use of the day, which is put there.
+        """
         checked = [_with_its_hash(draft, index) for index, draft in enumerate(drafts)]
         good = [draft for draft in checked if not isinstance(draft, NotaryError)]
-        outcomes: list[Outcome] = await self._store.prepare(good) if good else []
+        outcomes: list[Outcome] = await self._store.prepare(good, usage) if good else []
         return _merged(checked, outcomes)
 
     async def complete(

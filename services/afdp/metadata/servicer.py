@@ -51,6 +51,7 @@ from afdp.messages.metadata import (
 )
 from afdp.metadata import answers, requests
 from afdp.metadata.service import Metadata
+from afdp.metadata.values import Usage
 
 
 class MetadataServicer(MetadataServiceBase):
@@ -60,8 +61,10 @@ class MetadataServicer(MetadataServiceBase):
         self._metadata = metadata
 
     async def prepare(self, request: PrepareRequest) -> PrepareResponse:
-        outcomes = await self._metadata.prepare(requests.read_prepare(request))
-        return PrepareResponse(results=[answers.to_prepare_result(outcome) for outcome in outcomes])
+        usage: dict[str, Usage] | None = {} if request.count_usage else None
+        outcomes = await self._metadata.prepare(requests.read_prepare(request), usage)
+        results = [answers.to_prepare_result(outcome) for outcome in outcomes]
+        return PrepareResponse(results, answers.to_usage(usage or {}))
 
     async def complete(self, request: CompleteRequest) -> CompleteResponse:
         checkpoint, completions = requests.read_complete(request)

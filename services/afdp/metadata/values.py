@@ -195,6 +195,20 @@ class Prepared:
     """The draft is on record as PENDING: go on to the log."""
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a tenant has had written on a day.
+
+    Attributes:
+        day: days since 1970, UTC.
+        bytes: of evidence.
+    """
+
+    day: int
+    records: int
+    bytes: int
+
+
 # What became of a draft: written, answered by a record from before, or refused.
 Outcome = Prepared | Record | NotaryError
 

@@ -10,6 +10,7 @@ from afdp.messages.metadata import MetadataServiceClient
 from afdp.messages.signer import SignerServiceClient
 from afdp.messages.transparency import TransparencyServiceClient
 from afdp.notary.access.opening import opened
+from afdp.notary.allowances import Allowances
 from afdp.notary.anchors import Anchors
 from afdp.notary.config import NotarySettings
 from afdp.notary.cosignatures import Cosignatures
@@ -30,6 +31,7 @@ from afdp.notary.servicer import NotaryServicer
 from afdp.notary.stamp_policy import StampPolicy
 from afdp.notary.stamps import ExternalStamps
 from afdp.notary.status import ServiceStatus
+from afdp.notary.tenant_labels import TenantLabels
 from afdp.notary.trust import TrustOffice
 from afdp.notary.validation import Validator
 from afdp.notary.waiting import Waiting
@@ -81,7 +83,8 @@ async def main(settings: NotarySettings) -> None:
             Pace(settings.external_log_in_flight, settings.external_log_timeout_seconds),
             Waiting(metadata, settings.logged_wait_seconds),
         )
-        stages = Stages(signer, metadata, keys, stamps, external, settings.stage_timeout_seconds)
+        allowances = Allowances(settings.tenant_quotas, TenantLabels(settings.metric_tenants))
+        stages = Stages(signer, metadata, keys, stamps, external, settings.stage_timeout_seconds, allowances)
         recovery = Recovery(metadata, stages, settings.recovery_interval_seconds, settings.stage_timeout_seconds)
         queue = FairQueue[Submission](settings.queue_items, settings.queue_bytes)
         limits = Limits(settings.batch_items, settings.batch_bytes)
@@ -96,7 +99,8 @@ async def main(settings: NotarySettings) -> None:
         office = ReceiptOffice(keys, *additions)
         way_in = opened(settings)
         waits = settings.witness_wait_seconds
-        notary = Notary(pipeline, office, keys, metadata, signer, external, waits, way_in.access, way_in.key_rights)
+        rights = way_in.access, way_in.key_rights
+        notary = Notary(pipeline, office, keys, metadata, signer, external, waits, *rights, allowances)
         status = ServiceStatus(peers, signer, settings.fips, trust, stamps, external)
         validator = Validator(notary, trust)
         servicer = NotaryServicer(

@@ -14,12 +14,17 @@ from afdp.formats.statement import DEFAULT_TENANT
 from afdp.formats.tenant import check_tenant
 from afdp.limits.rates import Rate, RateText
 from afdp.notary.access.rates import RateLimits
+from afdp.notary.allowances import ALL, Allowance
 from afdp.notary.entry_rules import EntryRules
 from afdp.notary.stamp_policy import StampRule
 from afdp.rpc.addresses import Address
 
 EvidencePath = Annotated[str, Field(pattern=r"^metadata(\.[^.]+)+$", max_length=256)]
 """Of a member of an evidence package's metadata."""
+
+
+def _tenant_or_all(name: str) -> str:
+    return name if name == ALL else check_tenant(name)
 
 
 class NotarySettings(ServiceSettings):
@@ -76,6 +81,14 @@ class NotarySettings(ServiceSettings):
     redis_retry_seconds: Seconds = Field(1.0, description="How often it is looked whether Redis is back.")
     tls_client_auth: Literal["required", "off"] = Field(
         "required", description="Whether callers must show a certificate; off: the gateway can hand none on, either."
+    )
+    tenant_quotas: dict[Annotated[str, AfterValidator(_tenant_or_all)], Allowance] = Field(
+        {},
+        description="How much tenants may notarise: `records_per_day`, `bytes_per_day`, `batch_packages` by tenant, "
+        "under `*` for all that are not named.",
+    )
+    metric_tenants: int = Field(
+        20, ge=0, le=1000, description="How many tenants have labels of their own in metrics; others share `other`."
     )
     signer_address: Address = Field(
         "127.0.0.1:50052", description="The signer's host:port; of several replicas the first that is there."

@@ -26,12 +26,14 @@ from afdp.items import from_item
 from afdp.messages import metadata as store
 from afdp.messages.notary import ReceiptState
 from afdp.messages.signer import SignerServiceClient, SignStatementsRequest, Statement
+from afdp.notary.allowances import Allowances
 from afdp.notary.ids import SIMPLE_SIGNING
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.logs import Appended
 from afdp.notary.model import Order, Outcome, Submission
 from afdp.notary.queue import FairQueue
 from afdp.notary.receipts import Entry, log_entry, stamped_at
+from afdp.notary.tenant_labels import TenantLabels
 from afdp.telemetry.context import request_id
 
 logger = logging.getLogger(__name__)
@@ -194,7 +196,9 @@ class Stages:
         stamps: StampDesk,
         external: ExternalLogs,
         timeout: float,
+        allowances: Allowances | None = None,
     ) -> None:
+        self._allowances = allowances or Allowances({}, TenantLabels(0))
         self._external = external
         self._signer = signer
         self._metadata = metadata
@@ -244,8 +248,9 @@ class Stages:
         if not signed:
             return []
         with _timed("prepare"):
-            request = store.PrepareRequest([each.draft for each in signed])
+            request = store.PrepareRequest([each.draft for each in signed], self._allowances.counted)
             answer = await self._metadata.prepare(request, timeout=self._timeout)
+        self._allowances.told(answer.usage)
         if any(each.draft.external_stamp for each in signed):
             self._stamps.ask()
         pending: dict[str, Prepared] = {}

@@ -21,6 +21,7 @@ from afdp.messages import metadata as store
 from afdp.messages import signer as keyring
 from afdp.messages.notary import NotarizationReceipt, ReceiptState
 from afdp.notary.access.key_rights import KeyRights
+from afdp.notary.allowances import Allowances
 from afdp.notary.export import csv_of
 from afdp.notary.ids import BATCH_SIGNING, parse_hash, parse_workflow_id, require_uuid
 from afdp.notary.keys import KeyDirectory
@@ -124,7 +125,9 @@ class Notary:
         witness_wait: float,
         access: Access,
         key_rights: KeyRights,
+        allowances: Allowances,
     ) -> None:
+        self._allowances = allowances
         self._access = access
         self._key_rights = key_rights
         self._external = external
@@ -144,7 +147,7 @@ class Notary:
             InvalidArgument: the order asks for what there is not.
             PermissionDenied: its principal may not notarise this evidence.
             AlreadyExists: other evidence stands under this idempotency key.
-            ResourceExhausted: the queue is full.
+            ResourceExhausted: the queue is full, or what its tenant may notarise a day is used up.
             Unavailable, DeadlineExceeded: a retry with the same idempotency key finds out what became of it.
         """
         if order.idempotency_key:
@@ -154,7 +157,9 @@ class Notary:
         await self._check_wait_for(order.wait_for)
         to_main = bool(self._external.main) and not await self._keys.logs.has_own(order.principal.tenant)
         self._external.require_open(to_main=to_main)
-        return await self._notarised(await self._pipeline.notarise(order, wait=wait), order.wait_for)
+        with self._allowances.taking(order.principal.tenant, len(order.evidence.canonical)):
+            outcome = await self._pipeline.notarise(order, wait=wait)
+        return await self._notarised(outcome, order.wait_for)
 
     async def sign_batch(
         self,
@@ -165,6 +170,7 @@ class Notary:
     ) -> Batch:
         """Notarises many packages; each fails alone. Item `i` has the idempotency key `key/i`."""
         _check_batch(evidence, idempotency_key)
+        self._allowances.require_batch(principal.tenant, len(evidence))
         wait_for = wait_for or self._default_wait
         await self._check_wait_for(wait_for)
         fingerprint = sha256(b"".join(each.hash for each in evidence)).digest()

@@ -75,6 +75,7 @@ async def _fill(store: PostgresStore, owner_url: str, make_draft: Make, log_draf
         await owner.execute("INSERT INTO rekor1_entry VALUES ($1, 'log', '', 0, 0, '')", logged.receipt_id)
         await owner.execute("INSERT INTO log_queue VALUES ($1, 'log', false)", logged.receipt_id)
         await owner.execute("INSERT INTO stamp_wanted VALUES ($1, now())", logged.receipt_id)
+        await owner.execute("INSERT INTO tenant_usage VALUES ($1, current_date, 0, 2, 48)", tenant)
     return [logged.receipt_id, waiting.receipt_id]
 
 
@@ -114,12 +115,12 @@ async def test_a_tenant_sees_its_own_rows_in_every_table_and_none_of_another_s(
         readable = await _tables(reader) - OF_NOBODY - NOT_FOR_READERS
         two = {"record", "record_content"}
         assert await _counts(reader, readable) == {name: 2 if name in two else 1 for name in readable}
-        for name in readable - {"batch"}:
+        for name in readable - {"batch", "tenant_usage"}:
             found = {row["receipt_id"] for row in await reader.fetch(f"SELECT receipt_id FROM {name}")}
             assert found <= set(own), name
             rows = await reader.fetch(f"SELECT * FROM {name} WHERE receipt_id = ANY($1::uuid[])", foreign)
             assert rows == [], name
-        for name in ("record", "batch", "batch_workflow"):
+        for name in ("record", "batch", "batch_workflow", "tenant_usage"):
             assert await reader.fetchval(f"SELECT count(*) FROM {name} WHERE tenant <> $1", mine) == 0
         for name in NOT_FOR_READERS:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -27,6 +27,7 @@ _PENDING = """
            coalesce(greatest(extract(epoch FROM now() - min(notarized_at)), 0), 0)::float8 AS oldest
     FROM pending
 """
+_FORGET_USAGE = "DELETE FROM tenant_usage WHERE day < current_date - 400"
 
 
 async def count_waiting(database: Database, every: float) -> None:
@@ -57,9 +58,10 @@ async def refresh_waiting(database: Database) -> None:
 
 
 async def forget_old_keys(database: Database, retention: timedelta, every: float = FORGET_EVERY) -> None:
-    """Deletes idempotency keys past their retention each `every` seconds, until it is cancelled."""
+    """Deletes idempotency keys past their retention each `every` seconds, and tenants' use of more than a year ago."""
 
     async def forget(connection: Connection) -> int:
+        await connection.execute(_FORGET_USAGE)
         return await idempotency.forget_expired(connection, retention)
 
     while True:

@@ -18,7 +18,7 @@ from afdp.errors import Aborted, AlreadyExists
 from afdp.metadata.postgres import idempotency, records
 from afdp.metadata.postgres.idempotency import Claim
 from afdp.metadata.postgres.lookup import lookup_key
-from afdp.metadata.values import Draft, Outcome, Prepared, Record
+from afdp.metadata.values import Draft, Outcome, Prepared, Record, Usage
 from afdp.postgres import Connection, is_refused, refusal
 from afdp.postgres.errors import FOREIGN, RETRY_AFTER
 
@@ -70,8 +70,22 @@ _STATEMENT = """
         UNION ALL
         SELECT receipt_id, log, false FROM unnest($33::uuid[], $34::text[]) AS further (receipt_id, log)
         WHERE receipt_id IN (SELECT receipt_id FROM new)
+    ), in_usage AS (
+        INSERT INTO tenant_usage AS u (tenant, day, slot, records, bytes)
+        SELECT tenant, current_date, pg_backend_pid() % 32, count(*), sum(octet_length(evidence)) FROM new
+        WHERE $35 GROUP BY tenant ORDER BY tenant
+        ON CONFLICT (tenant, day, slot) DO UPDATE
+            SET records = u.records + excluded.records, bytes = u.bytes + excluded.bytes
+        RETURNING tenant, day, slot, records, bytes
     )
-    SELECT receipt_id FROM won
+    SELECT receipt_id, NULL AS tenant, NULL AS day, NULL AS records, NULL AS bytes FROM won
+    UNION ALL
+    SELECT NULL, w.tenant, w.day - date '1970-01-01', w.records + coalesce(others.records, 0)::bigint,
+           w.bytes + coalesce(others.bytes, 0)::bigint
+    FROM in_usage w LEFT JOIN LATERAL (
+        SELECT sum(o.records) AS records, sum(o.bytes) AS bytes FROM tenant_usage o
+        WHERE o.tenant = w.tenant AND o.day = w.day AND o.slot <> w.slot
+    ) AS others ON true
 """
 _CLAIMED = "SELECT digest, fingerprint, target, false FROM draft WHERE digest IS NOT NULL ORDER BY digest"
 _WRITE = _STATEMENT.format(claimed=idempotency.CLAIM.format(rows=_CLAIMED))
@@ -105,12 +119,16 @@ class _Item:
     target: UUID
 
 
+_Usage = dict[str, Usage] | None
+
 # Writes items; gives the receipt IDs of those that were written or claimed their key, and what was refused.
-_Write = Callable[[Connection, Sequence[_Item], timedelta], Awaitable[tuple[set[UUID], dict[int, Outcome]]]]
+_Write = Callable[[Connection, Sequence[_Item], timedelta, _Usage], Awaitable[tuple[set[UUID], dict[int, Outcome]]]]
 
 
-async def prepare(connection: Connection, drafts: Sequence[Draft], retention: timedelta) -> list[Outcome]:
-    """One outcome per draft, in order.
+async def prepare(
+    connection: Connection, drafts: Sequence[Draft], retention: timedelta, usage: _Usage = None
+) -> list[Outcome]:
+    """One outcome per draft, in order. With `usage` what is written counts as its tenant's use of the day.
 
     An idempotency key has one answer: the record of the first draft that claimed it. A receipt ID that is on record
     with the same content is `Prepared` while PENDING, and answered by its record once LOGGED.
@@ -123,11 +141,11 @@ async def prepare(connection: Connection, drafts: Sequence[Draft], retention: ti
     try:
         # One statement is a transaction by itself.
         one_statement = not later and not any(item.draft.dedupe for item in first)
-        return await _in_rounds(connection, items, retention, _write_together, in_transaction=not one_statement)
+        return await _in_rounds(connection, items, retention, usage, _write_together, in_transaction=not one_statement)
     except FOREIGN as error:
         if not is_refused(error):
             raise
-    return await _in_rounds(connection, items, retention, _write_singly, in_transaction=True)
+    return await _in_rounds(connection, items, retention, usage, _write_singly, in_transaction=True)
 
 
 def _item(place: int, draft: Draft) -> _Item:
@@ -137,7 +155,13 @@ def _item(place: int, draft: Draft) -> _Item:
 
 
 async def _in_rounds(
-    connection: Connection, items: list[_Item], retention: timedelta, write: _Write, *, in_transaction: bool
+    connection: Connection,
+    items: list[_Item],
+    retention: timedelta,
+    usage: _Usage,
+    write: _Write,
+    *,
+    in_transaction: bool,
 ) -> list[Outcome]:
     """Write what does not depend on another item, look up what answers the rest, and so on until all are answered."""
     outcomes: dict[int, Outcome] = {}
@@ -148,7 +172,7 @@ async def _in_rounds(
         for _ in range(_ROUNDS):
             waiting = await _with_targets(connection, waiting)
             first, later = _independent(waiting)
-            won, refused = await write(connection, first, retention)
+            won, refused = await write(connection, first, retention, usage)
             outcomes |= refused
             outcomes |= await _answered_by_targets(connection, [item for item in first if item.draft.receipt_id in won])
             lost = [item for item in first if item.draft.receipt_id not in won and item.place not in refused]
@@ -192,22 +216,25 @@ def _independent(items: Sequence[_Item]) -> tuple[list[_Item], list[_Item]]:
 
 
 async def _write_together(
-    connection: Connection, items: Sequence[_Item], retention: timedelta
+    connection: Connection, items: Sequence[_Item], retention: timedelta, usage: _Usage
 ) -> tuple[set[UUID], dict[int, Outcome]]:
     columns = (*_artifact_columns(items), *_columns(items), *_further_columns(items))
-    rows = await connection.fetch(_WRITE, retention, *columns)
-    return {row["receipt_id"] for row in rows}, {}
+    rows = await connection.fetch(_WRITE, retention, *columns, usage is not None)
+    if usage is not None:
+        for row in [row for row in rows if row["receipt_id"] is None]:
+            usage[row["tenant"]] = Usage(row["day"], row["records"], row["bytes"])
+    return {row["receipt_id"] for row in rows} - {None}, {}
 
 
 async def _write_singly(
-    connection: Connection, items: Sequence[_Item], retention: timedelta
+    connection: Connection, items: Sequence[_Item], retention: timedelta, usage: _Usage
 ) -> tuple[set[UUID], dict[int, Outcome]]:
     won: set[UUID] = set()
     refused: dict[int, Outcome] = {}
     for item in items:
         try:
             async with connection.transaction():
-                won |= (await _write_together(connection, [item], retention))[0]
+                won |= (await _write_together(connection, [item], retention, usage))[0]
         except asyncpg.UniqueViolationError:
             pass  # the receipt ID is on record: whether as the same, the look-up tells
         except FOREIGN as error:

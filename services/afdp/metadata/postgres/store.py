@@ -35,6 +35,7 @@ from afdp.metadata.values import (
     Summary,
     TrustFiles,
     UnstampedSignature,
+    Usage,
     Workflow,
     WorkflowQuery,
 )
@@ -64,9 +65,9 @@ class PostgresStore:
         await self._database.until_reachable()
         await self._tenants.until_reachable()
 
-    async def prepare(self, drafts: Sequence[Draft]) -> list[Outcome]:
+    async def prepare(self, drafts: Sequence[Draft], usage: dict[str, Usage] | None = None) -> list[Outcome]:
         """Drafts become PENDING records."""
-        return await self._database.run(lambda connection: prepare(connection, drafts, self._retention))
+        return await self._database.run(lambda connection: prepare(connection, drafts, self._retention, usage))
 
     async def complete(
         self, checkpoint: Checkpoint, completions: Sequence[Completion]

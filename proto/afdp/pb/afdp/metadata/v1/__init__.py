@@ -65,6 +65,7 @@ __all__ = (
     "SearchRecordsRequest",
     "SearchRecordsResponse",
     "SearchTerms",
+    "TenantUsage",
     "TrustFile",
     "UnstampedSignature",
     "Workflow",
@@ -1295,6 +1296,11 @@ class PrepareRequest(betterproto2.Message):
     1 to 1,024 drafts.
     """
 
+    count_usage: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    Whether what is written counts as its tenant's use of the day, and is told.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "PrepareRequest", PrepareRequest)
 
@@ -1308,6 +1314,11 @@ class PrepareResponse(betterproto2.Message):
     results: "list[PrepareResult]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     One per draft, in order.
+    """
+
+    usage: "list[TenantUsage]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Of each tenant that something was written for, where that counts.
     """
 
 
@@ -1714,6 +1725,36 @@ class SearchTerms(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "SearchTerms", SearchTerms)
+
+
+@dataclass(eq=False, repr=False)
+class TenantUsage(betterproto2.Message):
+    """
+    What a tenant has had written on one day, by all notaries together.
+    """
+
+    tenant: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its name.
+    """
+
+    day: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    Days since 1970, UTC.
+    """
+
+    records: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    How many records.
+    """
+
+    bytes: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+    """
+    How many bytes of evidence.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "TenantUsage", TenantUsage)
 
 
 @dataclass(eq=False, repr=False)
