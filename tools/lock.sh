@@ -15,12 +15,13 @@ compile() {
     --no-header --output-file "$out/$target" "$@"
 }
 
-compile dev.txt pyproject.toml --extra dev --extra hsm --extra mirror --extra redis --extra vault --group build --group supply --group test "$@"
+compile dev.txt pyproject.toml --extra dev --extra hsm --extra mirror --extra redis --extra secrets --extra vault --group build --group supply --group test "$@"
 compile run.txt pyproject.toml --extra dev --group build --constraint "$out/dev.txt" "$@"
 compile signer.txt pyproject.toml --extra signer --extra hsm --constraint "$out/dev.txt" "$@"
-compile transparency.txt pyproject.toml --extra transparency --extra mirror --constraint "$out/dev.txt" "$@"
-compile notary.txt pyproject.toml --extra notary --extra redis --constraint "$out/dev.txt" "$@"
-for service in gateway metadata; do
+compile transparency.txt pyproject.toml --extra transparency --extra mirror --extra secrets --constraint "$out/dev.txt" "$@"
+compile notary.txt pyproject.toml --extra notary --extra redis --extra secrets --constraint "$out/dev.txt" "$@"
+compile metadata.txt pyproject.toml --extra metadata --extra secrets --constraint "$out/dev.txt" "$@"
+for service in gateway; do
   compile "$service.txt" pyproject.toml --extra "$service" --constraint "$out/dev.txt" "$@"
 done
 compile build.txt --group build --constraint "$out/dev.txt" "$@"

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,6 +23,7 @@ from pydantic_settings import (
 )
 
 from afdp.fips import Mode
+from afdp.secrets import ReadVault, SecretError, resolved, secret_names
 from afdp.tls.material import TlsPaths
 
 PREFIX = "AFDP_"
@@ -44,6 +47,10 @@ _FOREIGN = frozenset(
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+class SettingsError(Exception):
+    """The settings are wrong: the message names each, and never shows a value."""
 
 
 class ServiceSettings(BaseSettings):
@@ -105,6 +112,11 @@ class ServiceSettings(BaseSettings):
         return True, False
 
     @classmethod
+    def secrets_in_vault(cls, given: Mapping[str, Any]) -> ReadVault | None:
+        """What reads this service's secrets out of Vault, as its settings tell; None: it takes none from there."""
+        return None
+
+    @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
@@ -113,17 +125,47 @@ class ServiceSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then the file."""
+        """Arguments, then secrets that are kept elsewhere, then the environment, then the file."""
         file = os.environ.get("AFDP_CONFIG")
-        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
-        return (*sources, YamlConfigSettingsSource(settings_cls, yaml_file=file)) if file else sources
+        from_file = [_WithoutSecretFiles(settings_cls, yaml_file=file)] if file else []
+        secrets = _KeptElsewhere(settings_cls, env_settings, YamlConfigSettingsSource(settings_cls, file))
+        return (init_settings, secrets, env_settings, *from_file)
+
+
+class _WithoutSecretFiles(YamlConfigSettingsSource):
+    """The file, but for the names of files with secrets: those are no settings but say where one is."""
+
+    def __call__(self) -> dict[str, Any]:
+        """As pydantic-settings has it."""
+        names = {f"{name}_file" for name in secret_names(self.settings_cls.model_fields)}
+        return {name: value for name, value in super().__call__().items() if name not in names}
+
+
+class _KeptElsewhere(PydanticBaseSettingsSource):
+    """Secrets in files and in Vault, fetched."""
+
+    def __init__(self, settings_cls: type[BaseSettings], *levels: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._levels = levels
+
+    def __call__(self) -> dict[str, Any]:
+        """As pydantic-settings has it."""
+        schema: Any = self.settings_cls
+        names = secret_names(schema.model_fields)
+        files = {f"{name}_file": os.environ.get(f"{PREFIX}{name.upper()}_FILE") for name in names}
+        environment, file = (dict(level()) for level in self._levels)
+        environment |= {name: value for name, value in files.items() if value is not None}
+        try:
+            return dict(resolved(names, [environment, file], lambda: schema.secrets_in_vault({**file, **environment})))
+        except SecretError as error:
+            raise SettingsError(str(error)) from None
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Not asked: `__call__` gives all at once."""
+        return None, field_name, False
 
 
 S = TypeVar("S", bound=ServiceSettings)
-
-
-class SettingsError(Exception):
-    """The settings are wrong: the message names each, and never shows a value."""
 
 
 def load(schema: type[S]) -> S:
@@ -165,7 +207,8 @@ def shown(settings: ServiceSettings) -> dict[str, Any]:
 
 
 def _unknown_names(schema: type[ServiceSettings]) -> list[str]:
-    known = {PREFIX + name.upper() for name in schema.model_fields} | _FOREIGN
+    secrets = {f"{PREFIX}{name.upper()}_FILE" for name in secret_names(schema.model_fields)}
+    known = {PREFIX + name.upper() for name in schema.model_fields} | secrets | _FOREIGN
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
 
 

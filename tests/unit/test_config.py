@@ -4,6 +4,7 @@ import pytest
 from pydantic import Field, SecretStr
 
 from afdp.config import ServiceSettings, SettingsError, load, shown
+from afdp.secrets import SecretError, renew
 
 
 class Settings(ServiceSettings):
@@ -63,3 +64,82 @@ def test_a_file_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 
 def test_secrets_are_masked_when_shown() -> None:
     assert "hunter2" not in str(shown(load(Settings)))
+
+
+def kept(folder: Path, content: str | bytes, mode: int = 0o600) -> Path:
+    file = folder / "secret"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    file.chmod(mode)
+    return file
+
+
+def test_a_secret_may_be_in_a_file_which_the_environment_or_the_file_of_settings_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    secret = kept(tmp_path, "s3cret\n")
+    monkeypatch.setenv("AFDP_PASSWORD_FILE", str(secret))
+    assert load(Settings).password.get_secret_value() == "s3cret"
+    assert "s3cret" not in str(shown(load(Settings)))
+
+    monkeypatch.delenv("AFDP_PASSWORD_FILE")
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"password_file: {secret}\n")
+    monkeypatch.setenv("AFDP_CONFIG", str(file))
+    assert load(Settings).password.get_secret_value() == "s3cret"
+    monkeypatch.setenv("AFDP_PASSWORD", "from the environment")
+    assert load(Settings).password.get_secret_value() == "from the environment"
+
+
+def test_a_secret_that_is_replaced_in_its_file_is_had_by_looking_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AFDP_PASSWORD_FILE", str(kept(tmp_path, "one")))
+    password = load(Settings).password
+    kept(tmp_path, "two")
+
+    renew(password)
+    assert password.get_secret_value() == "two"
+    (tmp_path / "secret").unlink()
+    with pytest.raises(SecretError, match="AFDP_PASSWORD_FILE"):
+        renew(password)
+    assert password.get_secret_value() == "two"
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "sentence"),
+    [
+        ("hunter3", 0o644, "can be read by everybody"),
+        ("", 0o600, "is empty"),
+        ("\n", 0o600, "is empty"),
+        (b"hunter3\xff", 0o600, "is not UTF-8"),
+        ("hunter3" * 10_000, 0o600, "is over 65536 bytes"),
+    ],
+)
+def test_a_file_that_will_not_do_is_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | bytes, mode: int, sentence: str
+) -> None:
+    monkeypatch.setenv("AFDP_PASSWORD_FILE", str(kept(tmp_path, content, mode)))
+    with pytest.raises(SettingsError, match=f"^AFDP_PASSWORD_FILE: .*{sentence}") as wrong:
+        load(Settings)
+    assert "hunter3" not in str(wrong.value)
+
+
+def test_a_secret_is_given_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AFDP_PASSWORD_FILE", str(kept(tmp_path, "hunter3")))
+    monkeypatch.setenv("AFDP_PASSWORD", "hunter4")
+    with pytest.raises(SettingsError, match="AFDP_PASSWORD: is given twice, also as AFDP_PASSWORD_FILE") as wrong:
+        load(Settings)
+    assert "hunter" not in str(wrong.value)
+
+
+def test_only_secrets_may_be_in_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AFDP_HOST_FILE", str(kept(tmp_path, "127.0.0.1")))
+    with pytest.raises(SettingsError, match="AFDP_HOST_FILE: no such setting"):
+        load(Settings)
+
+
+def test_a_service_without_vault_takes_no_secret_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFDP_PASSWORD", "vault:kv/hunter3#hunter4")
+    with pytest.raises(SettingsError, match="AFDP_PASSWORD: this service takes no secrets from Vault") as wrong:
+        load(Settings)
+    assert "hunter" not in str(wrong.value)

@@ -18,6 +18,7 @@ from afdp.notary.allowances import ALL, Allowance
 from afdp.notary.entry_rules import EntryRules
 from afdp.notary.stamp_policy import StampRule
 from afdp.rpc.addresses import Address
+from afdp.vault.settings import VaultAccessSettings
 
 EvidencePath = Annotated[str, Field(pattern=r"^metadata(\.[^.]+)+$", max_length=256)]
 """Of a member of an evidence package's metadata."""
@@ -27,7 +28,7 @@ def _tenant_or_all(name: str) -> str:
     return name if name == ALL else check_tenant(name)
 
 
-class NotarySettings(ServiceSettings):
+class NotarySettings(VaultAccessSettings, ServiceSettings):
     """Where its peers are, and how much it takes on."""
 
     port: Port = 50051

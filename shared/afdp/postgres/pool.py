@@ -8,7 +8,8 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -18,6 +19,7 @@ from afdp.errors import DeadlineExceeded, FailedPrecondition, NotaryError, Resou
 from afdp.postgres.errors import CONTENDED, FOREIGN, RETRY_AFTER, is_lost, translated
 from afdp.postgres.migrations import Migration, migrate
 from afdp.postgres.settings import DatabaseSettings
+from afdp.secrets import SecretError, renew
 
 logger = logging.getLogger(__name__)
 
@@ -259,7 +261,7 @@ class Database:
 
     async def _open_pool(self) -> asyncpg.Pool[asyncpg.Record]:
         return await asyncpg.create_pool(
-            self._settings.database_url.get_secret_value(),
+            connect=partial(_let_in, self._settings),
             min_size=self._settings.database_pool_min,
             max_size=self._settings.database_pool_max,
             timeout=self._settings.database_connect_timeout_seconds,
@@ -281,12 +283,29 @@ class Database:
 
 async def _connect(settings: DatabaseSettings, schema: str, service: str) -> _Session:
     """One connection outside of any pool, without a limit on how long a command may take."""
-    return await asyncpg.connect(
-        settings.database_url.get_secret_value(),
+    connection: _Session = await _let_in(
+        settings,
         timeout=settings.database_connect_timeout_seconds,
         connection_class=_Session,
         server_settings=_session_settings(settings, schema, service),
     )
+    return connection
+
+
+async def _let_in(settings: DatabaseSettings, *_: object, **options: Any) -> Any:
+    """A connection. Where PostgreSQL refuses the password, one that was changed where it is kept is tried, too."""
+    url = settings.database_url.get_secret_value()
+    try:
+        return await asyncpg.connect(url, **options)
+    except asyncpg.InvalidAuthorizationSpecificationError:
+        try:
+            await asyncio.to_thread(renew, settings.database_url)
+        except SecretError as error:
+            logger.warning("the database's URL cannot be looked at again", extra={"fields": {"reason": str(error)}})
+        if settings.database_url.get_secret_value() == url:
+            raise
+    logger.info("the database's URL has changed")
+    return await asyncpg.connect(settings.database_url.get_secret_value(), **options)
 
 
 async def _select_one(connection: Connection) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from afdp.config import Seconds, ServiceSettings
+from afdp.vault.settings import VaultAccessSettings
 
 
 def _postgres_url(url: SecretStr) -> SecretStr:
@@ -16,7 +17,7 @@ def _postgres_url(url: SecretStr) -> SecretStr:
     return url
 
 
-class DatabaseSettings(ServiceSettings):
+class DatabaseSettings(VaultAccessSettings, ServiceSettings):
     """The settings of a service with a database."""
 
     database_url: Annotated[SecretStr, AfterValidator(_postgres_url)] = Field(

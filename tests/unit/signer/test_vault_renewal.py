@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 
 from afdp.errors import Unavailable
-from afdp.signer.vault.login import Lease
 from afdp.signer.vault.renewal import keep_alive, seconds_until_due
+from afdp.vault.login import Lease
 
 
 def lease(ttl: float | None, age: float = 0.0) -> Lease:

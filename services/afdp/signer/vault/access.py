@@ -17,9 +17,9 @@ from prometheus_client import Counter, Gauge
 from afdp.errors import NotaryError, Unavailable
 from afdp.signer.vault.calls import VaultCalls
 from afdp.signer.vault.failures import REFUSALS
-from afdp.signer.vault.login import Lease, Login
 from afdp.signer.vault.renewal import keep_alive
-from afdp.signer.vault.transport import VaultAddress
+from afdp.vault.login import Lease, Login
+from afdp.vault.transport import VaultAddress
 
 logger = logging.getLogger(__name__)
 

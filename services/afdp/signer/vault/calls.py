@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge
 from afdp.errors import Unavailable
 from afdp.signer.vault.breaker import Breaker
 from afdp.signer.vault.failures import FAILURES, is_away, took_its_time, translated, was_cut
-from afdp.signer.vault.transport import CONNECTIONS, VaultAddress, client, open_pool
+from afdp.vault.transport import CONNECTIONS, VaultAddress, client, open_pool
 
 logger = logging.getLogger(__name__)
 

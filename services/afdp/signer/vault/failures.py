@@ -22,7 +22,7 @@ from urllib3.exceptions import (
 )
 
 from afdp.errors import FailedPrecondition, NotaryError, Unavailable
-from afdp.signer.vault.transport import Redirected
+from afdp.vault.transport import Redirected
 
 # What a call of Vault can raise, in its thread or around it.
 FAILURES = (VaultError, HTTPError, TimeoutError, LookupError, TypeError, ValueError)

@@ -8,7 +8,7 @@ import time
 from typing import Protocol
 
 from afdp.errors import NotaryError
-from afdp.signer.vault.login import Lease
+from afdp.vault.login import Lease
 
 logger = logging.getLogger(__name__)
 
