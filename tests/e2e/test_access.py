@@ -18,9 +18,10 @@ import pytest
 import pytest_asyncio
 from google.protobuf.json_format import MessageToDict
 
+from afdp.client.tls import ClientTls
+from afdp.embedded.certificates import spiffe_id
 from afdp.embedded.stack import Stack, StackOptions, running_stack
 from afdp.gateway.descriptors import HttpRule, load_api
-from afdp.rpc import open_channel
 from afdp.rpc.codec import decoder
 from afdp.rpc.descriptors import Method, service_methods
 from tests.conftest import open_folder
@@ -35,6 +36,7 @@ METHODS = service_methods(NOTARY)
 RULES = {method.name: method.rules for method in load_api().methods}
 READ, WRITE = "afdp.notary.read", "afdp.notary.write"
 OPERATOR, OTHER = "default", "acme"
+BY_CERTIFICATE = "certificate, ai_engineer"
 FAULTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 CLEARANCE = (ROOT / "deploy" / "policies" / "clearance.cedar").read_text()
 
@@ -51,6 +53,20 @@ class Guarded:
         said = {"realm_access": {"roles": list(roles)}, "scope": " ".join(scopes), "tenant": tenant}
         return self.issuer.token(self.issuer.claims(**said, **claims))
 
+    def tls(self, person: str) -> ClientTls:
+        """The certificate of somebody; only that of `engineer` is known to the notary."""
+        folder = self.stack.certificates
+        return ClientTls(folder / "ca.pem", folder / f"{person}.pem", folder / f"{person}-key.pem")
+
+    def rest(self, person: str = "analyst") -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.stack.url, trust_env=False, timeout=30, verify=self.tls(person).context()
+        )
+
+    def channel(self, person: str = "analyst") -> grpc.aio.Channel:
+        credentials = grpc.ssl_channel_credentials(*self.tls(person).pem())
+        return grpc.aio.secure_channel(f"127.0.0.1:{self.stack.port('notary')}", credentials)
+
     def audit(self) -> list[dict[str, Any]]:
         """What is in the audit log by now."""
         lines = (self.stack.data_dir / "logs" / "notary.log").read_text().splitlines()
@@ -65,7 +81,9 @@ async def guarded() -> AsyncIterator[Guarded]:
         (policies / "clearance.cedar").write_text(CLEARANCE)
         issuer = LocalIssuer(folder)
         claims = issuer.settings(clearance={"claims": "clearance"})
-        file = write_identity(folder / "identity.yaml", {"issuers": [claims]})
+        engineer = {"uri": spiffe_id("engineer"), "tenant": OPERATOR, "roles": "ai_engineer"}
+        believed = {"issuers": [claims], "certificates": [engineer]}
+        file = write_identity(folder / "identity.yaml", believed)
         settings = {
             **NO_KEY_RECORDS,
             "AFDP_AUTH": "required",
@@ -74,20 +92,20 @@ async def guarded() -> AsyncIterator[Guarded]:
             "AFDP_POLICY_INTERVAL_SECONDS": "0.1",
             "AFDP_AUDIT_INTERVAL_SECONDS": "0.5",
         }
-        options = StackOptions(folder / "data", free_offset(), settings={"notary": settings})
+        options = StackOptions(folder / "data", free_offset(), tls=True, settings={"notary": settings})
         async with running_stack(options) as stack:
             yield Guarded(stack, issuer, policies)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def rest(guarded: Guarded) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=guarded.stack.url, trust_env=False, timeout=30) as client:
+    async with guarded.rest() as client:
         yield client
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def channel(guarded: Guarded) -> AsyncIterator[grpc.aio.Channel]:
-    async with open_channel(f"127.0.0.1:{guarded.stack.port('notary')}") as opened:
+    async with guarded.channel() as opened:
         yield opened
 
 
@@ -351,7 +369,10 @@ async def test_each_decision_is_in_the_audit_log_and_no_token_is(guarded: Guarde
         "deny",
         "keys.admin",
     )
-    assert (events["a-3"]["reason"], events["a-3"]["step"]) == ("there are no credentials", "authentication")
+    assert (events["a-3"]["reason"], events["a-3"]["step"]) == (
+        "no rule fits the client certificate",
+        "authentication",
+    )
     log = (guarded.stack.data_dir / "logs" / "notary.log").read_text()
     assert token not in log
     assert token.rpartition(".")[2] not in log
@@ -365,6 +386,7 @@ async def test_schemathesis_finds_no_server_error_whoever_calls(guarded: Guarded
     header = ["-H", f"Authorization: Bearer {guarded.token('admin', OTHER)}"] if role == "admin" else []
     process = await asyncio.create_subprocess_exec(
         *(str(Path(sys.executable).with_name("st")), "run", f"{guarded.stack.url}/openapi.json", "--no-color"),
+        *("--tls-verify", str(guarded.tls("analyst").ca)),
         *("--checks", "not_a_server_error", "--max-time", "8", "--max-examples", "5", "--seed", "1", *header),
         *("--request-timeout", "10", "--generation-database", "none"),
         cwd=tmp_path,

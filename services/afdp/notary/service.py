@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -15,7 +16,7 @@ from typing import Protocol
 
 import uuid_utils
 
-from afdp.errors import InvalidArgument, NotaryError, NotFound
+from afdp.errors import InvalidArgument, NotaryError, NotFound, PermissionDenied
 from afdp.formats.evidence import MAX_NAME_BYTES
 from afdp.messages import metadata as store
 from afdp.messages import signer as keyring
@@ -109,6 +110,9 @@ class Access(Protocol):
 
     def omitted(self, principal: Principal, count: int) -> None:
         """Hears how many a list left out. Raises Unavailable."""
+
+    def denied(self, principal: Principal, permission: str, resource: str, reason: str) -> None:
+        """Hears what was refused here, and why. Raises Unavailable."""
 
 
 class Notary:
@@ -319,7 +323,8 @@ class Notary:
 
     def require_operator(self, principal: Principal) -> None:
         """Refuses what concerns every tenant to those who do not look after all of them. Raises PermissionDenied."""
-        self._key_rights.require_operator(principal)
+        with self._on_record(principal, "deployment"):
+            self._key_rights.require_operator(principal)
 
     async def keys(self, principal: Principal) -> list[keyring.PublicKey]:
         """Every key version that ever signed and that concerns the caller's tenant."""
@@ -334,7 +339,9 @@ class Notary:
         """
         if len(name.encode()) > MAX_NAME_BYTES or "\0" in name:
             raise InvalidArgument.field("name", f"must be at most {MAX_NAME_BYTES} bytes, without U+0000")
-        self._key_rights.require_key(principal, await self._keys.versions(), name)
+        versions = await self._keys.versions()
+        with self._on_record(principal, f"key:{name}"):
+            self._key_rights.require_key(principal, versions, name)
         answer = await self._signer.rotate_key(keyring.RotateKeyRequest(purpose, name), timeout=_READ_TIMEOUT)
         self._keys.forget()
         return answer.key if answer.key is not None else keyring.PublicKey()
@@ -348,11 +355,22 @@ class Notary:
             NotFound: there is no such version.
             PermissionDenied: it is not the caller's to change.
         """
-        self._key_rights.require_version(principal, await self._keys.version(_required_key_id(key_id)))
+        version = await self._keys.version(_required_key_id(key_id))
+        with self._on_record(principal, f"key:{key_id}"):
+            self._key_rights.require_version(principal, version)
         request = keyring.RevokeKeyRequest(_required_key_id(key_id), compromised_since, reason)
         answer = await self._signer.revoke_key(request, timeout=_READ_TIMEOUT)
         self._keys.forget()
         return answer.key if answer.key is not None else keyring.PublicKey()
+
+    @contextmanager
+    def _on_record(self, principal: Principal, resource: str) -> Iterator[None]:
+        """Puts on record what is refused of keys, which stays refused."""
+        try:
+            yield
+        except (NotFound, PermissionDenied) as refused:
+            self._access.denied(principal, "keys.admin", resource, refused.message)
+            raise
 
     async def _require_seen(self, principal: Principal, key_id: str) -> None:
         found = await self._keys.version(_required_key_id(key_id))

@@ -23,7 +23,7 @@ from afdp.rpc import answer
 from afdp.rpc.caller import Caller, caller
 from afdp.rpc.codec import decoder, encoder
 from afdp.rpc.descriptors import Method
-from afdp.rpc.peers import PeerCheck, plain_caller
+from afdp.rpc.peers import PeerCheck, address_of, plain_caller
 from afdp.rpc.status import to_status
 from afdp.telemetry.context import deadline, request_id, traceparent
 
@@ -43,8 +43,11 @@ _seconds = Histogram(
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-Admit = Callable[[Method], Awaitable[None]]
-"""Lets the call that is being served, whose `caller` is set, go on to its method, or raises why not."""
+Admit = Callable[[Method, NotaryError | None], Awaitable[None]]
+"""Lets the call that is being served, whose `caller` is set, go on to its method, or raises why not.
+
+Given an error, it is only told: the call is refused by that already, for its peer is nobody that may call.
+"""
 
 
 def method_handlers(
@@ -138,14 +141,22 @@ class _Handler:
         self._succeed(context)
 
     async def _let_in(self, context: _Context) -> None:
+        try:
+            caller.set(self._caller(context))
+        except NotaryError as refused:
+            if self._admit is not None:
+                caller.set(Caller(address=address_of(context)))
+                await self._admit(self._method, refused)
+            raise
+        if self._admit is not None:
+            await self._admit(self._method, None)
+
+    def _caller(self, context: _Context) -> Caller:
         metadata = context.invocation_metadata() or ()
         authorization = caller.get().authorization
         if self._peers is None:
-            caller.set(plain_caller(context, authorization, metadata))
-        else:
-            caller.set(self._peers.caller(self._method, context, authorization, metadata))
-        if self._admit is not None:
-            await self._admit(self._method)
+            return plain_caller(context, authorization, metadata)
+        return self._peers.caller(self._method, context, authorization, metadata)
 
     async def _decoded(self, data: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for item in data:

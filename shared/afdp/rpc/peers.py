@@ -80,7 +80,7 @@ class PeerCheck:
         except PeerRefused as refused:
             fields = {"reason": str(refused), "serial": refused.serial, "method": method}
             logger.warning("a peer is refused", extra={"fields": fields})
-            raise Unauthenticated("the credentials are missing or not valid") from None
+            raise Unauthenticated("the credentials are missing or not valid") from refused
 
     def _denied(self, reason: str, method: Method, service: str) -> PermissionDenied:
         fields = {"reason": reason, "method": method.full_name, "peer": service or "no service of this deployment"}

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from afdp.certs.authority import Authority, Issued
 from afdp.certs.names import Names
 from afdp.config import ServiceSettings
-from afdp.errors import PermissionDenied, Unauthenticated
+from afdp.errors import NotaryError, PermissionDenied, Unauthenticated
 from afdp.messages.notary import GetReceiptRequest, GetReceiptResponse, NotaryServiceBase, NotaryServiceClient
 from afdp.messages.signer import (
     SignCheckpointRequest,
@@ -34,7 +34,7 @@ from afdp.messages.signer import (
 from afdp.notary.config import NotarySettings
 from afdp.rpc import GrpcCaller, open_channel
 from afdp.rpc.caller import Caller, caller
-from afdp.rpc.descriptors import service_methods
+from afdp.rpc.descriptors import Method, service_methods
 from afdp.rpc.peers import FORWARDED_ADDRESS, FORWARDED_CERTIFICATE
 from afdp.rpc.server import running_server
 from afdp.telemetry import Telemetry
@@ -101,6 +101,7 @@ class Server:
     door: Door
     port: int
     files: TlsFiles
+    refused: list[str]  # why, as who keeps the record is told
 
     @property
     def address(self) -> str:
@@ -111,8 +112,14 @@ class Server:
 async def notary(pki: Pki) -> AsyncIterator[Server]:
     door, files = Door(), pki.files("notary")
     telemetry = Telemetry("door", TracerProvider())
-    async with running_server(door, NotarySettings(**pki.settings("notary")), telemetry, tls=files) as port:
-        yield Server(door, port, files)
+    settings, told = NotarySettings(**pki.settings("notary")), list[str]()
+
+    async def admit(method: Method, refused: NotaryError | None) -> None:
+        if refused is not None:
+            told.append(str(refused.__cause__))
+
+    async with running_server(door, settings, telemetry, admit=admit, tls=files) as port:
+        yield Server(door, port, files, told)
 
 
 @pytest.fixture
@@ -218,6 +225,7 @@ async def test_a_revoked_certificate_is_refused_on_a_connection_that_stands(pki:
 
     assert str(refused.value) == "the credentials are missing or not valid"
     assert unwell.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert server.refused == ["the certificate is revoked"]
     assert len(server.door.callers) == 1
 
 

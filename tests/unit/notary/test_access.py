@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -20,17 +21,20 @@ from afdp.formats.statement import Submitter
 from afdp.notary.access import admitted
 from afdp.notary.access.audit import AuditEvent
 from afdp.notary.access.gate import Gate
+from afdp.notary.access.key_rights import KeyRights
 from afdp.notary.access.labels import Labels
 from afdp.notary.access.log_trail import LogTrail
 from afdp.notary.access.policies import LivePolicies
 from afdp.notary.access.refusal import CredentialRefused
 from afdp.notary.lifecycle import ITSELF
 from afdp.notary.model import Attributes, CheckedEvidence, Principal
+from afdp.notary.service import Notary
 from afdp.policy.facts import Deployment
 from afdp.policy.sources import PolicyError
 from afdp.rpc import answer
 from afdp.rpc.caller import Caller, caller
 from afdp.rpc.descriptors import Method, service_methods
+from afdp.tls.peers import PeerRefused
 from tests.local_notary import MODEL, evidence_of
 
 LEVELS = ("public", "internal", "secret")
@@ -156,6 +160,19 @@ async def test_nobody_is_let_in_while_the_issuer_is_away(trail: Kept) -> None:
     assert [(event.step, event.result) for event in trail.events] == [("authentication", "error")]
 
 
+async def test_a_call_that_its_certificate_has_refused_is_on_record_whatever_it_asks_for(trail: Kept) -> None:
+    refused = Unauthenticated("the credentials are missing or not valid")
+    refused.__cause__ = PeerRefused("the certificate is revoked", "4711")
+    with calling():
+        for name in ("SignEvidence", "HealthCheck"):
+            await gate(trail).admit(METHODS[name], refused)
+        assert admitted.principal.get() is admitted.ANYBODY
+    assert {(each.step, each.result, each.reason) for each in trail.events} == {
+        ("authentication", "deny", "the certificate is revoked")
+    }
+    assert [each.rpc for each in trail.events] == ["SignEvidence", "HealthCheck"]
+
+
 async def test_nobody_can_say_to_be_the_notary_itself(trail: Kept) -> None:
     with calling(), pytest.raises(Unauthenticated):
         await gate(trail, principal=ITSELF).admit(METHODS["SignEvidence"])
@@ -229,6 +246,21 @@ def test_the_notary_itself_is_not_asked(trail: Kept) -> None:
     way_in.require_create(ITSELF, checked())
     assert way_in.may_list(ITSELF, "afdp.key.version.created", None)
     assert trail.events == []
+
+
+def test_what_is_refused_for_being_the_operators_is_on_record(trail: Kept) -> None:
+    no: Any = None
+    rights = KeyRights(frozenset({"default"}))
+    notary = Notary(no, no, no, no, no, no, 1.0, access=gate(trail), key_rights=rights, allowances=no)
+    with pytest.raises(PermissionDenied):
+        notary.require_operator(ENGINEER)
+    (event,) = trail.events
+    assert (event.result, event.subject, event.permission, event.resource) == (
+        "deny",
+        "alice",
+        "keys.admin",
+        "deployment",
+    )
 
 
 # --- policies --------------------------------------------------------------------------------------------------------

@@ -62,10 +62,11 @@ class Gate:
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    async def admit(self, method: Method) -> None:
+    async def admit(self, method: Method, refused: NotaryError | None = None) -> None:
         """Sets `principal` for the call that is being served, or refuses the call.
 
-        A method that asks for no permission is open to everybody: who calls it is not even looked at.
+        A method that asks for no permission is open to everybody: who calls it is not even looked at. A call that was
+        `refused` for its certificate is put on record, and that is all.
 
         Raises:
             Unauthenticated: the caller is nobody that is believed. It is told no more than that.
@@ -73,9 +74,13 @@ class Gate:
             PermissionDenied: it may not do this.
             Unavailable: nothing can be decided, or not be recorded.
         """
+        admitted.rpc.set(method.name)
+        if refused is not None:
+            reason = str(refused.__cause__ or refused.message)
+            self._record("authentication", "deny", method.permission, reason)
+            return
         if not method.permission:
             return
-        admitted.rpc.set(method.name)
         principal = await self._authenticated(method.permission)
         if self._limiter is not None:
             await self._within_limits(self._limiter, principal, method)
@@ -153,6 +158,12 @@ class Gate:
     def omitted(self, principal: Principal, count: int) -> None:
         """Puts on record that a list leaves something out."""
         self._record("authorization", "deny", READ, f"a list leaves {count} out", principal)
+
+    # --- the rest -----------------------------------------------------------------------------------------------------
+
+    def denied(self, principal: Principal, permission: str, resource: str, reason: str) -> None:
+        """Puts on record what was refused for a reason that no policy is."""
+        self._record("authorization", "deny", permission, reason, principal, resource=resource)
 
     def _on_evidence(self, principal: Principal, permission: str, facts: EvidenceFacts) -> Verdict:
         return self._policies.decide(principal, permission, admitted.rpc.get(), caller.get().address, facts)

@@ -24,6 +24,9 @@ class OpenAccess:
     def omitted(self, principal: Principal, count: int) -> None:
         """Never any."""
 
+    def denied(self, principal: Principal, permission: str, resource: str, reason: str) -> None:
+        """Is not on record."""
+
 
 class NoCharges:
     """Counts nothing."""
