@@ -71,7 +71,7 @@ def read_key(
     if data is None:
         raise Unreadable("the log does not say its key (no file `vkey`); name one that you trust with --vkey FILE")
     try:
-        served = partial(_served_origin, files)
+        served = partial(_served_checkpoint, files)
         return read_log_key(data, origin, likely=host_of(source), served=served), where
     except InvalidArgument as error:
         raise Unreadable(f"{vkey or VKEY}: {reasons(error)}") from error
@@ -79,16 +79,15 @@ def read_key(
 
 def origin_and_size(files: TileSource) -> tuple[str, str]:
     """What the log says of itself in the first two lines of its checkpoint; nothing of it has been verified."""
-    try:
-        head = (files.read(CHECKPOINT) or b"")[:1000].decode("utf-8", "replace")
-    except BrokenLogError:
-        head = ""  # what is wrong with it is said when it is checked
-    first, second, *_ = (*head.split("\n"), "", "")
+    first, second, *_ = (*_served_checkpoint(files)[:1000].split("\n"), "", "")
     return first, second
 
 
-def _served_origin(files: TileSource) -> str:
-    return origin_and_size(files)[0]
+def _served_checkpoint(files: TileSource) -> str:
+    try:
+        return (files.read(CHECKPOINT) or b"").decode("utf-8", "replace")
+    except BrokenLogError:
+        return ""  # what is wrong with it is said when it is checked
 
 
 def read_witnesses(given: Sequence[str]) -> list[VerifierKey]:

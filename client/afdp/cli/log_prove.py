@@ -190,7 +190,7 @@ def verify_proof(
     known = read_witnesses(witnesses)
     leaves = _leaves(receipts, leaf_hash, entry_file)
     try:
-        key = read_log_key(read_document(vkey), origin, served=partial(_origin_in, proof))
+        key = read_log_key(read_document(vkey), origin, served=partial(_note_in, proof))
         said, head = _verified(proof, key, known, leaves)
     except (TlogProofError, LogProofError) as error:
         raise NotSound(f"{proof}: {error}") from error
@@ -337,8 +337,8 @@ def _say(said: dict[str, object], output: str | None, as_json: bool) -> None:
     say("PROVEN", fg="green", bold=True)
 
 
-def _origin_in(file: str) -> str:
-    """The log that a proof says it is of: tells which of several keys that are trusted is meant."""
+def _note_in(file: str) -> str:
+    """The checkpoint that a proof is for: tells which of several keys that are trusted is meant."""
     try:
         with Path(file).open("rb") as opened:
             data = opened.read(MAX_LINE_BYTES)
@@ -350,7 +350,7 @@ def _origin_in(file: str) -> str:
             ).encode()
     except (OSError, ValueError, KeyError, TypeError):
         return ""  # what is wrong with it is said when it is verified
-    return note.partition(b"\n")[0].decode("utf-8", "replace")
+    return note.decode("utf-8", "replace")
 
 
 def _verified(

@@ -13,7 +13,7 @@ import orjson
 
 from afdp.errors import InvalidArgument
 from afdp.formats.encoding import from_b64
-from afdp.formats.note import NoteError, SignatureType, VerifierKey
+from afdp.formats.note import Note, NoteError, SignatureType, VerifierKey
 from afdp.formats.spki import from_pem, load_ed25519
 from afdp.monitor.source import is_url
 
@@ -32,7 +32,8 @@ def read_log_key(
         data: of the file.
         origin: the log's, where it was given.
         likely: the origin where none was given and the key has no name.
-        served: gives what the log calls itself: which one is meant where the file has several, all of them trusted.
+        served: gives the checkpoint that the log serves: which one is meant where the file has several, all of them
+            trusted.
 
     Raises:
         InvalidArgument: there is none of this log, or more than one.
@@ -62,14 +63,24 @@ def read_vkeys(text: str) -> list[VerifierKey]:
 def _only(keys: list[VerifierKey], origin: str | None, served: Callable[[], str] | None) -> VerifierKey:
     found = list(dict.fromkeys(key for key in keys if origin in (None, key.name)))
     if len(found) > 1 and served:
-        name = served()
-        found = [key for key in found if key.name == name] or found
+        note = served()
+        found = [key for key in found if key.name == note.partition("\n")[0]] or found
+        found = _signers(note, found) if len(found) > 1 else found
     if len(found) == 1:
         return found[0]
     names = ", ".join(dict.fromkeys(key.name for key in keys)) or "none"
     if not found:
         raise InvalidArgument(f"it has no key of {origin or 'a log'}; those it has: {names}")
     raise InvalidArgument(f"it has more than one key; say with --origin which log is meant: {names}")
+
+
+def _signers(note: str, keys: list[VerifierKey]) -> list[VerifierKey]:
+    """Those that the note says it is signed by: a log may have had several keys, one after the other."""
+    try:
+        signed = Note.parse(note)
+    except NoteError:
+        return keys
+    return [key for key in keys if signed.names_signer(key)] or keys
 
 
 def _named(name: str, spki: bytes) -> VerifierKey:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from afdp.errors import NotaryError, Unavailable, Unimplemented
+from afdp.formats.note import Note, NoteError
+from afdp.formats.trust import Log
 from afdp.messages.transparency import ExternalLog, ListExternalLogsRequest, TransparencyServiceClient
 
 FRESH = 5.0  # seconds for which the list is believed without asking again
@@ -40,13 +42,18 @@ class ExternalDirectory:
             raise Unavailable("the log service has not said yet which logs of others there are", retry_after=FRESH)
         return self._logs
 
-    async def find(self, origin: str) -> ExternalLog | None:
-        """The log of a checkpoint's origin; that of a Rekor v1 has the number of a tree at its end."""
+    async def find(self, origin: str, note: str) -> ExternalLog | None:
+        """The log of a checkpoint: of several keys under one name that which signed it, else the newest.
+
+        Args:
+            origin: of the checkpoint; that of a Rekor v1 has the number of a tree at its end.
+            note: the checkpoint, as it was signed.
+        """
         name = _TREE.sub("", origin)
-        for each in self._logs or ():
-            if each.origin == name:
-                return each
-        return next((each for each in await self.logs() if each.origin == name), None)
+        if found := _signer_of(note, [each for each in self._logs or () if each.origin == name]):
+            return found
+        named = [each for each in await self.logs() if each.origin == name]
+        return _signer_of(note, named) or next(iter(named), None)
 
     async def current(self, name: str) -> ExternalLog:
         """The shard that entries for a log go to now.
@@ -75,6 +82,21 @@ class ExternalDirectory:
                 self._logs = (await self._transparency.list_external_logs(request, timeout=_TIMEOUT)).logs
             except Unimplemented:  # a log service of the release before, while a deployment is under way
                 self._logs = ()
+
+
+def trusted_log(log: ExternalLog) -> Log:
+    """A log of others, as a trust root has it."""
+    return Log.of(log.origin, log.spki, valid_from(log))
+
+
+def _signer_of(note: str, logs: Sequence[ExternalLog]) -> ExternalLog | None:
+    if not logs:
+        return None
+    try:
+        signed = Note.parse(note)
+    except NoteError:  # said where it is verified
+        return logs[0]
+    return next((each for each in logs if signed.names_signer(trusted_log(each).vkey)), None)
 
 
 def valid_from(log: ExternalLog) -> datetime:

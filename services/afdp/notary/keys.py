@@ -21,7 +21,7 @@ from afdp.messages.signer import (
     SignerServiceClient,
 )
 from afdp.messages.transparency import ExternalLog, Log, TransparencyServiceClient
-from afdp.notary.external_directory import ExternalDirectory, valid_from
+from afdp.notary.external_directory import ExternalDirectory, trusted_log
 from afdp.notary.logs import LogDirectory
 
 logger = logging.getLogger(__name__)
@@ -91,14 +91,16 @@ class KeyDirectory:
             self._authorities = tuple(each for each in known if each is not None)
         return self._authorities
 
-    async def log(self, origin: str = "") -> LogIdentity:
+    async def log(self, origin: str = "", checkpoint: str = "") -> LogIdentity:
         """A log, ours or one of others; our first one where no origin is given.
+
+        `checkpoint`, a signed note, says which key is meant where a log of others had several.
 
         Raises:
             Unavailable: it is not known here, and the log service cannot be asked or does not know it either.
         """
         if origin and all(each.origin != origin for each in await self.logs.logs()):
-            other = await self.external.find(origin)
+            other = await self.external.find(origin, checkpoint)
             if other is not None:
                 return _others(other)
         found = await self.logs.log(origin)
@@ -151,11 +153,9 @@ class KeyDirectory:
         versions = await self.versions()
         evidence = tuple(self._by_id[key.key_id] for key in versions if key.key_id in self._by_id)
         logs = [(await self.log(each.origin)).trusted for each in await self.logs.logs()]
-        known = {log.origin for log in logs}
-        for other in await self.external.logs():
-            if other.origin not in known:  # a name stands for one key: that of the shard that was met last
-                known.add(other.origin)
-                logs.append(_others(other).trusted)
+        ours = {log.origin for log in logs}
+        others = [each for each in await self.external.logs() if each.origin not in ours]
+        logs += map(trusted_log, others)  # under each key that it had: what was signed with it verifies for ever
         return TrustRoot(evidence, tuple(logs), await self.authorities())
 
     def forget(self) -> None:
@@ -182,7 +182,7 @@ class KeyDirectory:
 
 
 def _others(log: ExternalLog) -> LogIdentity:
-    trusted = TrustedLog.of(log.origin, log.spki, valid_from(log))
+    trusted = trusted_log(log)
     return LogIdentity(trusted, trusted.vkey, log.base_url, external=True)
 
 

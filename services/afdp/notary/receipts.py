@@ -95,7 +95,7 @@ class ReceiptOffice:
 
     async def _log_of(self, record: Record, draft: Draft) -> LogIdentity:
         if record.log is not None:
-            return await self._keys.log(record.log.origin)
+            return await self._keys.log(record.log.origin, record.log.checkpoint)
         if draft.external_log:
             return await self._keys.external_log(draft.external_log)
         return await self._keys.log(draft.log_origin)
@@ -111,7 +111,8 @@ class ReceiptOffice:
             timestamps = [draft.timestamp, *timestamps]
         bundles = []
         for position in record.more:
-            located = _checked(draft, position, await self._keys.log(position.origin), entry, key)
+            log = await self._keys.log(position.origin, position.checkpoint)
+            located = _checked(draft, position, log, entry, key)
             bundles.append(_bundle(draft, key, located, timestamps))
         return bundles
 

@@ -211,6 +211,10 @@ class Note:
         """The note as it is served and stored."""
         return str(self).encode()
 
+    def names_signer(self, key: VerifierKey) -> bool:
+        """Whether a signature says that it is by this key; nobody has verified it."""
+        return any((each.name, each.key_id) == (key.name, key.key_id) for each in self.signatures)
+
     def with_signatures(self, more: Iterable[NoteSignature]) -> Note:
         """The note with these signatures added after its own; one of a key that has signed is not added again."""
         have = {(each.name, each.key_id) for each in self.signatures}

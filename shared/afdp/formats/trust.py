@@ -140,7 +140,8 @@ class TrustRoot:
 
     Attributes:
         keys: the evidence keys, each version that ever signed.
-        logs: the transparency logs.
+        logs: the transparency logs. A log of others may have several keys, one after the other, under one origin:
+            what it signed with the ones before verifies for ever.
         timestamp_authorities: each certificate of each, with when its stamps count.
     """
 
@@ -152,7 +153,7 @@ class TrustRoot:
         for what, names in (
             ("key_id", [key.key_id for key in self.keys]),
             ("public key", [key.hint for key in self.keys]),
-            ("log origin", [log.origin for log in self.logs]),
+            ("log ID", [log.log_id.hex() for log in self.logs]),
         ):
             if twice := {name for name in names if names.count(name) > 1}:
                 raise InvalidArgument(f"the trust root has the same {what} twice: {', '.join(sorted(twice))}")

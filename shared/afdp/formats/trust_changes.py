@@ -41,7 +41,7 @@ def added(old: TrustRoot, new: TrustRoot) -> TrustRoot:
     return replace(
         new,
         keys=_first_of_each(keys, lambda key: key.key_id),
-        logs=_first_of_each(logs, lambda log: log.origin),
+        logs=tuple(logs),
         timestamp_authorities=(*ended, *authorities.values()),
     )
 

@@ -355,6 +355,15 @@ def test_a_log_that_is_away_exits_3_and_one_that_is_back_is_gone_on_with(follow,
     assert follow()[0] == 0
 
 
+def test_of_several_keys_of_one_log_that_are_trusted_the_one_that_signs_is_taken(follow, log, tmp_path) -> None:
+    keys = tmp_path / "log.vkey"
+    keys.write_text("".join(f"{each.log.vkey}\n" for each in (LocalLog(), log, LocalLog("other.example"))))
+
+    status, said = follow("--vkey", str(keys))
+
+    assert (status, said["origin"]) == (0, log.origin)
+
+
 def test_a_server_that_sends_its_answer_byte_by_byte_gets_no_longer_than_one_that_sends_nothing(follow, server) -> None:
     patient = threading.Event()
 

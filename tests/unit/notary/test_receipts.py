@@ -19,7 +19,7 @@ from afdp.formats.canonical import strict_json
 from afdp.formats.hashedrekord import SignatureAlgorithm, entry_body
 from afdp.formats.note import Note, SignatureType, VerifierKey
 from afdp.formats.receipt import Receipt
-from afdp.formats.trust import Revocation
+from afdp.formats.trust import Revocation, read_trust_files, trust_files
 from afdp.messages import signer as keyring
 from afdp.messages import transparency as log
 from afdp.messages.metadata import Draft, LogPosition, Record, RecordState
@@ -577,6 +577,27 @@ async def test_a_receipt_that_is_read_later_has_the_bundle_of_a_further_log(nota
     assert further.entry is not None
     assert (further.entry.log_index, further.entry.log_id) == (1, known.log_id)
     assert verify_receipt(receipt, await keys.trust_root()).verified
+
+
+async def test_receipts_of_a_log_of_others_that_has_changed_its_key_go_on_verifying_with_each_of_its_keys(
+    notary: LocalNotary, peers: Peers
+) -> None:
+    made = [notary.notarise(logged=False) for _ in range(3)]
+    places = [in_rekor(each) for each in made]  # the same name each time, and another key
+    peers.others = [known for known, _ in places[:2]][::-1]
+    office, keys = office_of(peers)
+    records = [
+        replace(record_of(each, notary), state=RecordState.LOGGED, log=place)
+        for each, (_, place) in zip(made, places, strict=True)
+    ]
+    receipts = [read(await office.later_receipt(each)) for each in records[:2]]
+    with pytest.raises(DataLoss, match="not signed by a known key"):
+        await office.later_receipt(records[2])
+
+    files = {name: text.encode() for name, text in trust_files(await keys.trust_root()).items()}
+    offline = read_trust_files(files)
+    assert [verify_receipt(each, offline).verified for each in receipts] == [True, True]
+    assert len({each.log_id for each in offline.logs if each.origin == "rekor.example"}) == 2
 
 
 async def test_a_further_bundle_that_does_not_hold_is_withheld(notary: LocalNotary, peers: Peers) -> None:
