@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 import afdp.tls.modern  # noqa: F401 - before what loads gRPC
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import SCHEMA, migrate_database, open_store
+from afdp.metadata.postgres.checking import tenants
 from afdp.metadata.service import Metadata
 from afdp.metadata.servicer import MetadataServicer
 from afdp.postgres.check import postgres_of
@@ -26,7 +27,7 @@ async def main(settings: MetadataSettings) -> None:
         await serve(MetadataServicer(Metadata(store)), settings, telemetry, store.check, tls=tls)
 
 
-CHECK = self_check(MetadataSettings, postgres_of(SCHEMA), grpc_port_of("afdp.metadata.v1.MetadataService"))
+CHECK = self_check(MetadataSettings, postgres_of(SCHEMA), tenants, grpc_port_of("afdp.metadata.v1.MetadataService"))
 
 
 if __name__ == "__main__":

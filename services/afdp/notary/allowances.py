@@ -8,6 +8,7 @@ before its allowance is used up, and can go over it by no more than what is on i
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from afdp.errors import InvalidArgument, ResourceExhausted
 from afdp.messages.metadata import TenantUsage
 from afdp.notary.tenant_labels import TenantLabels
+
+logger = logging.getLogger(__name__)
 
 ALL = "*"
 _DAY = 86_400  # seconds
@@ -71,6 +74,7 @@ class Allowances:
         self._labels = labels
         self._clock = clock
         self._used: dict[str, _Used] = {}
+        self._said: dict[str, int] = {}  # on which day each tenant's quota was last said to be used up
         limits = ((each.records_per_day, each.bytes_per_day) for each in by_tenant.values())
         self.counted = any(limit is not None for pair in limits for limit in pair)
         """Whether the store has to count."""
@@ -133,6 +137,7 @@ class Allowances:
         ):
             if most is not None and number > most:
                 _packages.labels(label, "over_quota").inc()
+                self._say(tenant, what, int(now // _DAY))
                 wait = _DAY - now % _DAY
                 raise ResourceExhausted(
                     f"your tenant may notarise {most:,} {what} a day (UTC), and has", retry_after=wait
@@ -140,3 +145,11 @@ class Allowances:
         used.records_coming += 1
         used.bytes_coming += size
         return used
+
+    def _say(self, tenant: str, what: str, day: int) -> None:
+        """Tells the operator, once a day."""
+        if self._said.get(tenant) != day:
+            self._said[tenant] = day
+            logger.warning(
+                "a tenant has used up its quota of the day", extra={"fields": {"tenant": tenant, "of": what}}
+            )

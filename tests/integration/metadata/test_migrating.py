@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from afdp.errors import FailedPrecondition
 from afdp.metadata.postgres import migrate_database, open_store
+from afdp.metadata.postgres.checking import tenants
 from afdp.metadata.postgres.migrating import scram_verifier
 from afdp.metadata.values import Draft, Prepared
 
@@ -66,6 +67,26 @@ async def test_a_service_whose_role_may_not_migrate_says_who_must_and_works_once
         assert await migrate_database(settings_of(login_url, database_owner_url=database)) == 0
         await store.until_reachable()
         assert await store.prepare([make_draft()]) == [Prepared()]
+
+
+async def test_the_check_says_whether_row_security_holds_for_the_login_role(
+    database: str, login_url: str, settings_of: SettingsOf
+) -> None:
+    assert await migrate_database(settings_of(login_url, database_owner_url=database)) == 0
+    login = urlsplit(login_url).username
+    [good] = await tenants(settings_of(login_url))
+    [owner] = await tenants(settings_of(database))
+    assert (good.good, good.remedy) == (True, "")
+    assert "owns nothing" in good.detail
+    assert owner.good
+    assert "AFDP_DATABASE_OWNER_URL" in owner.remedy
+
+    connection = await asyncpg.connect(database)
+    await connection.execute(f'REVOKE afdp_metadata_reader FROM "{login}"')
+    await connection.close()
+    [left_out] = await tenants(settings_of(login_url))
+    assert not left_out.good
+    assert "afdp_metadata_reader" in left_out.detail
 
 
 async def test_the_owner_s_own_role_is_not_taken_for_the_service_s(

@@ -43,6 +43,16 @@ def test_a_tenant_notarises_as_many_packages_as_it_may_and_waits_for_midnight_th
     notarise(desk, "bank")
 
 
+def test_the_operator_is_told_once_a_day(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    desk = allowances(clock, acme=Allowance(records_per_day=0))
+    for now in (NOON, NOON + 1, NOON + 86_400):
+        clock.now = now
+        with pytest.raises(ResourceExhausted):
+            notarise(desk, "acme")
+    assert [record.getMessage() for record in caplog.records] == ["a tenant has used up its quota of the day"] * 2
+
+
 def test_bytes_count_too() -> None:
     desk = allowances(everybody=Allowance(bytes_per_day=100))
     desk.told([TenantUsage("acme", DAY, 1, 90)])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from afdp.formats.tenant import check_tenant
 from afdp.limits.rates import Rate, RateText
 
 Class = Literal["create", "read", "admin"]
@@ -69,7 +70,7 @@ class RateLimits(_Model):
 
     client: Share = Share()
     tenant: Share = Share()
-    tenants: dict[str, Shares] = {}
+    tenants: dict[Annotated[str, AfterValidator(check_tenant)], Shares] = {}
 
     def of(self, tenant: str) -> Shares:
         """What is in force for a tenant."""
