@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -244,3 +245,26 @@ async def test_killed_while_entries_are_on_their_way_nothing_is_lost_and_nothing
 async def test_every_metric_that_an_alert_looks_at_is_there(place: Place) -> None:
     assert {each["alert"] for group in yaml.safe_load(RULES)["groups"] for each in group["rules"]}
     await place.until_measured(*(f"\n{name}" for name in set(re.findall(r"afdp_[a-z_]+", RULES))))
+
+
+async def test_the_reconciler_proves_every_place_in_logs_of_others(place: Place) -> None:
+    """After all that was killed before; and one whose proof somebody changed is named."""
+    receipt = await place.sign(wait_for="logged")
+    await place.until(receipt["receipt_id"], is_in_both)
+
+    async def reconcile(code: int) -> dict[str, Any]:
+        command = (sys.executable, "-m", "afdp.cli", "reconcile", "--check", "--json")
+        environment = {**os.environ, **place.stack.settings("notary")}
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.PIPE)
+        out, _ = await process.communicate()
+        assert process.returncode == code, out.decode()
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    assert (await reconcile(0))["clean"]
+    for table in ("log_entry", "further_entry"):
+        of = f"{table} SET proof = %s WHERE receipt_id = '{receipt['receipt_id']}'"
+        await place.rows("UPDATE " + of % "proof || sha256('')")
+        [gap] = (await reconcile(1))["gaps"]
+        assert (gap["kind"], gap["subject"]) == ("misplaced", receipt["receipt_id"])
+        await place.rows("UPDATE " + of % "substr(proof, 1, octet_length(proof) - 32)")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -134,6 +136,22 @@ async def test_the_gateway_killed_in_the_middle_of_load_loses_nothing(harness: H
             await asyncio.sleep(0.05)
             harness.kill("gateway")
         await _assert_whole(harness, rest)
+
+
+async def test_after_all_crashes_every_record_has_its_entry_and_every_entry_its_record(harness: Harness) -> None:
+    """Whatever was killed before: nothing is left for the reconciler, and it says so."""
+    async with httpx.AsyncClient(base_url=harness.stack.url, trust_env=False, timeout=10) as rest:
+        async with asyncio.timeout(40):
+            await harness.notarise(rest)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "afdp.cli", "reconcile", "--check", "--grace", "0", "--json"),
+        env={**os.environ, **harness.stack.settings("notary")},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0, out.decode()
+    found = json.loads(out)
+    assert (found["gaps"], found["records"], found["entries"]) == ([], *[len(harness.acknowledged)] * 2)
 
 
 async def _notarise_some(harness: Harness, rest: httpx.AsyncClient) -> None:

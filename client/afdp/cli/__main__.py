@@ -127,6 +127,7 @@ COMMANDS = {
     "whoami": ("afdp.cli.login:whoami", "Show the login for a notary."),
     "certs": (f"{__name__}:certs", "Certificates for TLS: init, issue, renew, revoke, inspect."),
     "dev": ("afdp.cli.dev:dev", "Run the whole stack on this machine."),
+    "reconcile": ("afdp.cli.reconcile:reconcile", "Show that every record has its log entry, and the reverse."),
     "doctor": ("afdp.cli.doctor:doctor", "Check a stack, running or not, and say what to do."),
     "policy": (f"{__name__}:policy", "Who may do what: test, explain."),
     "config": (f"{__name__}:config", "Settings: show."),

@@ -10,8 +10,10 @@ from afdp.items import to_item
 from afdp.messages import metadata as messages
 from afdp.messages.metadata import RecordState
 from afdp.metadata.values import (
+    Kept,
     LogPosition,
     Outcome,
+    Place,
     Prepared,
     Queued,
     QueueLength,
@@ -74,6 +76,27 @@ def to_record(record: Record) -> messages.Record:
         logged_at=record.logged_at,
         external_timestamp=record.external_timestamp,
         more=[_to_position(each) for each in record.more],
+    )
+
+
+def to_kept(kept: Kept) -> messages.KeptRecord:
+    """A record, whole or not."""
+    return messages.KeptRecord(
+        receipt_id=str(kept.receipt_id),
+        has_head=kept.has_head,
+        has_content=kept.has_content,
+        waits=kept.waits,
+        evidence_fits=kept.evidence_fits,
+        record=None if kept.record is None else to_record(kept.record),
+    )
+
+
+def to_places(places: Sequence[Place]) -> messages.ListPlacesResponse:
+    """Places, in columns."""
+    return messages.ListPlacesResponse(
+        log_indexes=[place.log_index for place in places],
+        receipt_ids=b"".join(place.receipt_id.bytes for place in places),
+        leaf_hashes=b"".join(place.leaf_hash or bytes(32) for place in places),
     )
 
 

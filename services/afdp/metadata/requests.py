@@ -42,6 +42,7 @@ MAX_ARTIFACTS = 1000
 MAX_PROOF_HASHES = 64
 MAX_CHECKPOINT_BYTES = 64 * 1024
 MAX_MORE_LOGS = 8
+MAX_PLACES = 4096
 MAX_ENTRY_BYTES = 64 * 1024
 MAX_TRUST_FILES = 20_000
 MAX_TRUST_FILE_BYTES = 4 * 1024 * 1024
@@ -171,6 +172,35 @@ def read_list_pending(request: messages.ListPendingRequest) -> tuple[int, UUID |
     before = fields.optional_moment("before", request.before)
     fields.require()
     return limit, after, before
+
+
+def read_list_kept(request: messages.ListKeptRequest) -> tuple[int, UUID | None]:
+    """How many, and after which."""
+    fields = _Fields()
+    limit = fields.number("page_size", request.page_size, 1, MAX_ITEMS)
+    after = fields.uuid("after_receipt_id", request.after_receipt_id) if request.after_receipt_id else None
+    fields.require()
+    return limit, after
+
+
+def read_list_places(request: messages.ListPlacesRequest) -> tuple[str, int, int]:
+    """The log's origin, the first index and the one after the last."""
+    fields = _Fields()
+    origin = fields.text("origin", request.origin)
+    start = fields.number("start", request.start, 0, _INT64)
+    end = fields.number("end", request.end, start, min(start + MAX_PLACES, _INT64))
+    fields.require()
+    return origin, start, end
+
+
+def read_reopen_record(request: messages.ReopenRecordRequest) -> tuple[UUID, str, str]:
+    """The receipt ID, the origin of a log of ours, the name of one of others."""
+    fields = _Fields()
+    receipt_id = fields.uuid7("receipt_id", request.receipt_id)
+    log_origin = fields.text("log_origin", request.log_origin, least=0)
+    external_log = fields.text("external_log", request.external_log, least=0)
+    fields.require()
+    return receipt_id, log_origin, external_log
 
 
 def read_get_record(request: messages.GetRecordRequest) -> tuple[str, UUID]:
@@ -457,6 +487,14 @@ class _Fields:
         if read.version != 7:
             self._refuse(name, "must be a UUID of version 7 in its text form")
         return read
+
+    def uuid(self, name: str, value: str) -> UUID:
+        """Of any version: what is found in tables may be anything."""
+        try:
+            return UUID(value)
+        except ValueError:
+            self._refuse(name, "must be a UUID in its text form")
+            return _NIL
 
     def optional_uuid7(self, name: str, value: str) -> UUID | None:
         return self.uuid7(name, value) if value else None

@@ -23,8 +23,10 @@ from afdp.metadata.values import (
     Checkpoint,
     Completion,
     Draft,
+    Kept,
     LogPosition,
     Outcome,
+    Place,
     Position,
     Publication,
     Queued,
@@ -73,6 +75,15 @@ class Store(Protocol):
 
     async def list_pending(self, limit: int, after: UUID | None, before: datetime | None) -> list[Record]:
         """PENDING records of all tenants by ascending receipt ID."""
+
+    async def kept(self, limit: int, after: UUID | None) -> list[Kept]:
+        """Records of all tenants by ascending receipt ID, whole or not; fewer where they are large, none at the end."""
+
+    async def places(self, origin: str, start: int, end: int) -> list[Place]:
+        """Which records say that they are in this part of a log, by ascending index."""
+
+    async def reopen(self, receipt_id: UUID, log_origin: str, external_log: str) -> bool:
+        """Make a record PENDING that has no place and waits for none; whether that was done."""
 
     async def lease_queued(self, log: str, limit: int, lease: timedelta) -> list[Queued]:
         """Take records that are due out of a queue, for the length of the lease; fewer where they are large."""
@@ -211,6 +222,18 @@ class Metadata:
     async def list_pending(self, limit: int, after: UUID | None, before: datetime | None) -> list[Record]:
         """PENDING records of all tenants, oldest first; fewer than `limit`: there are no more."""
         return await self._store.list_pending(limit, after, before)
+
+    async def kept(self, limit: int, after: UUID | None) -> list[Kept]:
+        """Records of all tenants by ascending receipt ID, those too that have lost a part; none: there are no more."""
+        return await self._store.kept(limit, after)
+
+    async def places(self, origin: str, start: int, end: int) -> list[Place]:
+        """Which records say that they are in this part of a log, by ascending index."""
+        return await self._store.places(origin, start, end)
+
+    async def reopen(self, receipt_id: UUID, log_origin: str, external_log: str) -> bool:
+        """Make a record PENDING again that has no place in a log and waits for none; whether that was done."""
+        return await self._store.reopen(receipt_id, log_origin, external_log)
 
     async def lease_queued(self, log: str, limit: int, lease: timedelta) -> list[Queued]:
         """Take records that are due out of the queue for a log of others, for the length of the lease."""

@@ -33,8 +33,12 @@ from afdp.messages.metadata import (
     KeepStampResponse,
     LeaseQueuedRequest,
     LeaseQueuedResponse,
+    ListKeptRequest,
+    ListKeptResponse,
     ListPendingRequest,
     ListPendingResponse,
+    ListPlacesRequest,
+    ListPlacesResponse,
     ListSignedRecordsRequest,
     ListSignedRecordsResponse,
     ListWorkflowsRequest,
@@ -46,6 +50,8 @@ from afdp.messages.metadata import (
     PrepareResponse,
     PutTrustFilesRequest,
     PutTrustFilesResponse,
+    ReopenRecordRequest,
+    ReopenRecordResponse,
     SearchRecordsRequest,
     SearchRecordsResponse,
 )
@@ -74,6 +80,16 @@ class MetadataServicer(MetadataServiceBase):
     async def list_pending(self, request: ListPendingRequest) -> ListPendingResponse:
         records = await self._metadata.list_pending(*requests.read_list_pending(request))
         return ListPendingResponse(records=[answers.to_record(record) for record in records])
+
+    async def list_kept(self, request: ListKeptRequest) -> ListKeptResponse:
+        records = await self._metadata.kept(*requests.read_list_kept(request))
+        return ListKeptResponse(records=[answers.to_kept(record) for record in records])
+
+    async def list_places(self, request: ListPlacesRequest) -> ListPlacesResponse:
+        return answers.to_places(await self._metadata.places(*requests.read_list_places(request)))
+
+    async def reopen_record(self, request: ReopenRecordRequest) -> ReopenRecordResponse:
+        return ReopenRecordResponse(await self._metadata.reopen(*requests.read_reopen_record(request)))
 
     async def lease_queued(self, request: LeaseQueuedRequest) -> LeaseQueuedResponse:
         queued = await self._metadata.lease_queued(*requests.read_lease_queued(request))

@@ -139,6 +139,33 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A record as it is kept, whole or not.
+
+    Attributes:
+        record: without its evidence; None where `has_head` or `has_content` is false.
+        waits: whether it is PENDING, or queued for the log of others that is to make it LOGGED.
+        evidence_fits: whether the evidence has the hash on record.
+    """
+
+    receipt_id: UUID
+    has_head: bool
+    has_content: bool
+    waits: bool
+    evidence_fits: bool
+    record: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record says that it is in a log; `leaf_hash` is the one on record, None where the record has lost it."""
+
+    log_index: int
+    receipt_id: UUID
+    leaf_hash: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class UnstampedSignature:
     """A signature that waits for a stamp by an authority outside of the notary.
 

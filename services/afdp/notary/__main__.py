@@ -25,6 +25,9 @@ from afdp.notary.outside import OutsideStamps
 from afdp.notary.pipeline import Limits, Pipeline, Stages
 from afdp.notary.queue import FairQueue
 from afdp.notary.receipts import ReceiptOffice
+from afdp.notary.reconcile_command import reconcile
+from afdp.notary.reconcile_schedule import ReconcileSchedule
+from afdp.notary.reconciling import Reconciler
 from afdp.notary.recovery import Recovery
 from afdp.notary.service import Notary
 from afdp.notary.servicer import NotaryServicer
@@ -86,6 +89,9 @@ async def main(settings: NotarySettings) -> None:
         allowances = Allowances(settings.tenant_quotas, TenantLabels(settings.metric_tenants))
         stages = Stages(signer, metadata, keys, stamps, external, settings.stage_timeout_seconds, allowances)
         recovery = Recovery(metadata, stages, settings.recovery_interval_seconds, settings.stage_timeout_seconds)
+        grace = timedelta(seconds=settings.reconcile_grace_seconds)
+        patience, main_log = settings.stage_timeout_seconds, settings.main_log
+        reconciler = Reconciler(metadata, transparency, keys, stages.log, main_log, grace, patience)
         queue = FairQueue[Submission](settings.queue_items, settings.queue_bytes)
         limits = Limits(settings.batch_items, settings.batch_bytes)
         pipeline = Pipeline(queue, stages, limits, recovery.ask)
@@ -112,6 +118,7 @@ async def main(settings: NotarySettings) -> None:
             pipeline.run(),
             entries.run(),
             recovery.run(),
+            ReconcileSchedule(reconciler, settings.reconcile_interval_seconds).run(),
             peers.run(),
             status.run(),
             trust.run(),
@@ -130,4 +137,4 @@ CHECK = self_check(
 
 
 if __name__ == "__main__":
-    run(NotarySettings, main, {"check": CHECK})
+    run(NotarySettings, main, {"check": CHECK}, {"reconcile": reconcile})

@@ -167,6 +167,15 @@ class NotarySettings(VaultAccessSettings, ServiceSettings):
         30.0, gt=0, le=1800, description="Longest wait for one, with all authorities that are asked in turn."
     )
     recovery_interval_seconds: Seconds = Field(15.0, description="How often unfinished records are looked for.")
+    reconcile_interval_seconds: float = Field(
+        86_400.0,
+        ge=0,
+        le=31 * 86_400,
+        description="How often all records are held against the logs, slowly, beside the service; 0: never.",
+    )
+    reconcile_grace_seconds: float = Field(
+        60.0, ge=0, le=86_400, description="How long a record may wait to be logged before that counts as a gap."
+    )
     notarise_keys: bool = Field(True, description="Whether each key version and each revocation is itself notarised.")
     key_interval_seconds: Seconds = Field(
         30.0, description="How often new key versions and revocations are looked for."

@@ -166,27 +166,36 @@ def _draft(record: Record) -> Draft:
     return record.draft
 
 
-def _checked(draft: Draft, position: LogPosition, log: LogIdentity, entry: Entry, key: EvidenceKey) -> LogEntry:
+def check_place(draft: Draft, position: LogPosition, log: LogIdentity, entry: Entry, key: EvidenceKey) -> LogEntry:
+    """The entry of a draft at a place in a log, once all that proves it was recomputed.
+
+    Raises:
+        NotVerifiedError: leaf hash, inclusion proof or checkpoint do not hold.
+    """
     if draft.leaf_hash != entry.leaf_hash:
-        raise _withheld("the leaf hash on record is not that of the entry")
+        raise NotVerifiedError("the leaf hash on record is not that of the entry")
+    located = LogEntry(
+        log_index=position.log_index,
+        log_id=log.trusted.log_id,
+        body=entry.body,
+        tree_size=position.tree_size,
+        root_hash=_root(position, log),
+        hashes=[position.proof[at : at + HASH_SIZE] for at in range(0, len(position.proof), HASH_SIZE)],
+        checkpoint=position.checkpoint,
+    )
+    if position.rekor1 is not None:
+        located = _with_promise(located, position.rekor1)
+        check_envelope_body(located.body, draft.statement, draft.signature, key.spki)
+    check_inclusion(located)
+    check_checkpoint(located, log.vkey)
+    return located
+
+
+def _checked(draft: Draft, position: LogPosition, log: LogIdentity, entry: Entry, key: EvidenceKey) -> LogEntry:
     try:
-        located = LogEntry(
-            log_index=position.log_index,
-            log_id=log.trusted.log_id,
-            body=entry.body,
-            tree_size=position.tree_size,
-            root_hash=_root(position, log),
-            hashes=[position.proof[at : at + HASH_SIZE] for at in range(0, len(position.proof), HASH_SIZE)],
-            checkpoint=position.checkpoint,
-        )
-        if position.rekor1 is not None:
-            located = _with_promise(located, position.rekor1)
-            check_envelope_body(located.body, draft.statement, draft.signature, key.spki)
-        check_inclusion(located)
-        check_checkpoint(located, log.vkey)
+        return check_place(draft, position, log, entry, key)
     except NotVerifiedError as error:
         raise _withheld(error.reason) from None
-    return located
 
 
 def _root(position: LogPosition, log: LogIdentity) -> bytes:

@@ -313,6 +313,16 @@ class TransparencyLog:
             raise NotFound("no checkpoint is cosigned by enough witnesses yet")
         return published
 
+    async def entries(self, start: int, limit: int) -> tuple[Sequence[Leaf], int]:
+        """At most `limit` entries of the published tree, as stored, and the tree's size.
+
+        Raises:
+            DataLoss: one of them is not there.
+        """
+        published = await self._published()
+        size = published.size if published else 0
+        return await self._store.entries(start, min(start + limit, size)) if start < size else [], size
+
     async def tile(self, ref: TileRef) -> bytes:
         """The bytes of a tile or entry bundle (C2SP tlog-tiles), whole or as wide as an earlier size had it.
 

@@ -17,6 +17,7 @@ from afdp.transparency.service import Witnesses
 from afdp.transparency.values import FrozenLog, Inclusion, KnownLog, LogIdentity, LogState, SignedCheckpoint
 
 _LONGEST_WAIT = 60_000  # milliseconds
+_MOST_ENTRIES = 256  # of at most 64 KiB each, so that they fit in a message
 
 
 class TransparencyServicer(pb.TransparencyServiceBase):
@@ -93,6 +94,15 @@ class TransparencyServicer(pb.TransparencyServiceBase):
         return pb.ListLogsResponse(
             [_log(each, self._logs.base_url(each), vkeys, quorum) for each in await self._logs.listed()]
         )
+
+    async def list_entries(self, request: pb.ListEntriesRequest) -> pb.ListEntriesResponse:
+        if request.start < 0:
+            raise InvalidArgument.field("start", "must not be negative")
+        if not 1 <= request.limit <= _MOST_ENTRIES:
+            raise InvalidArgument.field("limit", f"must be 1 to {_MOST_ENTRIES}")
+        log = await self._logs.of(request.origin)
+        leaves, size = await log.entries(request.start, request.limit)
+        return pb.ListEntriesResponse(entries=[leaf.entry for leaf in leaves], tree_size=size)
 
     async def log_externally(self, request: pb.LogExternallyRequest) -> pb.LogExternallyResponse:
         _require_entry(request)

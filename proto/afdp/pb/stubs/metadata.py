@@ -34,8 +34,12 @@ from afdp.pb.afdp.metadata.v1 import (
     KeepStampResponse,
     LeaseQueuedRequest,
     LeaseQueuedResponse,
+    ListKeptRequest,
+    ListKeptResponse,
     ListPendingRequest,
     ListPendingResponse,
+    ListPlacesRequest,
+    ListPlacesResponse,
     ListSignedRecordsRequest,
     ListSignedRecordsResponse,
     ListWorkflowsRequest,
@@ -46,6 +50,8 @@ from afdp.pb.afdp.metadata.v1 import (
     PrepareResponse,
     PutTrustFilesRequest,
     PutTrustFilesResponse,
+    ReopenRecordRequest,
+    ReopenRecordResponse,
     SearchRecordsRequest,
     SearchRecordsResponse,
 )
@@ -122,6 +128,15 @@ class MetadataServiceBase:
         raise NotImplementedError
 
     async def get_queues(self, request: GetQueuesRequest) -> GetQueuesResponse:
+        raise NotImplementedError
+
+    async def list_kept(self, request: ListKeptRequest) -> ListKeptResponse:
+        raise NotImplementedError
+
+    async def list_places(self, request: ListPlacesRequest) -> ListPlacesResponse:
+        raise NotImplementedError
+
+    async def reopen_record(self, request: ReopenRecordRequest) -> ReopenRecordResponse:
         raise NotImplementedError
 
 
@@ -280,5 +295,25 @@ class MetadataServiceClient:
     async def get_queues(self, request: GetQueuesRequest, *, timeout: float | None = None) -> GetQueuesResponse:
         answer: GetQueuesResponse = await self._caller.unary_unary(
             "/afdp.metadata.v1.MetadataService/GetQueues", request, timeout
+        )
+        return answer
+
+    async def list_kept(self, request: ListKeptRequest, *, timeout: float | None = None) -> ListKeptResponse:
+        answer: ListKeptResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ListKept", request, timeout
+        )
+        return answer
+
+    async def list_places(self, request: ListPlacesRequest, *, timeout: float | None = None) -> ListPlacesResponse:
+        answer: ListPlacesResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ListPlaces", request, timeout
+        )
+        return answer
+
+    async def reopen_record(
+        self, request: ReopenRecordRequest, *, timeout: float | None = None
+    ) -> ReopenRecordResponse:
+        answer: ReopenRecordResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ReopenRecord", request, timeout
         )
         return answer

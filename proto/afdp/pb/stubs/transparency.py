@@ -20,6 +20,8 @@ from afdp.pb.afdp.transparency.v1 import (
     GetLogResponse,
     GetStampedCheckpointRequest,
     GetStampedCheckpointResponse,
+    ListEntriesRequest,
+    ListEntriesResponse,
     ListExternalLogsRequest,
     ListExternalLogsResponse,
     ListLogsRequest,
@@ -67,6 +69,9 @@ class TransparencyServiceBase:
         raise NotImplementedError
 
     async def list_external_logs(self, request: ListExternalLogsRequest) -> ListExternalLogsResponse:
+        raise NotImplementedError
+
+    async def list_entries(self, request: ListEntriesRequest) -> ListEntriesResponse:
         raise NotImplementedError
 
 
@@ -153,5 +158,11 @@ class TransparencyServiceClient:
     ) -> ListExternalLogsResponse:
         answer: ListExternalLogsResponse = await self._caller.unary_unary(
             "/afdp.transparency.v1.TransparencyService/ListExternalLogs", request, timeout
+        )
+        return answer
+
+    async def list_entries(self, request: ListEntriesRequest, *, timeout: float | None = None) -> ListEntriesResponse:
+        answer: ListEntriesResponse = await self._caller.unary_unary(
+            "/afdp.transparency.v1.TransparencyService/ListEntries", request, timeout
         )
         return answer

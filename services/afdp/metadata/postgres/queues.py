@@ -172,7 +172,8 @@ def to_position(row: asyncpg.Record) -> LogPosition:
     rekor1 = None
     if row["body"] is not None:
         rekor1 = Rekor1Entry(row["body"], row["shown_index"], row["integrated_time"], row["promise"])
-    return LogPosition(row["origin"], row["log_index"], row["tree_size"], row["proof"], row["note"], rekor1)
+    note = row["note"] or ""  # that of a checkpoint which somebody deleted holds for nothing
+    return LogPosition(row["origin"], row["log_index"], row["tree_size"], row["proof"], note, rekor1)
 
 
 def _by_tree(completions: Sequence[QueuedCompletion]) -> dict[_Group, list[QueuedCompletion]]:

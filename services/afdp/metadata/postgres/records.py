@@ -32,6 +32,7 @@ _WHOLE = """
     LEFT JOIN pending p ON p.receipt_id = r.receipt_id
 """
 _BY_IDS = f"{_WHOLE} WHERE r.receipt_id = ANY($1::uuid[]) ORDER BY r.receipt_id"
+_WITHOUT_EVIDENCE = _BY_IDS.replace("c.evidence", "''::bytea AS evidence")
 _OF_TENANT = f"{_WHOLE} WHERE r.receipt_id = $1 AND r.tenant = $2"
 _BY_EVIDENCE = f"""
     {_WHOLE}
@@ -55,9 +56,11 @@ _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 _OTHER_BYTES = 4 * 1024
 
 
-async def by_ids(connection: Connection, receipt_ids: Iterable[UUID]) -> dict[UUID, Record]:
+async def by_ids(
+    connection: Connection, receipt_ids: Iterable[UUID], *, with_evidence: bool = True
+) -> dict[UUID, Record]:
     """Those records that exist, of any tenant, by ascending receipt ID."""
-    rows = await connection.fetch(_BY_IDS, list(receipt_ids))
+    rows = await connection.fetch(_BY_IDS if with_evidence else _WITHOUT_EVIDENCE, list(receipt_ids))
     return {record.draft.receipt_id: record for record in await _whole(connection, rows)}
 
 

@@ -11,7 +11,17 @@ from uuid import UUID
 from afdp.errors import NotaryError
 from afdp.messages.metadata import WorkflowType
 from afdp.metadata.config import MetadataSettings
-from afdp.metadata.postgres import batches, housekeeping, queues, records, roles, stamps, trust_files, workflow_list
+from afdp.metadata.postgres import (
+    batches,
+    housekeeping,
+    queues,
+    reconciling,
+    records,
+    roles,
+    stamps,
+    trust_files,
+    workflow_list,
+)
 from afdp.metadata.postgres.complete import complete
 from afdp.metadata.postgres.migrating import MIGRATIONS, SCHEMA, SERVICE
 from afdp.metadata.postgres.prepare import prepare
@@ -21,8 +31,10 @@ from afdp.metadata.values import (
     Checkpoint,
     Completion,
     Draft,
+    Kept,
     LogPosition,
     Outcome,
+    Place,
     Position,
     Publication,
     Queued,
@@ -83,6 +95,20 @@ class PostgresStore:
         """
         most = self._max_answer_bytes
         return await self._database.run(lambda connection: records.pending(connection, limit, after, before, most))
+
+    async def kept(self, limit: int, after: UUID | None) -> list[Kept]:
+        """Records of all tenants, whole or not, by ascending receipt ID."""
+        most = self._max_answer_bytes // 4  # what is read beside the statements is less than three times as much
+        return await self._database.run(lambda connection: reconciling.kept(connection, limit, after, most))
+
+    async def places(self, origin: str, start: int, end: int) -> list[Place]:
+        """Which records say that they are in this part of a log."""
+        return await self._database.run(lambda connection: reconciling.places(connection, origin, start, end))
+
+    async def reopen(self, receipt_id: UUID, log_origin: str, external_log: str) -> bool:
+        """A record that has lost its place is PENDING again."""
+        target = receipt_id, log_origin, external_log
+        return await self._database.run(lambda connection: reconciling.reopen(connection, *target))
 
     async def lease_queued(self, log: str, limit: int, lease: timedelta) -> list[Queued]:
         """Queued records that are due, taken out for a while."""

@@ -37,10 +37,15 @@ __all__ = (
     "Idempotency",
     "KeepStampRequest",
     "KeepStampResponse",
+    "KeptRecord",
     "LeaseQueuedRequest",
     "LeaseQueuedResponse",
+    "ListKeptRequest",
+    "ListKeptResponse",
     "ListPendingRequest",
     "ListPendingResponse",
+    "ListPlacesRequest",
+    "ListPlacesResponse",
     "ListSignedRecordsRequest",
     "ListSignedRecordsResponse",
     "ListWorkflowsRequest",
@@ -62,6 +67,8 @@ __all__ = (
     "RecordState",
     "RecordSummary",
     "Rekor1Entry",
+    "ReopenRecordRequest",
+    "ReopenRecordResponse",
     "SearchRecordsRequest",
     "SearchRecordsResponse",
     "SearchTerms",
@@ -957,6 +964,46 @@ default_message_pool.register_message("afdp.metadata.v1", "KeepStampResponse", K
 
 
 @dataclass(eq=False, repr=False)
+class KeptRecord(betterproto2.Message):
+    """
+    A record as it is kept, whole or not.
+    """
+
+    receipt_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    UUID, text form.
+    """
+
+    has_head: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    Whether what lists and searches look at is there; without it nothing else of this message counts.
+    """
+
+    has_content: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    Whether statement, signature and evidence are there; without them nothing else of this message counts.
+    """
+
+    waits: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    Whether it is PENDING, or queued for the log of others that is to make it LOGGED.
+    """
+
+    evidence_fits: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    Whether the evidence has the SHA-256 on record.
+    """
+
+    record: "Record | None" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The record, without its evidence.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "KeptRecord", KeptRecord)
+
+
+@dataclass(eq=False, repr=False)
 class LeaseQueuedRequest(betterproto2.Message):
     """
     Which records, and for how long.
@@ -994,6 +1041,41 @@ class LeaseQueuedResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "LeaseQueuedResponse", LeaseQueuedResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ListKeptRequest(betterproto2.Message):
+    """
+    Which records.
+    """
+
+    after_receipt_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Only those after this receipt ID; empty: from the beginning.
+    """
+
+    page_size: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    1 to 1,024.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ListKeptRequest", ListKeptRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListKeptResponse(betterproto2.Message):
+    """
+    Records, and what is left of some.
+    """
+
+    records: "list[KeptRecord]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    By ascending receipt ID; fewer than asked for where they are large. None: there are no more.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ListKeptResponse", ListKeptResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -1036,6 +1118,56 @@ class ListPendingResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "ListPendingResponse", ListPendingResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ListPlacesRequest(betterproto2.Message):
+    """
+    Which part of which log.
+    """
+
+    origin: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The log's origin.
+    """
+
+    start: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    The first index.
+    """
+
+    end: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    The index after the last, at most 4,096 more.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ListPlacesRequest", ListPlacesRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListPlacesResponse(betterproto2.Message):
+    """
+    The n-th of each column belongs to the n-th record.
+    """
+
+    log_indexes: "list[int]" = betterproto2.field(1, betterproto2.TYPE_INT64, repeated=True)
+    """
+    Zero-based, ascending.
+    """
+
+    receipt_ids: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    16 bytes each: the UUIDs.
+    """
+
+    leaf_hashes: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+    """
+    32 bytes each: the leaf hash on record, zeros where the record has lost it.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ListPlacesResponse", ListPlacesResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -1604,6 +1736,46 @@ class Rekor1Entry(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "Rekor1Entry", Rekor1Entry)
+
+
+@dataclass(eq=False, repr=False)
+class ReopenRecordRequest(betterproto2.Message):
+    """
+    Which record goes where.
+    """
+
+    receipt_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    UUIDv7, text form.
+    """
+
+    log_origin: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The origin of the log of ours that its entry goes to; empty: that of the log service's `AFDP_LOG_ORIGIN`.
+    """
+
+    external_log: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The log of others that its entry goes to instead; empty: none.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ReopenRecordRequest", ReopenRecordRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ReopenRecordResponse(betterproto2.Message):
+    """
+    What became of it.
+    """
+
+    reopened: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
+    """
+    Whether it was reopened; false: it has a place, or waits already, or is not there.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ReopenRecordResponse", ReopenRecordResponse)
 
 
 @dataclass(eq=False, repr=False)

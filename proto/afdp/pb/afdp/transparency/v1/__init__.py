@@ -26,6 +26,8 @@ __all__ = (
     "GetStampedCheckpointRequest",
     "GetStampedCheckpointResponse",
     "Inclusion",
+    "ListEntriesRequest",
+    "ListEntriesResponse",
     "ListExternalLogsRequest",
     "ListExternalLogsResponse",
     "ListLogsRequest",
@@ -702,6 +704,51 @@ class Inclusion(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.transparency.v1", "Inclusion", Inclusion)
+
+
+@dataclass(eq=False, repr=False)
+class ListEntriesRequest(betterproto2.Message):
+    """
+    Which entries of which log.
+    """
+
+    origin: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Which log; empty: that of `AFDP_LOG_ORIGIN`. NOT_FOUND where there is no such log.
+    """
+
+    start: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    The index of the first.
+    """
+
+    limit: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+    """
+    1 to 256.
+    """
+
+
+default_message_pool.register_message("afdp.transparency.v1", "ListEntriesRequest", ListEntriesRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListEntriesResponse(betterproto2.Message):
+    """
+    The entries.
+    """
+
+    entries: "list[bytes]" = betterproto2.field(1, betterproto2.TYPE_BYTES, repeated=True)
+    """
+    Fewer than asked for where the published tree ends.
+    """
+
+    tree_size: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    How many entries that tree has.
+    """
+
+
+default_message_pool.register_message("afdp.transparency.v1", "ListEntriesResponse", ListEntriesResponse)
 
 
 @dataclass(eq=False, repr=False)

@@ -1,0 +1,356 @@
+"""Every log entry of ours has its record, every record its entry: gone through from both sides, and closed.
+
+First through the logs: an entry that no record claims is remembered if one of our keys signed it, and counted as a
+stranger's if none did. Then through the records: each is held against its statement, its proof and its checkpoint, and
+meets its entry if that was remembered. What is left of them has no record. A record is written before its entry, so
+what happens meanwhile looks like no gap. Memory holds what was remembered and what is named, each up to a bound.
+
+`recovery.py` closes what crashes leave, at once; this finds whatever else is amiss, and shows that nothing is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter as Tally
+from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from afdp.errors import DataLoss, FailedPrecondition, NotaryError, ResourceExhausted, Unavailable
+from afdp.formats.merkle import leaf_hash
+from afdp.messages.metadata import (
+    Draft,
+    KeptRecord,
+    ListKeptRequest,
+    ListPlacesRequest,
+    LogPosition,
+    MetadataServiceClient,
+    Record,
+    ReopenRecordRequest,
+)
+from afdp.messages.signer import KeyPurpose
+from afdp.messages.transparency import ListEntriesRequest, ListEntriesResponse, TransparencyServiceClient
+from afdp.notary.gaps import Gap, Kind, alterations, signed_by_us
+from afdp.notary.keys import KeyDirectory
+from afdp.notary.pipeline import Logged
+from afdp.notary.receipts import Entry, check_place, log_entry
+from afdp.verify.result import NotVerifiedError
+
+logger = logging.getLogger(__name__)
+
+ENTRIES, RECORDS = 256, 256  # a page
+MOST_REMEMBERED = 100_000  # entries of ours without a record, until records were gone through
+MOST_NAMED = 10_000  # gaps; all are counted
+
+Finish = Callable[[Sequence[Record]], Awaitable[list[Logged]]]
+"""Brings records into their logs (`Stages.log`)."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run has come: all that another process needs to go on with it.
+
+    Attributes:
+        entries: by log, the index of the next entry.
+        after: the last receipt ID; empty before the first.
+        remembered: entries of ours that no record claims, by leaf hash: the log and the index.
+        contradicted: records that claim an entry which is another's, by receipt ID, in words.
+        furthest: by log, the largest tree that a record's proof is of.
+    """
+
+    entries: dict[str, int] = field(default_factory=dict)
+    after: str = ""
+    records: int = 0
+    strangers: int = 0
+    copies: int = 0
+    on_the_way: int = 0
+    remembered: dict[bytes, tuple[str, int]] = field(default_factory=dict)
+    contradicted: dict[str, str] = field(default_factory=dict)
+    furthest: dict[str, int] = field(default_factory=dict)
+    gaps: list[Gap] = field(default_factory=list)
+    found: Tally[str] = field(default_factory=Tally)
+    closed: Tally[str] = field(default_factory=Tally)
+
+    @property
+    def open(self) -> int:
+        """How many gaps are not closed."""
+        return self.found.total() - self.closed.total()
+
+    def copied(self) -> Progress:
+        """A copy that goes its own way."""
+        return Progress(**{each.name: copy(getattr(self, each.name)) for each in fields(self)})
+
+    def add(self, gap: Gap) -> None:
+        """Counts a gap, and names it while there is room."""
+        self.found[gap.kind.value] += 1
+        self.closed[gap.kind.value] += gap.closed
+        if len(self.gaps) < MOST_NAMED:
+            self.gaps.append(gap)
+
+
+Pause = Callable[[Progress], Awaitable[None]]
+"""What is done between two pages."""
+
+
+class Reconciler:
+    """Goes through logs and records."""
+
+    def __init__(
+        self,
+        metadata: MetadataServiceClient,
+        transparency: TransparencyServiceClient,
+        keys: KeyDirectory,
+        finish: Finish,
+        external: str,
+        grace: timedelta,
+        timeout: float,
+    ) -> None:
+        """Peers and settings.
+
+        Args:
+            finish: closes UNLOGGED records.
+            external: the log of others that makes records LOGGED; empty: ours do.
+            grace: how long a record may wait to be logged before that is a gap.
+        """
+        self._metadata = metadata
+        self._transparency = transparency
+        self._keys = keys
+        self._finish = finish
+        self._external = external
+        self._grace = grace
+        self._timeout = timeout
+
+    async def run(self, progress: Progress, pause: Pause, *, close: bool) -> None:
+        """Goes on from `progress` to the end; with `close` it adds what is missing, else it only names it.
+
+        Raises:
+            Unavailable: a peer is away; `progress` says how far it came.
+            FailedPrecondition: more entries have no record than can be remembered.
+        """
+        ours = {key.spki: key.key_id for key in await self._keys.versions() if key.purpose == KeyPurpose.EVIDENCE}
+        if not progress.after:
+            for log in await self._keys.logs.logs():
+                await self._through_log(log.origin, ours, progress, pause)
+        await self._through_records(progress, pause, close=close)
+        for origin, index in progress.remembered.values():
+            why = "one of our keys signed it, and no record has it"
+            progress.add(Gap(Kind.UNRECORDED, f"{origin} entry {index}", why))
+        progress.remembered.clear()
+        await self._measure_logs(progress)
+
+    async def _through_log(self, origin: str, ours: dict[bytes, str], progress: Progress, pause: Pause) -> None:
+        start, size = progress.entries.get(origin, 0), ENTRIES
+        while True:
+            try:
+                page = await self._entries(origin, start, size)
+            except DataLoss as error:
+                if size > 1:  # which one is it?
+                    size = max(1, size // 16)
+                    continue
+                progress.add(Gap(Kind.UNREADABLE, f"{origin} entry {start}", error.message))
+                progress.entries[origin] = start = start + 1
+                continue
+            if not page.entries:
+                return
+            await self._claimed(origin, start, page.entries, ours, progress)
+            progress.entries[origin] = start = start + len(page.entries)
+            size = ENTRIES
+            await pause(progress)
+
+    async def _claimed(
+        self, origin: str, start: int, bodies: Sequence[bytes], ours: dict[bytes, str], progress: Progress
+    ) -> None:
+        """Holds a page of entries against the records that say they are there."""
+        request = ListPlacesRequest(origin=origin, start=start, end=start + len(bodies))
+        places = await self._metadata.list_places(request, timeout=self._timeout)
+        claims = {index: at for at, index in enumerate(places.log_indexes)}
+        for index, body in enumerate(bodies, start):
+            at, leaf = claims.get(index), leaf_hash(body)
+            if at is not None:
+                claimed = places.leaf_hashes[32 * at : 32 * at + 32]
+                if claimed in (leaf, _LOST):  # of a record that has lost its content more is said later
+                    continue
+                receipt_id = str(UUID(bytes=places.receipt_ids[16 * at : 16 * at + 16]))
+                progress.contradicted[receipt_id] = f"entry {index} of {origin} is not the record's"
+            if not signed_by_us(body, ours):
+                progress.strangers += 1
+            elif leaf in progress.remembered:
+                where, before = progress.remembered[leaf]
+                progress.add(Gap(Kind.DOUBLED, f"{origin} entry {index}", f"it is entry {before} of {where}, too"))
+            else:
+                progress.remembered[leaf] = origin, index
+        if len(progress.remembered) + len(progress.contradicted) > MOST_REMEMBERED:
+            raise FailedPrecondition(
+                f"more than {MOST_REMEMBERED} entries up to {start} of {origin} have no record: "
+                "was an old backup of the records restored?"
+            )
+
+    async def _through_records(self, progress: Progress, pause: Pause, *, close: bool) -> None:
+        while page := await self._kept(progress.after):
+            before = progress.copied()
+            try:
+                await self._judge_page(page, progress, close=close)
+            except NotaryError:  # who goes on begins with this page anew
+                for each in fields(progress):
+                    setattr(progress, each.name, getattr(before, each.name))
+                raise
+            await pause(progress)
+
+    async def _judge_page(self, page: Sequence[KeptRecord], progress: Progress, *, close: bool) -> None:
+        wanting: list[tuple[Kind, str, Record]] = []
+        for kept in page:
+            progress.records += 1
+            await self._judge(kept, progress, wanting)
+        if close and wanting:
+            await self._close(wanting, progress)
+        else:
+            for kind, why, record in wanting:
+                progress.add(Gap(kind, _draft(record).receipt_id, why))
+        progress.after = page[-1].receipt_id
+
+    async def _judge(self, kept: KeptRecord, progress: Progress, wanting: list[tuple[Kind, str, Record]]) -> None:
+        """Adds what is amiss with one record to `progress`, or to `wanting` where it can be closed."""
+        contradicted = progress.contradicted.pop(kept.receipt_id, "")
+        if kept.record is None or kept.record.draft is None or not (kept.has_head and kept.has_content):
+            part = "its content is missing" if kept.has_head else "its row in `record` is missing"
+            progress.add(Gap(Kind.INCOMPLETE, kept.receipt_id, part))
+            return
+        draft = kept.record.draft
+        faults = list(alterations(draft, kept.evidence_fits))
+        entry = await self._entry(draft, faults)
+        place = progress.remembered.pop(draft.leaf_hash, None)
+        if entry is not None and entry.leaf_hash != draft.leaf_hash:
+            place = place or progress.remembered.pop(entry.leaf_hash, None)
+            faults.append("its statement or signature is not what its leaf hash was made of")
+        if faults or entry is None:
+            progress.add(Gap(Kind.ALTERED, kept.receipt_id, "; ".join(faults)))
+            return
+        if kept.record.log is None:
+            self._judge_waiting(kept, kept.record, place, progress, wanting)
+            return
+        await self._judge_place(kept.record, entry, place, contradicted, progress)
+
+    def _judge_waiting(
+        self,
+        kept: KeptRecord,
+        record: Record,
+        place: tuple[str, int] | None,
+        progress: Progress,
+        wanting: list[tuple[Kind, str, Record]],
+    ) -> None:
+        draft = _draft(record)
+        if not kept.waits:
+            found = f"; its entry is number {place[1]} of {place[0]}" if place else ""
+            if place:
+                draft.log_origin = place[0]
+            wanting.append((Kind.UNPLACED, f"it has no place in a log and waits for none{found}", record))
+        elif draft.external_log or (draft.notarized_at or _LONG_AGO) > datetime.now(UTC) - self._grace:
+            progress.on_the_way += 1
+        else:
+            wanting.append((Kind.UNLOGGED, "it is signed and waits to be logged", record))
+
+    async def _judge_place(
+        self, record: Record, entry: Entry, place: tuple[str, int] | None, contradicted: str, progress: Progress
+    ) -> None:
+        draft, claimed = _draft(record), record.log or LogPosition()
+        for position in (claimed, *record.more):
+            if fault := await self._fault(draft, position, entry):
+                found = f"; its entry is number {place[1]} of {place[0]}" if place else ""
+                why = f"it is not entry {position.log_index} of {position.origin}: {fault}{found}"
+                progress.add(Gap(Kind.MISPLACED, draft.receipt_id, why))
+                return
+            progress.furthest[position.origin] = max(position.tree_size, progress.furthest.get(position.origin, 0))
+        if place and place[0] == claimed.origin and place[1] != claimed.log_index:
+            why = f"entry {claimed.log_index} of {claimed.origin} is entry {place[1]}, too"
+            progress.add(Gap(Kind.DOUBLED, draft.receipt_id, why))
+        elif place and place[0] != claimed.origin:  # whoever has a receipt can have its entry logged once more
+            progress.copies += 1
+        elif contradicted and not place:
+            progress.add(Gap(Kind.MISPLACED, draft.receipt_id, contradicted))
+
+    async def _fault(self, draft: Draft, position: LogPosition, entry: Entry) -> str:
+        """Why a place does not hold; empty: it does."""
+        try:
+            log = await self._keys.log(position.origin)
+        except Unavailable:
+            await self._keys.logs.logs()  # Unavailable again where nobody can be asked
+            return "there is no such log"
+        try:
+            check_place(draft, position, log, entry, await self._keys.evidence_key(draft.key_id))
+        except NotVerifiedError as error:
+            return error.reason
+        return ""
+
+    async def _close(self, wanting: Sequence[tuple[Kind, str, Record]], progress: Progress) -> None:
+        """Reopens what has lost its place, and brings all into their logs."""
+        finishing: list[tuple[Kind, str, Record]] = []
+        for kind, why, record in wanting:
+            draft = _draft(record)
+            if kind is Kind.UNPLACED and await self._reopen(draft):
+                progress.add(Gap(kind, draft.receipt_id, f"{why}: it is queued again", closed=True))
+            else:
+                finishing.append((kind, why, record))
+        if not finishing:
+            return
+        try:
+            outcomes = await self._finish([record for _, _, record in finishing])
+        except NotaryError as error:
+            outcomes = [error] * len(finishing)
+        for (kind, why, record), outcome in zip(finishing, outcomes, strict=True):
+            failed = isinstance(outcome, NotaryError)
+            said = f"{why}: {outcome}" if failed else f"{why}: it is logged now"
+            progress.add(Gap(kind, _draft(record).receipt_id, said, closed=not failed))
+
+    async def _reopen(self, draft: Draft) -> bool:
+        """Makes a record without a place PENDING, in the log where its entry is or is to go; True: one of others."""
+        tenant = draft.submitter.tenant if draft.submitter else ""
+        if not draft.log_origin and self._external and not await self._keys.logs.has_own(tenant):
+            draft.external_log = self._external
+        elif not draft.log_origin:
+            draft.log_origin = await self._keys.logs.of_tenant(tenant)
+        request = ReopenRecordRequest(draft.receipt_id, draft.log_origin, draft.external_log)
+        await self._metadata.reopen_record(request, timeout=self._timeout)
+        return bool(draft.external_log)
+
+    async def _measure_logs(self, progress: Progress) -> None:
+        for log in await self._keys.logs.logs():
+            reached = progress.furthest.get(log.origin, 0)
+            size = (await self._entries(log.origin, 2**62, 1)).tree_size
+            if size < reached:
+                why = f"it has {size} entries, and a record was proven in a tree of {reached}"
+                progress.add(Gap(Kind.UNREADABLE, log.origin, why))
+
+    async def _entry(self, draft: Draft, faults: list[str]) -> Entry | None:
+        try:
+            return log_entry(draft, await self._keys.evidence_key(draft.key_id))
+        except Unavailable:
+            if draft.key_id in {key.key_id for key in await self._keys.versions()}:
+                raise
+            faults.append("it names a key that there is not")
+        except ValueError:
+            faults.append("its signature is missing")
+        return None
+
+    async def _entries(self, origin: str, start: int, limit: int) -> ListEntriesResponse:
+        return await self._transparency.list_entries(ListEntriesRequest(origin, start, limit), timeout=self._timeout)
+
+    async def _kept(self, after: str) -> list[KeptRecord]:
+        """The next records: fewer at once where they are too large together for one message."""
+        size = RECORDS
+        while True:
+            try:
+                return (await self._metadata.list_kept(ListKeptRequest(after, size), timeout=self._timeout)).records
+            except ResourceExhausted:
+                if size == 1:
+                    raise
+                size = max(1, size // 16)
+
+
+_LOST = bytes(32)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+def _draft(record: Record) -> Draft:
+    return record.draft or Draft()
