@@ -66,6 +66,9 @@ class ServiceSettings(BaseSettings):
     otlp_endpoint: str | None = Field(None, description="OpenTelemetry collector (OTLP over gRPC); none: no export.")
     trace_ratio: float = Field(0.01, ge=0, le=1, description="Share of root spans that are sampled.")
     max_message_bytes: int = Field(20 * 1024 * 1024, ge=1024, description="Largest gRPC request, in and out.")
+    max_streams: int = Field(1024, ge=1, description="Calls at once on one gRPC connection; further ones wait.")
+    max_calls: int = Field(4096, ge=1, description="gRPC calls that are served at once; further ones are refused.")
+    max_grpc_connections: int = Field(4096, ge=1, description="Open gRPC connections; further ones are closed.")
     request_timeout_seconds: Seconds = Field(30.0, description="Deadline of a call that brings none.")
     drain_seconds: Seconds = Field(10.0, description="How long calls under way may take to end after SIGTERM.")
     tls: Literal["off", "required"] = Field(

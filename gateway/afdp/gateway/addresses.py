@@ -10,11 +10,13 @@ from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afdp.errors import ResourceExhausted
+from afdp.gateway.clients import told_of_client
 from afdp.gateway.exchange import exchange_of
 from afdp.gateway.rekor import error_response
 from afdp.limits.failures import FailureLimit, network_of
 from afdp.limits.rates import Buckets, Rate
 from afdp.rpc import answer
+from afdp.rpc.peers import FORWARDED_ADDRESS
 
 LIMITED = Counter("afdp_gateway_rate_limited_total", "Requests refused by the address that they came from.", ["scope"])
 
@@ -95,6 +97,9 @@ def address_of(scope: Scope, is_proxy: Callable[[str], bool]) -> str:
 
     What stands before that in `X-Forwarded-For` anybody may have written.
     """
+    for name, value in told_of_client(scope):
+        if name == FORWARDED_ADDRESS:  # by the certificate of who hands it on
+            return value
     address: str = (scope.get("client") or ("",))[0]
     if not address or not is_proxy(address):
         return address

@@ -62,10 +62,10 @@ def build_app(
     ]
     handlers = {NotaryError: _notary_error, HTTPException: _http_error, Exception: _unexpected}
     served: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)
-    if tls is not None:
-        served = Clients(served, tls, settings.ingress_names)
     if settings.address_rate is not None or settings.auth_failures is not None:
         served = AddressLimits(served, settings.address_rate, settings.auth_failures, settings.is_proxy)
+    if tls is not None:
+        served = Clients(served, tls, settings.ingress_names)
     return Edge(
         with_origins(served, settings.cors_origins),
         max_in_flight=settings.max_in_flight,

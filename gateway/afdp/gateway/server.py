@@ -6,8 +6,9 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import orjson
 import uvicorn
@@ -19,7 +20,7 @@ from afdp.errors import NotaryError
 from afdp.gateway.config import GatewaySettings
 from afdp.gateway.exchange import request_id_from
 from afdp.gateway.problems import MEDIA_TYPE, headers_of, problem
-from afdp.gateway.security import HEADERS
+from afdp.gateway.security import HEADERS, strict_transport
 from afdp.tls.files import TlsFiles
 from afdp.tls.serving import TlsServer, tls_options
 
@@ -66,12 +67,13 @@ class _Server(TlsServer):
             settings.max_pipelined,
             trusted=settings.is_proxy,
         )
+        security = {**HEADERS, **(dict([strict_transport(settings.hsts_seconds)]) if tls is not None else {})}
         config = uvicorn.Config(
             app,
             host=settings.host,
             port=settings.port,
             loop="none",
-            http=bounded_protocol(bounds, _refusal),
+            http=bounded_protocol(bounds, partial(_refusal, security=security)),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -96,7 +98,7 @@ class _Server(TlsServer):
         yield
 
 
-def _refusal(error: NotaryError) -> bytes:
+def _refusal(error: NotaryError, security: Mapping[bytes, bytes]) -> bytes:
     request_id = request_id_from(None)
     body = orjson.dumps(problem(error, request_id))
     headers = {
@@ -106,8 +108,6 @@ def _refusal(error: NotaryError) -> bytes:
         **headers_of(error),
         "connection": "close",
     }
-    lines = [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
-    return b"".join([STATUS_LINE[error.http_status], *lines, *_SECURITY, b"\r\n", body])
-
-
-_SECURITY = [name + b": " + value + b"\r\n" for name, value in HEADERS.items()]
+    lines = [*((name.encode(), value.encode()) for name, value in headers.items()), *security.items()]
+    head = b"".join(b"%s: %s\r\n" % line for line in lines)
+    return STATUS_LINE[error.http_status] + head + b"\r\n" + body

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import uuid_utils
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
-from afdp.errors import DeadlineExceeded, Internal, NotaryError, Unimplemented
+from afdp.errors import DeadlineExceeded, Internal, NotaryError, ResourceExhausted, Unimplemented
 from afdp.rpc import answer
 from afdp.rpc.caller import Caller, caller
 from afdp.rpc.codec import decoder, encoder
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # generic in their stubs only
 logger = logging.getLogger(__name__)
 
 _calls = Counter("afdp_grpc_requests", "Calls served.", ["service", "method", "code"])
+_calls_limit = Gauge("afdp_grpc_calls_limit", "How many calls are served at once at most.")
 _seconds = Histogram(
     "afdp_grpc_request_duration_seconds",
     "How long calls took.",
@@ -56,6 +57,7 @@ def method_handlers(
     timeout: float,
     admit: Admit | None = None,
     peers: PeerCheck | None = None,
+    most: int = 4096,
 ) -> dict[str, _Handle]:
     """A handler per method, by name.
 
@@ -65,18 +67,42 @@ def method_handlers(
         timeout: the deadline, in seconds, of a unary call that brings none.
         admit: is asked before a request is read; none: whoever reaches the port is let in.
         peers: judges who is at the other end, before that; none: the port speaks plain text.
+        most: calls that are served at once; further ones are refused before anything else is done for them.
     """
-    return {method.name: _Handler(servicer, method, timeout, admit, peers).handler() for method in methods}
+    room = _Room(most)
+    return {method.name: _Handler(servicer, method, timeout, admit, peers, room).handler() for method in methods}
+
+
+class _Room:
+    """For the calls of one server."""
+
+    __slots__ = ("left", "most")
+
+    def __init__(self, most: int) -> None:
+        self.most = self.left = most
+        _calls_limit.set(most)
+
+    def enter(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise ResourceExhausted(f"{self.most} calls are being served; try again", retry_after=1.0)
 
 
 class _Handler:
     def __init__(
-        self, servicer: Any, method: Method, timeout: float, admit: Admit | None, peers: PeerCheck | None
+        self,
+        servicer: Any,
+        method: Method,
+        timeout: float,
+        admit: Admit | None,
+        peers: PeerCheck | None,
+        room: _Room,
     ) -> None:
         service = method.full_name.split("/")[1]
         self._method = method
         self._admit, self._peers = admit, peers
         self._open = admit is None and peers is None
+        self._room = room
         self._behaviour = getattr(servicer, _snake(method.name))
         # What a client sends must be understood whole; services of one deployment may differ by a version.
         self._decode = decoder(method.request, strict=service.startswith("afdp.notary."))
@@ -105,6 +131,7 @@ class _Handler:
     async def _reply(self, begin: Callable[[], Awaitable[Any]], context: _Context) -> bytes:
         started, limit = self._begin(context)
         try:
+            self._room.enter()
             # Not cheap, so only where gRPC itself does not end the call in time.
             async with nullcontext() if limit is None else asyncio.timeout(limit):
                 if not self._open:
@@ -128,6 +155,7 @@ class _Handler:
         """Answers are written, not yielded: of a caller who goes away, gRPC tells a coroutine, and no generator."""
         started, _ = self._begin(context)
         try:
+            self._room.enter()
             if not self._open:
                 await self._let_in(context)
             async with aclosing(begin()) as replies:
@@ -172,6 +200,7 @@ class _Handler:
         return started, limit if remaining is None else None
 
     def _end(self, started: float) -> None:
+        self._room.left += 1
         if isinstance(sys.exception(), asyncio.CancelledError):
             _calls.labels(*self._labels, "CANCELLED").inc()
         self._seconds.observe(asyncio.get_running_loop().time() - started)

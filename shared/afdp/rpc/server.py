@@ -41,6 +41,8 @@ LIVENESS = "liveness"
 _CHECK_EVERY = 1.0  # seconds
 _CHECK_TIMEOUT = 3.0
 _CONNECTION_AGE = 300_000  # milliseconds
+_HANDSHAKE = 10_000  # milliseconds until a connection must speak HTTP/2
+_PING_STRIKES = 5
 
 
 class Servicer(Protocol):
@@ -122,7 +124,12 @@ def _build(
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.http2.max_ping_strikes", 0),
+        # Our own channels ping every 20 seconds, also with no call under way; who pings much oftener is sent away.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_ping_strikes", _PING_STRIKES),
+        ("grpc.max_concurrent_streams", settings.max_streams),
+        ("grpc.max_allowed_incoming_connections", settings.max_grpc_connections),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE),
         # Callers then ask the name's addresses again, and so find replicas that were added; calls under way go on.
         ("grpc.max_connection_age_ms", _CONNECTION_AGE),
     ]
@@ -131,7 +138,7 @@ def _build(
         interceptors.append(OtherServices(servicer.SERVICE, peers))
     server = grpc.aio.server(interceptors=interceptors, options=options)
     methods, timeout = service_methods(servicer.SERVICE), settings.request_timeout_seconds
-    handlers = method_handlers(servicer, methods, timeout, admit, peers)
+    handlers = method_handlers(servicer, methods, timeout, admit, peers, settings.max_calls)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(servicer.SERVICE, handlers),))
     return server
 
