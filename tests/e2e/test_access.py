@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.e2e import schemathesis_hooks
 from tests.e2e.conftest import NO_KEY_RECORDS, free_offset
 from tests.e2e.evidence import package
 from tests.e2e.wire import NOTARY, message, request
+from tests.local_entries import ENTRIES, fresh_request
 from tests.local_issuer import LocalIssuer, write_identity
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -353,11 +355,20 @@ async def test_each_decision_is_in_the_audit_log_and_no_token_is(guarded: Guarde
     )
     await rest.get("/api/v1/keys", headers={**bearer(token), "x-request-id": "a-2"})
     await rest.get("/api/v1/keys", headers={"x-request-id": "a-3"})
+    admin = {**bearer(guarded.token("admin")), "x-request-id": "a-4"}
+    await rest.post("/api/v1/keys:rotate", json={"name": "nobody"}, headers=admin)
+    entry = json.dumps(fresh_request()).encode()
+    written = await rest.post(
+        ENTRIES,
+        content=entry,
+        headers={**bearer(token), "x-request-id": "a-5", "content-type": "application/json"},
+    )
+    assert written.status_code == 201
 
     async with asyncio.timeout(30):
         while True:
             events = {each.get("request_id") or each.get("last_request_id"): each for each in guarded.audit()}
-            if {"a-1", "a-2", "a-3"} <= events.keys():
+            if {"a-1", "a-2", "a-3", "a-4", "a-5"} <= events.keys():
                 break
             await asyncio.sleep(0.05)  # the trail is a file of another process
 
@@ -373,6 +384,8 @@ async def test_each_decision_is_in_the_audit_log_and_no_token_is(guarded: Guarde
         "no rule fits the client certificate",
         "authentication",
     )
+    assert events["a-4"]["resource"] == "key:nobody"
+    assert events["a-5"]["resource"] == f"entry:{sha256(entry).hexdigest()}"
     log = (guarded.stack.data_dir / "logs" / "notary.log").read_text()
     assert token not in log
     assert token.rpartition(".")[2] not in log

@@ -9,6 +9,7 @@ import afdp.tls.modern  # noqa: F401 - before what loads gRPC
 from afdp.messages.metadata import MetadataServiceClient
 from afdp.messages.signer import SignerServiceClient
 from afdp.messages.transparency import TransparencyServiceClient
+from afdp.notary.access.checking import policies
 from afdp.notary.access.opening import opened
 from afdp.notary.allowances import Allowances
 from afdp.notary.anchors import Anchors
@@ -107,7 +108,7 @@ async def main(settings: NotarySettings) -> None:
         waits = settings.witness_wait_seconds
         rights = way_in.access, way_in.key_rights
         notary = Notary(pipeline, office, keys, metadata, signer, external, waits, *rights, allowances)
-        status = ServiceStatus(peers, signer, settings.fips, trust, stamps, external)
+        status = ServiceStatus(peers, signer, settings.fips, trust, stamps, external, *way_in.reporting)
         validator = Validator(notary, trust)
         servicer = NotaryServicer(
             notary, validator, entries, trust, peers, status, settings.stream_in_flight, way_in.charges
@@ -132,7 +133,10 @@ async def main(settings: NotarySettings) -> None:
 
 
 CHECK = self_check(
-    NotarySettings, peers_of("signer", "transparency", "metadata"), grpc_port_of("afdp.notary.v1.NotaryService")
+    NotarySettings,
+    policies,
+    peers_of("signer", "transparency", "metadata"),
+    grpc_port_of("afdp.notary.v1.NotaryService"),
 )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -111,8 +111,8 @@ class Access(Protocol):
     def omitted(self, principal: Principal, count: int) -> None:
         """Hears how many a list left out. Raises Unavailable."""
 
-    def denied(self, principal: Principal, permission: str, resource: str, reason: str) -> None:
-        """Hears what was refused here, and why. Raises Unavailable."""
+    def about(self, principal: Principal, permission: str, kind: str, named: str | bytes, refused: str = "") -> None:
+        """Hears what a call is about, by name or bytes, and why it is refused, where it is. Raises Unavailable."""
 
 
 class Notary:
@@ -223,6 +223,8 @@ class Notary:
             record = await self._record(principal, identifier) if kind == store.WorkflowType.SIMPLE_SIGNING else None
         except NotFound:
             found = record = None
+        if record is None:
+            self._access.about(principal, "evidence.read", "workflow", workflow_id, "" if found else "it is not there")
         if found is None:  # said in the same words of one that is not there and of one that is not to be seen
             raise NotFound("there is no such workflow")
         return found, record
@@ -323,7 +325,7 @@ class Notary:
 
     def require_operator(self, principal: Principal) -> None:
         """Refuses what concerns every tenant to those who do not look after all of them. Raises PermissionDenied."""
-        with self._on_record(principal, "deployment"):
+        with self._on_record(principal, "deployment", "trust-root"):
             self._key_rights.require_operator(principal)
 
     async def keys(self, principal: Principal) -> list[keyring.PublicKey]:
@@ -340,7 +342,7 @@ class Notary:
         if len(name.encode()) > MAX_NAME_BYTES or "\0" in name:
             raise InvalidArgument.field("name", f"must be at most {MAX_NAME_BYTES} bytes, without U+0000")
         versions = await self._keys.versions()
-        with self._on_record(principal, f"key:{name}"):
+        with self._on_record(principal, "key", name):
             self._key_rights.require_key(principal, versions, name)
         answer = await self._signer.rotate_key(keyring.RotateKeyRequest(purpose, name), timeout=_READ_TIMEOUT)
         self._keys.forget()
@@ -356,7 +358,7 @@ class Notary:
             PermissionDenied: it is not the caller's to change.
         """
         version = await self._keys.version(_required_key_id(key_id))
-        with self._on_record(principal, f"key:{key_id}"):
+        with self._on_record(principal, "key", key_id):
             self._key_rights.require_version(principal, version)
         request = keyring.RevokeKeyRequest(_required_key_id(key_id), compromised_since, reason)
         answer = await self._signer.revoke_key(request, timeout=_READ_TIMEOUT)
@@ -364,22 +366,29 @@ class Notary:
         return answer.key if answer.key is not None else keyring.PublicKey()
 
     @contextmanager
-    def _on_record(self, principal: Principal, resource: str) -> Iterator[None]:
-        """Puts on record what is refused of keys, which stays refused."""
+    def _on_record(self, principal: Principal, kind: str, name: str) -> Iterator[None]:
+        """Puts on record which key a call is about, and whether that was refused, which it stays."""
         try:
             yield
         except (NotFound, PermissionDenied) as refused:
-            self._access.denied(principal, "keys.admin", resource, refused.message)
+            self._access.about(principal, "keys.admin", kind, name, refused.message)
             raise
+        self._access.about(principal, "keys.admin", kind, name)
 
     async def _require_seen(self, principal: Principal, key_id: str) -> None:
         found = await self._keys.version(_required_key_id(key_id))
-        if found is None or not self._key_rights.seen(principal, [found]):
-            raise NotFound("there is no such key version")
+        with self._on_record(principal, "key", key_id):
+            if found is None or not self._key_rights.seen(principal, [found]):
+                raise NotFound("there is no such key version")
+
+    def hear_entries(self, principal: Principal, bodies: Iterable[bytes]) -> None:
+        """Puts on record which entries of strangers a caller brings for the log."""
+        for body in bodies:
+            self._access.about(principal, "evidence.create", "entry", body)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
-    async def timestamp(self, query: bytes) -> bytes:
+    async def timestamp(self, principal: Principal, query: bytes) -> bytes:
         """The answer of the time-stamping authority to a query, both DER (RFC 3161).
 
         Raises:
@@ -388,6 +397,7 @@ class Notary:
         """
         if not 1 <= len(query) <= MAX_QUERY_BYTES:
             raise InvalidArgument.field("timestamp_request", f"must be 1 to {MAX_QUERY_BYTES} bytes")
+        self._access.about(principal, "evidence.create", "timestamp", query)
         return (await self._signer.timestamp(keyring.TimestampRequest(query), timeout=_READ_TIMEOUT)).response
 
     # --- parts --------------------------------------------------------------------------------------------------------

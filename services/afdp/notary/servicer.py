@@ -92,11 +92,14 @@ class NotaryServicer(pb.NotaryServiceBase):
         return await self._validator.validate(principal.get(), evidence, request.signature)
 
     async def add_log_entry(self, request: pb.AddLogEntryRequest) -> pb.AddLogEntryResponse:
+        self._notary.hear_entries(principal.get(), [request.entry])
         return pb.AddLogEntryResponse(await self._entries.add(principal.get(), request.entry))
 
     async def add_log_entries(self, request: pb.AddLogEntriesRequest) -> pb.AddLogEntriesResponse:
         self._charge(len(request.requests))
-        results = await self._entries.add_many(principal.get(), [each.entry for each in request.requests])
+        entries = [each.entry for each in request.requests]
+        self._notary.hear_entries(principal.get(), entries)
+        results = await self._entries.add_many(principal.get(), entries)
         return pb.AddLogEntriesResponse([_entry_result(each) for each in results])
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -202,7 +205,7 @@ class NotaryServicer(pb.NotaryServiceBase):
         return pb.PublishTrustResponse(published.root, published.targets, published.timestamp)
 
     async def create_timestamp(self, request: pb.CreateTimestampRequest) -> pb.CreateTimestampResponse:
-        return pb.CreateTimestampResponse(await self._notary.timestamp(request.timestamp_request))
+        return pb.CreateTimestampResponse(await self._notary.timestamp(principal.get(), request.timestamp_request))
 
     # --- operating ----------------------------------------------------------------------------------------------------
 

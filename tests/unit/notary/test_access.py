@@ -20,12 +20,14 @@ from afdp.formats.evidence import canonical_evidence
 from afdp.formats.statement import Submitter
 from afdp.notary.access import admitted
 from afdp.notary.access.audit import AuditEvent
+from afdp.notary.access.checking import policies as check_policies
 from afdp.notary.access.gate import Gate
 from afdp.notary.access.key_rights import KeyRights
 from afdp.notary.access.labels import Labels
 from afdp.notary.access.log_trail import LogTrail
 from afdp.notary.access.policies import LivePolicies
 from afdp.notary.access.refusal import CredentialRefused
+from afdp.notary.config import NotarySettings
 from afdp.notary.lifecycle import ITSELF
 from afdp.notary.model import Attributes, CheckedEvidence, Principal
 from afdp.notary.service import Notary
@@ -259,7 +261,7 @@ def test_what_is_refused_for_being_the_operators_is_on_record(trail: Kept) -> No
         "deny",
         "alice",
         "keys.admin",
-        "deployment",
+        "deployment:trust-root",
     )
 
 
@@ -288,9 +290,20 @@ async def test_wrong_policies_change_nothing_and_are_told_once(
     await live.reload()
     assert live.hash == before
     assert live.decide(ENGINEER, "evidence.read", "GetReceipt", "").allowed
+    (part,) = await live.status()
+    assert not part.good
     (told,) = [each for each in caplog.records if each.name == "afdp.notary.access.policies"]
     assert told.levelname == "ERROR"
     assert told.__dict__["fields"]["faults"] == [f"{tmp_path}/a.cedar:3: unexpected token `everything`"]
+
+
+async def test_the_check_of_a_service_tells_what_is_wrong_with_its_policies(tmp_path: Path) -> None:
+    (tmp_path / "a.cedar").write_text("permit all;")
+    (wrong,) = await check_policies(NotarySettings(auth="required", policies=("builtin", str(tmp_path))))
+    assert (wrong.good, f"{tmp_path}/a.cedar:1: unexpected token `all`" in wrong.detail) == (False, True)
+    (good,) = await check_policies(NotarySettings(auth="required"))
+    assert (good.good, good.detail.startswith("6 policies")) == (True, True)
+    assert list(await check_policies(NotarySettings())) == []
 
 
 def test_policies_that_are_wrong_at_the_start_are_refused(tmp_path: Path) -> None:

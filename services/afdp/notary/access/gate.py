@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Protocol
 
 from afdp.errors import NotaryError, PermissionDenied, ResourceExhausted, Unauthenticated
@@ -161,9 +162,18 @@ class Gate:
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 
-    def denied(self, principal: Principal, permission: str, resource: str, reason: str) -> None:
-        """Puts on record what was refused for a reason that no policy is."""
-        self._record("authorization", "deny", permission, reason, principal, resource=resource)
+    def about(self, principal: Principal, permission: str, kind: str, named: str | bytes, refused: str = "") -> None:
+        """Puts on record what a call that was let in is about, and why it was refused, if by no policy.
+
+        Args:
+            kind: such as `key`.
+            named: its name, or bytes that are named by their SHA-256.
+            refused: why; empty: it was not.
+        """
+        if _is_ours(principal):
+            return
+        resource = f"{kind}:{named if isinstance(named, str) else sha256(named).hexdigest()}"
+        self._record("authorization", "deny" if refused else "allow", permission, refused, principal, resource=resource)
 
     def _on_evidence(self, principal: Principal, permission: str, facts: EvidenceFacts) -> Verdict:
         return self._policies.decide(principal, permission, admitted.rpc.get(), caller.get().address, facts)

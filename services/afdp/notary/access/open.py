@@ -24,7 +24,7 @@ class OpenAccess:
     def omitted(self, principal: Principal, count: int) -> None:
         """Never any."""
 
-    def denied(self, principal: Principal, permission: str, resource: str, reason: str) -> None:
+    def about(self, principal: Principal, permission: str, kind: str, named: str | bytes, refused: str = "") -> None:
         """Is not on record."""
 
 

@@ -24,6 +24,7 @@ from afdp.notary.config import NotarySettings
 from afdp.notary.identity.identity import Identity
 from afdp.notary.model import Principal
 from afdp.notary.service import Access
+from afdp.notary.status import Reporting
 from afdp.policy.facts import Deployment
 from afdp.policy.sources import PolicyError
 from afdp.rpc.caller import Caller
@@ -40,6 +41,7 @@ class Opened:
         admit: who may call; None: everybody.
         parts: what runs beside the server.
         charges: who counts what else a call asks for than itself.
+        reporting: what says how it is, for the operators.
     """
 
     access: Access
@@ -47,6 +49,7 @@ class Opened:
     admit: Admit | None = None
     parts: Sequence[Coroutine[Any, Any, None]] = ()
     charges: Charges = field(default_factory=NoCharges)
+    reporting: Sequence[Reporting] = ()
 
 
 def opened(settings: NotarySettings) -> Opened:
@@ -66,7 +69,9 @@ def opened(settings: NotarySettings) -> Opened:
     labels = Labels(settings.classifications, settings.classification_fields, settings.residency_fields)
     gate = Gate(authenticator, limiter, policies, labels, trail)
     key_rights = KeyRights(frozenset(settings.operator_tenants))
-    return Opened(gate, key_rights, gate.admit, (*following, *counting, policies.run(), trail.run()), limiter)
+    return Opened(
+        gate, key_rights, gate.admit, (*following, *counting, policies.run(), trail.run()), limiter, [policies]
+    )
 
 
 def live_policies(settings: NotarySettings) -> LivePolicies:

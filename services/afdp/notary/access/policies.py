@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from prometheus_client import Counter, Gauge
 
 from afdp.notary.model import Principal
+from afdp.notary.status import Part
 from afdp.policy import sources
 from afdp.policy.cedar import Decision, PolicySet
 from afdp.policy.facts import Circumstances, Deployment, EvidenceFacts, Question, Subject
@@ -27,6 +28,8 @@ _LABELS = frozenset({"classification", "residency"})
 
 _info = Gauge("afdp_policy_info", "1 for the policies in force, by the SHA-256 of their files.", ["sha256"])
 _reloads = Counter("afdp_policy_reloads", "Times that changed policy files were read, by what came of it.", ["outcome"])
+for _outcome in ("taken", "refused"):
+    _reloads.labels(_outcome)  # there from the start, so that the first one is seen as a rise
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,17 @@ class LivePolicies:
     def hash(self) -> str:
         """SHA-256 of the policies in force, in hex."""
         return self._set.hash
+
+    @property
+    def described(self) -> str:
+        """How many there are, and which."""
+        return f"{len(self._set.policies)} policies, SHA-256 {self.hash[:16]}…"
+
+    async def status(self) -> list[Part]:
+        """How they are, for the operators."""
+        remedy = "mend the files: the log has each fault with its line" if self._wrong else ""
+        wrong = "; changed files are wrong and were not taken" if self._wrong else ""
+        return [Part("notary", "policies", not self._wrong, self.described + wrong, remedy)]
 
     def decide(
         self, principal: Principal, permission: str, rpc: str, address: str, evidence: EvidenceFacts | None = None
