@@ -30,6 +30,7 @@ _PACKAGES = {
     "softhsm2-util": "softhsm2",
     "ssh-agent": "openssh-client",
     "ssh-add": "openssh-client",
+    "promtool": "prometheus",
 }  # what Debian names the package of a tool that we do not build
 
 

@@ -242,9 +242,12 @@ async def test_killed_while_entries_are_on_their_way_nothing_is_lost_and_nothing
     assert len(entries) == size
 
 
-async def test_every_metric_that_an_alert_looks_at_is_there(place: Place) -> None:
-    assert {each["alert"] for group in yaml.safe_load(RULES)["groups"] for each in group["rules"]}
-    await place.until_measured(*(f"\n{name}" for name in set(re.findall(r"afdp_[a-z_]+", RULES))))
+async def test_every_metric_that_an_alert_about_logs_looks_at_is_there(place: Place) -> None:
+    groups = [group for group in yaml.safe_load(RULES)["groups"] if group["name"] != "afdp-access"]
+    expressions = " ".join(each["expr"] for group in groups for each in group["rules"])
+    names = set(re.findall(r"afdp_[a-z_]+", expressions))
+    # A log without witnesses and a mirror has no metrics of theirs, and a monitor's are in its textfile.
+    await place.until_measured(*(f"\n{name}" for name in names if not re.search("cosigned|mirror|monitor", name)))
 
 
 async def test_the_reconciler_proves_every_place_in_logs_of_others(place: Place) -> None:
