@@ -24,7 +24,9 @@ from pydantic_settings import (
 
 from afdp.fips import Mode
 from afdp.secrets import ReadVault, SecretError, resolved, secret_names
+from afdp.tls.http import Clients
 from afdp.tls.material import TlsPaths
+from afdp.tls.plain import is_loopback
 
 PREFIX = "AFDP_"
 SERVICES = ("gateway", "notary", "signer", "transparency", "metadata")
@@ -84,6 +86,9 @@ class ServiceSettings(BaseSettings):
     tls_names: dict[str, tuple[str, ...]] = Field(
         {}, description="By service, the DNS names and URIs (SPIFFE IDs) that its certificate may have; afdp-NAME."
     )
+    metrics_client_auth: Clients = Field(
+        "required", description="Whether who reads the metrics must show a certificate, may, or is not asked; over TLS."
+    )
     fips: Mode = Field("off", description="required: start only with OpenSSL's FIPS provider; see docs/fips.md.")
 
     @field_validator("tls_names")
@@ -100,6 +105,11 @@ class ServiceSettings(BaseSettings):
             raise ValueError(f"AFDP_TLS is required, so {' and '.join(missing)} must name a file")
         if self.tls == "off" and (given := [name for name, path in files.items() if path is not None]):
             raise ValueError(f"{' and '.join(given)} would not be used: set AFDP_TLS to required")
+        if self.tls == "off" and not is_loopback(self.host):
+            raise ValueError(
+                f"AFDP_HOST is {self.host}, which other machines reach, and plain text stays on this one: "
+                "set AFDP_TLS to required, with AFDP_TLS_CERT, AFDP_TLS_KEY and AFDP_TLS_CA"
+            )
         return self
 
     @property

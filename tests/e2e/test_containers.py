@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ IMAGES = read_images()
 CONTAINERS: dict[str, Any] = read_compose()["services"]
 CONFINED = ROOT / "tests" / "confined.sh"
 USER = 10001  # who an image runs as
+ONCE = ("secrets", "certificates", "metadata-setup", "vault-setup")
 PATIENCE = 60.0  # seconds for one container to become what the next one waits for
 
 
@@ -161,8 +163,11 @@ class Containers:
     def _writable(self, name: str) -> list[Path]:
         described = [volume.split(":") for volume in CONTAINERS[name].get("volumes", [])]
         read_only = {target for _, target, *options in described if options == ["ro"]}
-        found = {target: path for target, path in self._mounts(name).items() if target not in read_only}
-        return [path for target, path in found.items() if target in {target for _, target, *_ in described}]
+        return [
+            self.root / source if source.startswith("./") else self.volume(source)
+            for source, target, *_ in described
+            if target not in read_only
+        ]
 
     def _environment(self, name: str) -> dict[str, str]:
         described = {**self._image(name).environment, **CONTAINERS[name].get("environment", {})}
@@ -197,6 +202,13 @@ class Containers:
         for volume in CONTAINERS[name].get("volumes", []):
             source, target = volume.split(":")[:2]
             mounts[target] = self.root / source if source.startswith("./") else self.volume(source)
+        if name == "certificates":  # one folder, with a volume for each service in it
+            mounts["/run/tls"] = self._folder("run", "tls")
+            for target, volume in [each for each in mounts.items() if each[0].startswith("/run/tls/")]:
+                link = mounts["/run/tls"] / target.rpartition("/")[2]
+                if not link.exists():
+                    link.symlink_to(volume)
+                del mounts[target]
         return mounts
 
     def _image(self, name: str) -> Image:
@@ -262,8 +274,11 @@ async def containers(module_database: str) -> AsyncIterator[Containers]:
 
 
 async def test_evidence_that_is_sent_to_the_gateways_container_comes_back_logged(containers: Containers) -> None:
-    url = f"http://{LOOPBACK}:{containers.port('gateway:3030')}"
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
+    url = f"https://{LOOPBACK}:{containers.port('gateway:3030')}"
+    people = containers.volume("tls-clients")
+    context = ssl.create_default_context(cafile=str(people / "ca.pem"))
+    context.load_cert_chain(people / "engineer.pem", people / "engineer-key.pem")
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30, verify=context) as client:
         body = {"evidence_package": package(), "wait_for": "logged"}
         answer = (await client.post("/api/v1/evidence/sign", json=body)).raise_for_status().json()
         checkpoint = (await client.get("/log/checkpoint")).raise_for_status().text
@@ -310,14 +325,15 @@ async def test_a_container_works_without_root_capabilities_or_a_file_system_to_w
 async def test_what_makes_secrets_and_keys_leaves_those_that_are_there(containers: Containers) -> None:
     def fingerprints() -> dict[str, str]:
         folders = [
-            containers.volume(name) for name in ("database-secret", "metadata-secret", "vault-logins", "vault-operator")
+            containers.volume(name)
+            for name in ("database-secret", "metadata-secret", "vault-logins", "vault-operator", "tls-notary")
         ]
-        files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+        files = [file for folder in folders for file in folder.rglob("*") if file.is_file() and file.name != "crl.pem"]
         files.append(containers.volume("vault") / "seal-key")
         return {str(file): sha256(file.read_bytes()).hexdigest() for file in files}
 
     before = fingerprints()
-    assert [await containers.run_once(name) for name in ("secrets", "metadata-setup", "vault-setup")] == [0, 0, 0]
+    assert [await containers.run_once(name) for name in ONCE] == [0] * len(ONCE)
     assert fingerprints() == before
     assert {Path(name).name for name in before} == {
         "password",
@@ -327,6 +343,7 @@ async def test_what_makes_secrets_and_keys_leaves_those_that_are_there(container
         "secret-id",
         "operator.json",
         "seal-key",
+        *("cert.pem", "key.pem", "ca.pem"),
     }
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -156,14 +157,19 @@ def test_probes_ask_ports_that_the_container_has(service: str) -> None:
     ports = container_ports(service)
     for kind in ("livenessProbe", "readinessProbe"):
         probe = container(service)[kind]
-        asked = probe["httpGet"]["port"] if "httpGet" in probe else probe["grpc"]["port"]
+        asked = probe["httpGet"]["port"] if "httpGet" in probe else urlsplit(probe["exec"]["command"][-1]).port
         assert asked in ports or asked in ports.values()
+        assert probe.get("httpGet", {"scheme": "HTTPS"})["scheme"] == "HTTPS"
     # A service that is restarted because a dependency is away makes two outages of one.
     alive = container(service)["livenessProbe"]
     if service == "gateway":
         assert alive["httpGet"]["path"] == "/health"
     else:
-        assert alive["grpc"]["service"] == LIVENESS
+        assert alive["exec"]["command"] == [
+            "python",
+            "/opt/healthcheck.py",
+            f"grpc://127.0.0.1:{ports['grpc']}/{LIVENESS}",
+        ]
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -187,9 +193,9 @@ def test_the_guides_names_lead_to_the_gateway_and_the_notary() -> None:
     assert container("notary")["name"] == "afdp-notary"
     assert OBJECTS["ConfigMap", "afdp-config"]["data"].keys() == {"log_level"}
     assert {
-        (name, port): destinations("afdp-notary-service", port) for name, port in [("http", 80), ("grpc", 50051)]
+        (name, port): destinations("afdp-notary-service", port) for name, port in [("http", 443), ("grpc", 50051)]
     } == {
-        ("http", 80): {("gateway", 3030)},
+        ("http", 443): {("gateway", 3030)},
         ("grpc", 50051): {("notary", 50051)},
     }
 
@@ -206,7 +212,7 @@ def destinations(service: str, port: int) -> set[tuple[str, int]]:
 def peers(environment: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     """The addresses of other services in an environment."""
     for name, value in environment.items():
-        found = re.fullmatch(r"(?:http://)?([a-z-]+):(\d+)", value)
+        found = re.fullmatch(r"(?:https://)?([a-z-]+):(\d+)", value)
         if found and (name.endswith("_ADDRESS") or name == "AFDP_LOG_URL"):
             yield found[1], int(found[2])
 
@@ -259,6 +265,28 @@ def test_all_traffic_that_no_policy_names_is_closed() -> None:
     policy = OBJECTS["NetworkPolicy", "afdp-default"]["spec"]
     assert policy["podSelector"] == {}
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_pod_gets_the_certificate_of_its_own_service_and_no_other(service: str) -> None:
+    mounts = {mount["name"]: mount["mountPath"] for mount in container(service)["volumeMounts"]}
+    secrets = {
+        volume["name"]: volume["secret"]["secretName"]
+        for volume in pod(service)["spec"]["volumes"]
+        if "secret" in volume
+    }
+    environment = service_environment(service)
+
+    assert secrets == {"tls": f"afdp-{service}-tls"}
+    assert {environment[f"AFDP_TLS_{name}"] for name in ("CERT", "KEY", "CA")} == {
+        f"{mounts['tls']}/{file}" for file in ("tls.crt", "tls.key", "ca.crt")
+    }
+    issued = {
+        each["spec"]["secretName"]: each["spec"]
+        for each in yaml.safe_load_all((ROOT / "k8s/cert-manager/certificates.yaml").read_text())
+        if each["kind"] == "Certificate"
+    }
+    assert {f"afdp-{service}", "localhost"} <= set(issued[f"afdp-{service}-tls"]["dnsNames"])
 
 
 def test_every_disruption_budget_covers_the_workload_it_is_named_after() -> None:

@@ -5,12 +5,10 @@ Keys are EC P-256 and for the folder's owner alone. Certificates are short-lived
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,6 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from afdp.certs.names import Names, constraints
 from afdp.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from afdp.whole_file import write_private, write_whole
 
 AUTHORITY_DAYS = 365
 LEAF_DAYS = 30
@@ -92,7 +91,7 @@ class Authority:
             .sign(key, SHA256())
         )
         _write_key(folder / "ca-key.pem", key)
-        _write(folder / "ca.pem", certificate.public_bytes(Encoding.PEM), 0o644)
+        write_whole(folder / "ca.pem", certificate.public_bytes(Encoding.PEM))
         authority = cls(folder)
         authority._write_list([])
         return authority
@@ -151,7 +150,7 @@ class Authority:
             .sign(self._key, SHA256())
         )
         _write_key(files.key, key)
-        _write(files.cert, certificate.public_bytes(Encoding.PEM), 0o644)
+        write_whole(files.cert, certificate.public_bytes(Encoding.PEM))
         return files
 
     def renew(self, name: str, days: int = LEAF_DAYS) -> Issued:
@@ -210,7 +209,7 @@ class Authority:
         )
         for each in listed:
             builder = builder.add_revoked_certificate(each)
-        _write(self.list_file, builder.sign(self._key, SHA256()).public_bytes(Encoding.PEM), 0o644)
+        write_whole(self.list_file, builder.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
 
     def _require_permitted(self, names: Names) -> None:
         """Nobody would believe it otherwise, and they would say so less clearly."""
@@ -276,18 +275,4 @@ def _builder(
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    _write(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """Whole or not at all, and never readable by more than `mode` says."""
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -101,7 +101,7 @@ policy = group(
 certs = group(
     "certs",
     "Certificates for TLS, from an authority of your own.",
-    init=("afdp.cli.certs:init", "Make an authority, and the certificates of the five services."),
+    init=("afdp.cli.certs:init", "Make an authority, and the certificates of a deployment."),
     issue=("afdp.cli.certs:issue", "Issue a certificate for a server or a client."),
     renew=("afdp.cli.certs:renew", "Renew certificates, or all that end soon; and the revocation list."),
     revoke=("afdp.cli.certs:revoke", "Put a certificate on the revocation list."),

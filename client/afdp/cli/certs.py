@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from afdp.certs.names import SERVICES, TRUST_DOMAIN
+from afdp.certs.names import TRUST_DOMAIN
 from afdp.cli.options import Unreadable
 from afdp.cli.output import reasons, say, say_json
 from afdp.errors import NotaryError
@@ -20,10 +20,7 @@ _folder = click.option(
     show_default=True,
     help="The authority's.",
 )
-_days = click.option(
-    "--days", type=click.IntRange(1, 825), help="How long it is valid.  [default: 30; an authority: 365]"
-)
-_domain = click.option("--domain", default=TRUST_DOMAIN, show_default=True, help="Trust domain of the SPIFFE IDs.")
+_days = click.option("--days", type=click.IntRange(1, 825), help="How long it is valid.  [default: 30]")
 
 
 @contextmanager
@@ -36,31 +33,30 @@ def _told() -> Iterator[None]:
         raise Unreadable(f"{error.filename}: {error.strerror}") from None
 
 
-@click.command(short_help="Make an authority, and the certificates of the five services.")
+@click.command(short_help="Make an authority, and the certificates of a deployment.")
 @_folder
-@_domain
+@click.option("--domain", default=TRUST_DOMAIN, show_default=True, help="Trust domain of the SPIFFE IDs.")
 @click.option("--permit", multiple=True, metavar="DOMAIN", help="What it may issue for besides this machine.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A further name of every service's certificate.")
-@_days
-@click.option("--if-missing", is_flag=True, help="Do nothing where the folder holds one.")
-def init(
-    folder: Path, domain: str, permit: tuple[str, ...], names: tuple[str, ...], days: int | None, if_missing: bool
-) -> None:
-    """Make an authority in FOLDER, and a certificate for each service.
+@click.option(
+    "--hand-out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Give each service what it needs in DIR/SERVICE, and people in DIR/clients.",
+)
+def init(folder: Path, domain: str, permit: tuple[str, ...], names: tuple[str, ...], hand_out: Path | None) -> None:
+    """Make an authority in FOLDER, and certificates for the five services and for an admin, an engineer, an analyst.
 
-    It can issue for the trust domain, this machine's loopback, the services' own names, and what is permitted: whoever
-    steals its key can be nobody else.
+    What is there stays, and is renewed where it ends within 10 days. The authority can issue for the trust domain, this
+    machine's name, the services' own names, and what is permitted: whoever steals its key can be nobody else by name.
     """
-    from afdp.certs.authority import AUTHORITY_DAYS, Authority
+    from afdp.certs import deployment
     from afdp.certs.names import Names
 
-    if if_missing and (folder / "ca-key.pem").exists():
-        return
     with _told():
-        more = Names.parse(names)
-        authority = Authority.make(folder, domain, permit, days or AUTHORITY_DAYS)
-        for service in SERVICES:
-            authority.issue(service, Names.of_service(service, domain, more))
+        authority = deployment.prepare(folder, domain, permit, Names.parse(names))
+        if hand_out is not None:
+            deployment.hand_out(authority, hand_out)
         say(f"{authority.file}: give it to whom these services shall believe")
 
 

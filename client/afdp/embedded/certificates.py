@@ -5,40 +5,22 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from afdp.certs.authority import Authority
-from afdp.certs.ending import ending_soon
-from afdp.certs.names import SERVICES, TRUST_DOMAIN, Names
-
-PEOPLE = ("admin", "engineer", "analyst")
-"""Clients, each with a SPIFFE ID of its own."""
-
-_RENEW_DAYS = 10
+from afdp.certs.deployment import PEOPLE, identity, prepare
+from afdp.certs.names import TRUST_DOMAIN
+from afdp.whole_file import write_whole
 
 
 def prepare_certificates(folder: Path) -> None:
-    """Makes what is missing, and anew what ends soon. A lost authority is replaced with all that it issued."""
-    if not (folder / "ca-key.pem").exists():
-        Authority.make(folder, TRUST_DOMAIN)
-    authority = Authority(folder)
-    authority.renew_list()
-    for service in SERVICES:
-        if not authority.issued(service).key.exists():
-            authority.issue(service, Names.of_service(service, TRUST_DOMAIN, Names()))
-    for person in PEOPLE:
-        if not authority.issued(person).key.exists():
-            authority.issue(person, Names(uris=(spiffe_id(person),)), server=False)
-    for name in ending_soon(authority, _RENEW_DAYS):
-        authority.renew(name)
-
-
-def spiffe_id(person: str) -> str:
-    """By which one of `PEOPLE` is known."""
-    return f"spiffe://{TRUST_DOMAIN}/user/{person}"
+    """Makes what is missing, and anew what ends soon; and the notary's list of who is who."""
+    prepare(folder, TRUST_DOMAIN)
+    write_whole(folder / "identity.yaml", identity(TRUST_DOMAIN).encode())
 
 
 def tls_settings(folder: Path, service: str) -> dict[str, str]:
     """The environment of a service."""
+    access = {"AFDP_AUTH": "required", "AFDP_IDENTITY": str(folder / "identity.yaml")} if service == "notary" else {}
     return {
+        **access,
         "AFDP_TLS": "required",
         "AFDP_TLS_CERT": str(folder / f"{service}.pem"),
         "AFDP_TLS_KEY": str(folder / f"{service}-key.pem"),

@@ -18,6 +18,7 @@ from afdp.notary.allowances import ALL, Allowance
 from afdp.notary.entry_rules import EntryRules
 from afdp.notary.stamp_policy import StampRule
 from afdp.rpc.addresses import Address
+from afdp.tls.plain import is_loopback
 from afdp.vault.settings import VaultAccessSettings
 
 EvidencePath = Annotated[str, Field(pattern=r"^metadata(\.[^.]+)+$", max_length=256)]
@@ -189,6 +190,15 @@ class NotarySettings(VaultAccessSettings, ServiceSettings):
         le=7 * 86_400,
         description="How long its timestamp is valid: so long can newer revocations be held back unnoticed.",
     )
+
+    @model_validator(mode="after")
+    def _asks_who_calls_from_elsewhere(self) -> Self:
+        if self.auth == "off" and not is_loopback(self.host):
+            raise ValueError(
+                f"AFDP_HOST is {self.host}, which other machines reach, and AFDP_AUTH off lets everybody in: "
+                "set it to required, and AFDP_IDENTITY to who is believed"
+            )
+        return self
 
     @property
     def grpc_clients(self) -> tuple[bool, bool]:

@@ -16,10 +16,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
-from prometheus_client import Info, start_http_server
+from prometheus_client import Info
 
 from afdp.config import ServiceSettings
 from afdp.telemetry.logs import configure_logging
+from afdp.telemetry.metrics import start_metrics
 from afdp.version import VERSION
 
 
@@ -50,11 +51,11 @@ def start_telemetry(service: str, settings: ServiceSettings) -> Iterator[Telemet
         )
         tracer.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(tracer)
-    server = start_http_server(settings.metrics_port, addr=settings.host) if settings.metrics_port else None
+    server = start_metrics(settings) if settings.metrics_port else None
     try:
         yield Telemetry(service, tracer)
     finally:
         tracer.shutdown()
         if server:
-            server[0].shutdown()
-            server[0].server_close()
+            server.shutdown()
+            server.server_close()

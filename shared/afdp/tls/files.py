@@ -65,6 +65,11 @@ class TlsFiles:
             if (found := await asyncio.to_thread(self._newer)) is not None:
                 self.take(found)
 
+    def refresh(self) -> None:
+        """Looks now; for who has no event loop."""
+        if (found := self._newer()) is not None:
+            self.take(found)
+
     def take(self, material: Material) -> None:
         """Goes on with this."""
         self.material = material

@@ -24,17 +24,17 @@ def server_context(tls: TlsFiles, clients: Clients, protocols: tuple[str, ...] =
     What one context has been told to believe it cannot forget, so a changed file makes a new one, which takes over at
     the start of a handshake. Sessions are not resumed: nobody would look at a certificate a second time.
     """
-    current = _context(tls.material, clients, protocols)
+    current = context_of(tls.material, clients, protocols)
 
     def replace(material: Material) -> None:
         nonlocal current
-        current = _context(material, clients, protocols)
+        current = context_of(material, clients, protocols)
 
     def choose(connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
         if connection.context is not current:
             connection.context = current
 
-    listening = _context(tls.material, clients, protocols)
+    listening = context_of(tls.material, clients, protocols)
     listening.sni_callback = choose  # called without a name, too
     tls.subscribe(replace)
     return listening
@@ -61,7 +61,8 @@ class ClientContext(ssl.SSLContext):
         return context.wrap_bio(*arguments, **options)
 
 
-def _context(material: Material, clients: Clients, protocols: tuple[str, ...]) -> ssl.SSLContext:
+def context_of(material: Material, clients: Clients, protocols: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
+    """A server's, for one connection or until something changes."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0

@@ -1,0 +1,71 @@
+"""The metrics' port: Prometheus' text over HTTP, and over TLS 1.3 where the service speaks it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import make_wsgi_app, start_http_server
+from prometheus_client.exposition import ThreadingWSGIServer
+
+from afdp.config import ServiceSettings
+from afdp.errors import FailedPrecondition
+from afdp.tls.files import TlsFiles
+from afdp.tls.http import HANDSHAKE_SECONDS, Clients, context_of
+from afdp.tls.material import TlsError
+from afdp.tls.peers import PeerRefused, Peers
+
+logger = logging.getLogger(__name__)
+
+
+def start_metrics(settings: ServiceSettings) -> WSGIServer:
+    """Serves on a thread of its own until it is shut down.
+
+    Raises:
+        OSError: the address is taken or not ours.
+        FailedPrecondition: the files of TLS do not serve.
+    """
+    if settings.tls_paths is None:
+        server, _ = start_http_server(settings.metrics_port, addr=settings.host)
+        return server
+    try:
+        files = TlsFiles(settings.tls_paths, settings.tls_names)
+    except TlsError as error:
+        raise FailedPrecondition(str(error)) from None
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    server = _TlsServer((settings.host, settings.metrics_port), family, files, settings.metrics_client_auth)
+    server.set_app(make_wsgi_app())
+    Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server
+
+
+class _TlsServer(ThreadingWSGIServer):
+    """Each connection has its own thread, handshake and all: a slow one holds up no other."""
+
+    def __init__(
+        self, address: tuple[str, int], family: socket.AddressFamily, files: TlsFiles, clients: Clients
+    ) -> None:
+        self.address_family = family
+        self._files, self._clients = files, clients
+        self._peers = Peers(files)
+        super().__init__(address, _SilentHandler)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """One connection, in its thread."""
+        request.settimeout(HANDSHAKE_SECONDS)
+        self._files.refresh()  # Prometheus comes every few seconds
+        try:
+            with context_of(self._files.material, self._clients).wrap_socket(request, server_side=True) as connection:
+                if shown := connection.getpeercert(binary_form=True):
+                    self._peers.of(shown)
+                super().finish_request(connection, client_address)
+        except (OSError, PeerRefused) as error:  # a failed handshake is one of the former
+            logger.debug("a client of the metrics is refused", extra={"fields": {"reason": str(error)}})
+
+
+class _SilentHandler(WSGIRequestHandler):
+    log_message: Callable[..., None] = lambda *_: None
