@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc.aio
 
-from afdp.errors import NotaryError
+from afdp.errors import DeadlineExceeded, NotaryError, Unavailable
 from afdp.gateway.metrics import UPSTREAM_ERRORS
+from afdp.gateway.relay import PEER, LostError, Metadata, Relay, Stream
 from afdp.rpc import answer, open_channel
-from afdp.rpc.status import from_rpc_error
+from afdp.rpc.descriptors import method
+from afdp.rpc.status import from_rpc_error, of_transport
 from afdp.tls.files import TlsFiles
 
-Metadata = list[tuple[str, str]]
+__all__ = ["Metadata", "Upstream", "open_upstream"]
 
-PEER = "notary"
+LARGE = 128 * 1024
+"""Bytes of a request from which on it goes by a call of its own, so that it holds up nobody else's."""
 
 
 class Upstream:
     """Unary calls over one channel. A call fails at once while the notary is away."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, relay: Relay) -> None:
         self._channel = channel
+        self._relay = relay
         self._calls: dict[str, Any] = {}
 
     async def call(self, path: str, request: bytes, timeout: float, metadata: Metadata) -> bytes:
@@ -38,6 +43,29 @@ class Upstream:
         Raises:
             NotaryError: what the notary said, or Unavailable or DeadlineExceeded with a sentence of ours.
         """
+        stream = self._relay.stream() if len(request) < LARGE else None
+        try:
+            if stream is None:
+                return await self._alone(path, request, timeout, metadata)
+            return await self._relayed(stream, path, request, timeout, metadata)
+        except NotaryError as error:
+            UPSTREAM_ERRORS.labels(path.rpartition("/")[2], error.code).inc()
+            raise
+
+    async def _relayed(self, stream: Stream, path: str, request: bytes, timeout: float, metadata: Metadata) -> bytes:
+        """By a stream; what it did not bring to its end goes once more, alone, where that does no harm."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        try:
+            return await stream.call(path, request, timeout, metadata)
+        except LostError as lost:
+            if lost.sent and not method(path).idempotent:
+                raise of_transport(Unavailable, PEER) from None
+        if (timeout := until - loop.time()) <= 0:
+            raise of_transport(DeadlineExceeded, PEER)
+        return await self._alone(path, request, timeout, metadata)
+
+    async def _alone(self, path: str, request: bytes, timeout: float, metadata: Metadata) -> bytes:
         call = self._calls.get(path)
         if call is None:
             call = self._calls[path] = self._channel.unary_unary(path)
@@ -46,7 +74,7 @@ class Upstream:
             reply: bytes = await under_way
         except grpc.aio.AioRpcError as error:
             answer.tell(*answer.heard(error.trailing_metadata()))
-            raise _counted(path, from_rpc_error(error, PEER)) from None
+            raise from_rpc_error(error, PEER) from None
         answer.tell(*answer.heard(await under_way.trailing_metadata()))
         return reply
 
@@ -55,9 +83,8 @@ class Upstream:
 async def open_upstream(address: str, max_message_bytes: int, tls: TlsFiles | None = None) -> AsyncIterator[Upstream]:
     """The notary at `host:port`, for as long as the context is open."""
     async with open_channel(address, max_message_bytes, tls=tls, service=PEER) as channel:
-        yield Upstream(channel)
-
-
-def _counted(path: str, error: NotaryError) -> NotaryError:
-    UPSTREAM_ERRORS.labels(path.rpartition("/")[2], error.code).inc()
-    return error
+        relay = Relay(channel)
+        async with asyncio.TaskGroup() as tasks:
+            kept = tasks.create_task(relay.run())
+            yield Upstream(channel, relay)
+            kept.cancel()

@@ -129,7 +129,7 @@ async def main(settings: NotarySettings) -> None:
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())
         await stack.enter_async_context(running(*parts))
-        await serve(servicer, settings, telemetry, peers.check, way_in.admit, tls)
+        await serve(servicer, settings, telemetry, peers.check, way_in.admit, tls, relay=True)
 
 
 CHECK = self_check(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -135,8 +135,9 @@ def address_of(context: Any) -> str:
 class OtherServices(grpc.aio.ServerInterceptor):
     """Health and reflection, which are not ours and so not asked on their way in: for any peer that counts."""
 
-    def __init__(self, service: str, peers: PeerCheck) -> None:
-        self._path = f"/{service}/"
+    def __init__(self, ours: Sequence[str], peers: PeerCheck) -> None:
+        """`ours` are services that ask by themselves."""
+        self._paths = tuple(f"/{service}/" for service in ours)
         self._peers = peers
 
     async def intercept_service(
@@ -145,7 +146,7 @@ class OtherServices(grpc.aio.ServerInterceptor):
         """As grpc.aio has it."""
         handler = await continuation(handler_call_details)
         method: str = handler_call_details.method
-        if handler is None or method.startswith(self._path):
+        if handler is None or method.startswith(self._paths):
             return handler
         return _checked(handler, lambda context: self._peers.peer(method, context))
 

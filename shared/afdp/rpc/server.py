@@ -26,6 +26,8 @@ from afdp.rpc.handlers import Admit, method_handlers
 from afdp.rpc.health import ReasonedHealth
 from afdp.rpc.peers import OtherServices, PeerCheck
 from afdp.rpc.reflecting import ReflectionPool
+from afdp.rpc.relayed import SERVICE as RELAY
+from afdp.rpc.relayed import Relay
 from afdp.rpc.secure import server_credentials
 from afdp.rpc.tracing import SampledCalls
 from afdp.telemetry import Telemetry
@@ -58,18 +60,21 @@ async def serve(
     check: Check | None = None,
     admit: Admit | None = None,
     tls: TlsFiles | None = None,
+    *,
+    relay: bool = False,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then lets the calls under way end, for at most `drain_seconds`.
 
     `check` raises a `NotaryError` while a dependency is away: `grpc.health.v1` then says NOT_SERVING, and calls that
     can do without it go on. `admit` is asked who may call; none: whoever reaches the port. `tls` is what the server
-    shows, and whom it believes; none: plain text.
+    shows, and whom it believes; none: plain text. With `relay` the gateway's unary calls are taken many on one stream
+    too (`relayed.py`).
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running_server(servicer, settings, telemetry, check, admit, tls) as port:
+    async with running_server(servicer, settings, telemetry, check, admit, tls, relay=relay) as port:
         logger.info("serving", extra={"fields": {"host": settings.host, "port": port}})
         await stop.wait()
         logger.info("draining", extra={"fields": {"seconds": settings.drain_seconds}})
@@ -83,13 +88,17 @@ async def running_server(
     check: Check | None = None,
     admit: Admit | None = None,
     tls: TlsFiles | None = None,
+    *,
+    relay: bool = False,
 ) -> AsyncIterator[int]:
     """A server that runs while the context is open; gives the port it listens on.
 
     Raises:
         OSError: the address is taken or not ours.
     """
-    server = _build(servicer, settings, telemetry, admit, PeerCheck(tls) if tls else None)
+    server, relaying = _build(servicer, settings, telemetry, admit, PeerCheck(tls) if tls else None)
+    if relay:
+        server.add_generic_rpc_handlers((relaying.handler(),))
     health = ReasonedHealth()
     await health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -106,6 +115,7 @@ async def running_server(
             watch.cancel()
             for name in ("", servicer.SERVICE):  # not `liveness`: what drains is alive, and shall not be killed
                 await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+            relaying.leave()
             await server.stop(settings.drain_seconds)
 
 
@@ -115,7 +125,7 @@ def _build(
     telemetry: Telemetry,
     admit: Admit | None,
     peers: PeerCheck | None,
-) -> grpc.aio.Server:
+) -> tuple[grpc.aio.Server, Relay]:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
@@ -133,14 +143,20 @@ def _build(
         # Callers then ask the name's addresses again, and so find replicas that were added; calls under way go on.
         ("grpc.max_connection_age_ms", _CONNECTION_AGE),
     ]
-    interceptors: list[grpc.aio.ServerInterceptor] = [SampledCalls(servicer.SERVICE, telemetry)]
+    sampled = SampledCalls(servicer.SERVICE, telemetry)
+    interceptors: list[grpc.aio.ServerInterceptor] = [sampled]
     if peers is not None:
-        interceptors.append(OtherServices(servicer.SERVICE, peers))
+        interceptors.append(OtherServices((servicer.SERVICE, RELAY), peers))
     server = grpc.aio.server(interceptors=interceptors, options=options)
     methods, timeout = service_methods(servicer.SERVICE), settings.request_timeout_seconds
     handlers = method_handlers(servicer, methods, timeout, admit, peers, settings.max_calls)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(servicer.SERVICE, handlers),))
-    return server
+    found = grpc.method_handlers_generic_handler(servicer.SERVICE, handlers)
+    server.add_generic_rpc_handlers((found,))
+
+    async def find(details: grpc.HandlerCallDetails) -> Any:
+        return found.service(details)
+
+    return server, Relay(lambda details: sampled.intercept_service(find, details), _CONNECTION_AGE / 1000, peers)
 
 
 def _bind(server: grpc.aio.Server, settings: ServiceSettings, tls: TlsFiles | None) -> int:

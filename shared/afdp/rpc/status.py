@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from afdp.errors import BY_NUMBER, FieldViolation, Internal, NotaryError
+from afdp.errors import BY_NUMBER, FieldViolation, Internal, NotaryError, Unavailable
 
 DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "afdp.dev"
@@ -52,10 +52,27 @@ def from_rpc_error(error: grpc.aio.AioRpcError, peer: str) -> NotaryError:
     kind = BY_NUMBER.get(number, Internal)
     details = dict(error.trailing_metadata() or ()).get(DETAILS_KEY)
     if not isinstance(details, bytes):
-        # The transport's own words name addresses and errno: they stay in the log, callers get a sentence.
-        retry_after = 1.0 if number == grpc.StatusCode.UNAVAILABLE.value[0] else None
-        return kind(_TRANSPORT.get(kind.code, "{peer} failed").format(peer=peer), retry_after=retry_after)
+        return of_transport(kind, peer)
     return from_details(details, kind, error.details() or "")
+
+
+def of_transport(kind: type[NotaryError], peer: str) -> NotaryError:
+    """What is said of an error of the transport's own.
+
+    Its words name addresses and errno: they stay in the log, callers get a sentence.
+    """
+    sentence = _TRANSPORT.get(kind.code, "{peer} failed").format(peer=peer)
+    return kind(sentence, retry_after=1.0 if kind is Unavailable else None)
+
+
+def from_status(data: bytes, peer: str) -> NotaryError:
+    """The error in a `google.rpc.Status`; one without details is the transport's own."""
+    try:
+        status = Status.FromString(data)
+    except DecodeError:
+        return of_transport(Internal, peer)
+    kind = BY_NUMBER.get(status.code, Internal)
+    return from_details(data, kind, status.message) if status.details else of_transport(kind, peer)
 
 
 def from_details(details: bytes, kind: type[NotaryError], message: str) -> NotaryError:

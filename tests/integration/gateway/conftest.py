@@ -21,6 +21,7 @@ from afdp.gateway.descriptors import Api, load_api
 from afdp.gateway.log_proxy import open_log_proxy
 from afdp.gateway.server import running_http
 from afdp.gateway.upstream import open_upstream
+from afdp.rpc.relayed import Relay
 from afdp.rpc.status import to_status
 
 
@@ -83,6 +84,9 @@ class Notary:
 
         return grpc.unary_unary_rpc_method_handler(answer)
 
+    async def _find(self, details: grpc.HandlerCallDetails) -> Any:
+        return self.service(details)
+
     @asynccontextmanager
     async def running(self, port: int = 0) -> AsyncIterator[None]:
         """Serves while the context is open."""
@@ -93,7 +97,8 @@ class Notary:
                 ("grpc.max_metadata_size", 16 * 1024),  # as the services have it; over 8 KiB it else refuses by chance
             ]
         )
-        server.add_generic_rpc_handlers((self,))  # type: ignore[arg-type]
+        relay = Relay(self._find, stream_seconds=300)
+        server.add_generic_rpc_handlers((self, relay.handler()))  # type: ignore[arg-type]
         self.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
         await server.start()
         try:

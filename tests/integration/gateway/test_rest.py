@@ -318,7 +318,7 @@ async def test_credentials_and_trace_go_on_and_nothing_else(gateway: httpx.Async
     metadata = notary.calls[0].metadata
     assert metadata["authorization"] == "Bearer abc.def"
     assert set(metadata) <= {"authorization", "x-request-id", "traceparent", "user-agent"}
-    assert "grpc-python" in metadata["user-agent"]
+    assert "httpx" not in metadata.get("user-agent", "")
 
 
 async def test_headers_that_the_notary_decides_are_passed_on_and_no_others(

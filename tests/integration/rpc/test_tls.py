@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 from base64 import b64encode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from afdp.messages.signer import (
     SignStatementsResponse,
 )
 from afdp.notary.config import NotarySettings
-from afdp.rpc import GrpcCaller, open_channel
+from afdp.rpc import GrpcCaller, open_channel, relayed
 from afdp.rpc.caller import Caller, caller
 from afdp.rpc.descriptors import Method, service_methods
 from afdp.rpc.peers import FORWARDED_ADDRESS, FORWARDED_CERTIFICATE
@@ -118,7 +118,7 @@ async def notary(pki: Pki) -> AsyncIterator[Server]:
         if refused is not None:
             told.append(str(refused.__cause__))
 
-    async with running_server(door, settings, telemetry, admit=admit, tls=files) as port:
+    async with running_server(door, settings, telemetry, admit=admit, tls=files, relay=True) as port:
         yield Server(door, port, files, told)
 
 
@@ -405,9 +405,33 @@ async def test_the_gateway_alone_is_believed_when_it_hands_on_a_client(pki: Pki,
     assert unnamed == Caller()
 
 
+async def test_only_the_gateway_may_have_its_calls_share_a_stream_and_is_believed_there_too(
+    pki: Pki, server: Server
+) -> None:
+    alice = x509.load_pem_x509_certificate(pki.authority.issued("alice").cert.read_bytes())
+    call = relayed.Request()
+    made = call.calls.add(id=1, method="/afdp.notary.v1.NotaryService/GetReceipt", timeout_ms=20_000)
+    made.headers.add(name=FORWARDED_CERTIFICATE, value=b64encode(alice.public_bytes(Encoding.DER)).decode())
+    made.headers.add(name=FORWARDED_ADDRESS, value="192.0.2.7")
+    codes = {}
+    for name in ("gateway", "alice", "signer"):
+        async with grpc.aio.secure_channel(server.address, shown(pki, pki.authority.issued(name))) as channel:
+            stream = channel.stream_stream(f"/{relayed.SERVICE}/Relay")(iter([call.SerializeToString()]), timeout=20)
+            with suppress(grpc.aio.AioRpcError):
+                assert [each async for each in stream]
+            codes[name] = await stream.code()
+
+    refused = grpc.StatusCode.PERMISSION_DENIED
+    assert codes == {"gateway": grpc.StatusCode.OK, "alice": refused, "signer": refused}
+    (believed,) = server.door.callers
+    assert believed.certificate is not None
+    assert (believed.certificate.names, believed.address) == (ALICE.uris, "192.0.2.7")
+
+
 def test_every_internal_method_names_its_callers_and_no_public_one_does() -> None:
     for name in ("signer", "transparency", "metadata"):
         for method in service_methods(f"afdp.{name}.v1.{name.capitalize()}Service"):
             assert set(method.callers) <= {"notary", "transparency", "metadata"}, method.full_name
             assert method.callers, method.full_name
+    assert [method.callers for method in service_methods("afdp.relay.v1.RelayService")] == [("gateway",)]
     assert not any(method.callers for method in service_methods("afdp.notary.v1.NotaryService"))
