@@ -273,7 +273,7 @@ class Reconciler:
     async def _fault(self, draft: Draft, position: LogPosition, entry: Entry) -> str:
         """Why a place does not hold; empty: it does."""
         try:
-            log = await self._keys.log(position.origin)
+            log = await self._keys.log(position.origin, position.checkpoint)
         except Unavailable:
             await self._keys.logs.logs()  # Unavailable again where nobody can be asked
             return "there is no such log"
