@@ -31,8 +31,11 @@ def tell(*headers: tuple[str, str]) -> None:
     """
     if not headers:
         return
-    names = {name for name, _ in headers}
-    _told.set((*(each for each in _told.get() if each[0] not in names), *headers))
+    before = _told.get()
+    if before:
+        names = {name for name, _ in headers}
+        before = tuple(each for each in before if each[0] not in names)
+    _told.set(before + headers)
 
 
 def told() -> Headers:

@@ -73,9 +73,9 @@ class RateLimiter:
         _tell(account, left, None)
         task = asyncio.current_task()
         if task is not None:
-            for party in (account.client, account.tenant):
-                party.in_flight += 1
-                task.add_done_callback(partial(_leave, party))
+            account.client.in_flight += 1
+            account.tenant.in_flight += 1
+            task.add_done_callback(partial(_leave, account))
 
     def charge(self, principal: Principal, permission: str, count: int) -> None:
         """As `Charges.charge`."""
@@ -108,8 +108,9 @@ def _require_room(party: Party, account: Account) -> None:
         raise ResourceExhausted(f"{most} calls of this {scope} are under way", retry_after=_BUSY_SECONDS)
 
 
-def _leave(party: Party, _: object) -> None:
-    party.in_flight -= 1
+def _leave(account: Account, _: object) -> None:
+    account.client.in_flight -= 1
+    account.tenant.in_flight -= 1
 
 
 def _tell(account: Account, left: Left | None, exceeded: Exceeded | None) -> None:
