@@ -19,7 +19,7 @@ from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from afdp.errors import HeadersTooLarge, InvalidArgument, NotaryError, ResourceExhausted, Unavailable
@@ -28,6 +28,9 @@ from afdp.tls.serving import extensions_of
 logger = logging.getLogger(__name__)
 
 REFUSED = Counter("afdp_http_refusals_total", "Requests and connections refused before the application.", ["reason"])
+
+CONNECTIONS = Gauge("afdp_http_connections", "Open HTTP connections.")
+_limit = Gauge("afdp_http_connections_limit", "How many HTTP connections may be open.")
 
 _SLOWEST_READER = 1024  # bytes per second
 _RESET = struct.pack("ii", 1, 0)  # do not linger
@@ -71,6 +74,7 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
         refusal: the whole answer to a request that is refused here.
     """
     addresses: Tally[str] = Tally()
+    _limit.set(bounds.connections)
 
     class BoundedProtocol(HttpToolsProtocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -86,6 +90,7 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
             super().connection_made(transport)
+            CONNECTIONS.inc()
             self._count_address()
             self._extensions = extensions_of(transport)
             self._start_timer()
@@ -97,6 +102,7 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
             self._stop_timer()
             self._stop_write_timer()
             self._uncount_address()
+            CONNECTIONS.dec()
             super().connection_lost(exc)
 
         def pause_writing(self) -> None:

@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from afdp.errors import FieldViolation, PayloadTooLarge, ResourceExhausted, UnsupportedMediaType
+from afdp.gateway.metrics import BUFFERED, BUFFERED_LIMIT
 from afdp.gateway.problems import RequestTimeout
 
 JSON = "application/json"
@@ -67,6 +68,8 @@ class BodyReader:
         self._budget = budget
         self._pace = pace
         self._held = 0
+        BUFFERED.set_function(lambda: self._held)
+        BUFFERED_LIMIT.set(budget)
 
     async def read(self, receive: Receive, content_length: str | None, most: int = 0) -> bytes:
         """The whole body, of `most` bytes where that is not 0; it counts as held until `release`.

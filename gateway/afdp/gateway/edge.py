@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afdp.errors import Internal, ResourceExhausted
 from afdp.gateway.exchange import KEY, Exchange, request_id_from
-from afdp.gateway.metrics import IN_FLIGHT, REFUSED, observe
+from afdp.gateway.metrics import IN_FLIGHT, IN_FLIGHT_LIMIT, REFUSED, observe
 from afdp.gateway.rekor import error_response
 from afdp.gateway.security import HEADERS, strict_transport
 from afdp.rpc import answer as notarys
@@ -43,6 +43,7 @@ class Edge:
         self._app = app
         self._headers = {"http": HEADERS, "https": dict([*HEADERS.items(), strict_transport(hsts_seconds)])}
         self._free = max_in_flight
+        IN_FLIGHT_LIMIT.set(max_in_flight)
         self._logged_from = {"all": 100, "errors": 400, "off": 1000}[access_log]
         self._tracer = trace.get_tracer("afdp.gateway")
 

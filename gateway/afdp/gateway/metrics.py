@@ -10,6 +10,9 @@ OTHER = "other"
 """The endpoint of requests that match no route: labels stay bounded whatever is asked for."""
 
 IN_FLIGHT = Gauge("afdp_gateway_in_flight_requests", "Requests being served.")
+IN_FLIGHT_LIMIT = Gauge("afdp_gateway_in_flight_requests_limit", "How many requests may be served at once.")
+BUFFERED = Gauge("afdp_gateway_buffered_bytes", "Bytes of the bodies of requests that are being served.")
+BUFFERED_LIMIT = Gauge("afdp_gateway_buffered_bytes_limit", "How many there may be.")
 REFUSED = Counter("afdp_gateway_overload_refusals_total", "Requests refused because too many were being served.")
 UPSTREAM_ERRORS = Counter(
     "afdp_gateway_upstream_errors_total", "Calls to the notary that failed, by gRPC method and code.", ["rpc", "code"]

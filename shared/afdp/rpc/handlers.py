@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # generic in their stubs only
 logger = logging.getLogger(__name__)
 
 _calls = Counter("afdp_grpc_requests", "Calls served.", ["service", "method", "code"])
+_calls_under_way = Gauge("afdp_grpc_calls_under_way", "Calls that are being served.")
 _calls_limit = Gauge("afdp_grpc_calls_limit", "How many calls are served at once at most.")
 _seconds = Histogram(
     "afdp_grpc_request_duration_seconds",
@@ -81,6 +82,7 @@ class _Room:
     def __init__(self, most: int) -> None:
         self.most = self.left = most
         _calls_limit.set(most)
+        _calls_under_way.set_function(lambda: self.most - self.left)
 
     def enter(self) -> None:
         self.left -= 1

@@ -8,11 +8,11 @@ from math import ceil
 from time import monotonic
 from typing import Protocol
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from afdp.errors import ResourceExhausted
 from afdp.notary.access.quotas import UNLIMITED, Account, Accounts, Exceeded, Left, Party, Quotas
-from afdp.notary.access.rates import RateLimits
+from afdp.notary.access.rates import CLASSES, RateLimits
 from afdp.notary.model import Principal
 from afdp.rpc import answer
 from afdp.rpc.descriptors import Method
@@ -20,6 +20,9 @@ from afdp.rpc.descriptors import Method
 LIMITED = Counter(
     "afdp_rate_limited_total", "Calls refused for being too many, by whose limit it was.", ["scope", "class"]
 )
+
+_rates = Gauge("afdp_rate_limit", "Calls a second that a client or a tenant may make; 0: any.", ["scope", "class"])
+_in_flight = Gauge("afdp_calls_at_once_limit", "Calls at once that a client or a tenant may have; 0: any.", ["scope"])
 
 _BUSY_SECONDS = 1.0
 _LONGEST_HOLD = 5.0  # seconds
@@ -49,6 +52,12 @@ class RateLimiter:
         """`most` is how many callers are remembered, by what they are permitted."""
         self._accounts = Accounts(limits, most)
         self._quotas = quotas
+        everybody = limits.of("")
+        for scope, share in (("client", everybody.client), ("tenant", everybody.tenant)):
+            _in_flight.labels(scope).set(share.in_flight or 0)
+            for klass in CLASSES:
+                rate = share.rate(klass)
+                _rates.labels(scope, klass).set(rate.per_second if rate else 0)
 
     @property
     def known(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -12,6 +12,7 @@ from afdp.limits.rates import Rate, RateText
 Class = Literal["create", "read", "admin"]
 """Of methods: what makes something, what only looks, and what administers keys, trust and the audit trail."""
 
+CLASSES: tuple[Class, ...] = get_args(Class)
 CREATE_PERMISSIONS = frozenset({"evidence.create", "evidence.approve"})
 READ_PERMISSIONS = frozenset({"evidence.read"})
 
