@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,10 +17,12 @@ import pytest_asyncio
 from afdp.client import AsyncNotaryClient, Retry
 from afdp.embedded.stack import Stack, StackOptions, running_stack
 from afdp.errors import PermissionDenied, ResourceExhausted, Unauthenticated
+from afdp.rpc.caller import Caller
 from tests.conftest import open_folder
 from tests.e2e.conftest import NO_KEY_RECORDS, free_offset
 from tests.e2e.evidence import package
-from tests.local_issuer import LocalIssuer, write_identity
+from tests.keycloak_server import Keycloak
+from tests.local_issuer import LocalIssuer, running_identity, write_identity
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +30,14 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> LocalIssuer:
     return LocalIssuer(tmp_path_factory.mktemp("issuer"))
 
 
+@pytest.fixture(scope="module")
+def file(issuer: LocalIssuer) -> Path:
+    return write_identity(issuer.folder / "identity.yaml", {"issuers": [issuer.settings()]})
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def guarded(issuer: LocalIssuer) -> AsyncIterator[Stack]:
+async def guarded(file: Path) -> AsyncIterator[Stack]:
     """A stack that lets nobody in but the bearers of tokens."""
-    file = write_identity(issuer.folder / "identity.yaml", {"issuers": [issuer.settings()]})
     settings = {"notary": {**NO_KEY_RECORDS, "AFDP_AUTH": "required", "AFDP_IDENTITY": str(file)}}
     with open_folder() as folder:
         async with running_stack(StackOptions(folder / "data", free_offset(), settings=settings)) as stack:
@@ -91,3 +101,85 @@ async def test_tokens_are_for_grpc_too(guarded: Stack, issuer: LocalIssuer) -> N
     async with over_grpc(guarded, issuer.token(issuer.claims(scope="afdp.notary.write"))) as notary:
         with pytest.raises(PermissionDenied):
             await notary.search_evidence()
+
+
+# --- Keycloak, with people from a directory ---------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def provider(keycloak: Keycloak, guarded: Stack, file: Path, issuer: LocalIssuer) -> Keycloak:
+    """Keycloak, once the running stack believes it: its settings' file is followed."""
+    write_identity(file, {"issuers": [issuer.settings(), keycloak.settings()]})
+    headers = bearer(await keycloak.client_token())
+    async with asyncio.timeout(30), httpx.AsyncClient(base_url=guarded.url, trust_env=False, timeout=30) as rest:
+        while True:
+            answer = await rest.get("/api/v1/evidence", headers=headers)
+            assert answer.status_code in (200, 401)
+            if answer.status_code == 200:
+                return keycloak
+            await asyncio.sleep(0.1)
+
+
+async def test_somebody_of_the_directory_logs_in_and_notarises(
+    provider: Keycloak, guarded: Stack, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path), "AFDP_URL": guarded.url}
+
+    async def start(*arguments: str) -> asyncio.subprocess.Process:
+        afdp = Path(sys.executable).with_name("afdp")
+        pipe = asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(afdp, *arguments, env=environment, stdout=pipe, stderr=pipe)
+
+    login = await start("login", "--issuer", provider.issuer, "--client-id", "afdp-cli")
+    assert login.stderr is not None
+    page = (await login.stderr.readline()).decode().removeprefix("Open ").strip()
+    await provider.agree(page, "alice", "alice's password")
+    said = (await asyncio.wait_for(login.communicate(), 60))[0].decode()
+    assert login.returncode == 0
+    assert "ai_engineer" in said
+
+    (tmp_path / "model.bin").write_bytes(os.urandom(16))
+    sign = await start("sign", str(tmp_path / "model.bin"), "-o", str(tmp_path / "receipt.json"))
+    _, errors = await sign.communicate()
+    assert sign.returncode == 0, errors
+    receipt = json.loads((tmp_path / "receipt.json").read_text())
+    notary = json.loads(base64.b64decode(receipt["bundle"]["dsseEnvelope"]["payload"]))["predicate"]["notary"]
+    assert (notary["tenant"], notary["submitter"]["issuer"]) == ("acme", provider.issuer)
+    assert "alice" not in json.dumps(notary)
+
+    keys = await start("keys", "rotate", "--json")
+    _, errors = await keys.communicate()
+    assert (keys.returncode, b"not permitted" in errors) == (1, True), errors
+
+
+async def test_a_second_factor_is_told_by_the_level_of_the_log_in(provider: Keycloak, file: Path) -> None:
+    async with running_identity(file) as identity:
+        for level, more in (("silver", False), ("gold", True)):
+            token = await provider.person_token("carol", "carol's password", level)
+            principal = await identity.authenticate(Caller(f"Bearer {token}"))
+
+            assert principal.roles == {"security_analyst"}
+            assert principal.attributes.mfa is more
+            assert principal.attributes.authenticated_at is not None
+
+
+async def test_a_rotation_at_the_provider_fails_no_request(provider: Keycloak, rest: httpx.AsyncClient) -> None:
+    old = await provider.client_token()
+    answers: list[int] = []
+    rotated = asyncio.Event()
+
+    async def ask(token: str, count: int) -> None:
+        while count > 0 or not rotated.is_set():
+            count -= 1
+            answers.append((await rest.get("/api/v1/evidence", headers=bearer(token))).status_code)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(ask(old, 1))
+        await provider.rotate_key()
+        new = await asyncio.gather(*(provider.client_token() for _ in range(4)))
+        for token in new:
+            tasks.create_task(ask(token, 5))
+        rotated.set()
+
+    assert set(answers) == {200}
+    assert len({json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "==="))["kid"] for token in [old, *new]}) == 2
