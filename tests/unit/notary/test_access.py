@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -235,6 +235,18 @@ def test_the_classification_of_evidence_decides_who_notarises_and_who_sees_it(
     assert way_in.may_list(cleared, "ai.x", evidence.canonical) is allowed
     assert [event.result for event in trail.events] == ["allow" if allowed else "deny"] * 2
     assert {event.resource for event in trail.events} == {f"evidence:{evidence.hash.hex()}"}
+
+
+def test_a_stream_ends_to_be_believed_when_its_credential_does(trail: Kept) -> None:
+    way_in = gate(trail)
+    now = datetime.now(UTC)
+    way_in.require_create(replace(ENGINEER, attributes=Attributes(expires_at=now - timedelta(minutes=4))), checked())
+    with pytest.raises(Unauthenticated):
+        way_in.require_create(replace(ENGINEER, attributes=Attributes(expires_at=now - timedelta(hours=1))), checked())
+    assert [(each.step, each.result) for each in trail.events] == [
+        ("authorization", "allow"),
+        ("authentication", "deny"),
+    ]
 
 
 def test_erased_evidence_ranks_above_all(trail: Kept, tmp_path: Path) -> None:

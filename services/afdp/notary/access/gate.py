@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Protocol
 
@@ -19,6 +20,9 @@ from afdp.rpc.descriptors import Method
 
 CREATE = "evidence.create"
 READ = "evidence.read"
+
+_LEEWAY = timedelta(seconds=300)
+"""The most that an issuer's clock may be off by; when a call comes in, its own bound counts."""
 
 
 class Authenticator(Protocol):
@@ -119,10 +123,12 @@ class Gate:
 
         Raises:
             PermissionDenied: they do.
+            Unauthenticated: the credential has expired meanwhile, as in a stream that goes on.
             Unavailable: it cannot be recorded.
         """
         if _is_ours(principal):
             return
+        self._require_unexpired(principal)
         package = evidence.package
         labelled = self.asks_for_labels
         facts = self._labels.of(package.event_type, package.metadata) if labelled else EvidenceFacts(package.event_type)
@@ -130,6 +136,12 @@ class Gate:
         self._authorization(principal, CREATE, verdict, f"evidence:{evidence.hash.hex()}")
         if not verdict.allowed:
             raise PermissionDenied("you are not permitted to notarise this evidence")
+
+    def _require_unexpired(self, principal: Principal) -> None:
+        ends = principal.attributes.expires_at
+        if ends is not None and datetime.now(UTC) >= ends + _LEEWAY:
+            self._record("authentication", "deny", CREATE, "the credential has expired in mid-stream", principal)
+            raise Unauthenticated("the credentials are missing or not valid")
 
     def may_read(self, principal: Principal, evidence_hash: bytes, evidence: bytes) -> bool:
         """Whether a principal may see evidence, of which `evidence` is the canonical form.
