@@ -146,6 +146,8 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
                 self._refuse(*refused)
                 raise _Refused  # ends the parser
             super().on_headers_complete()
+            if self.cycle.scope["method"] != "HEAD":
+                self.cycle.transport = _InOnePiece(self.transport)
             self._unanswered += 1
             if self.parser.should_upgrade():  # to nothing here: it is answered as if nobody had asked, and is the last
                 self.cycle.keep_alive = False
@@ -279,6 +281,45 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
                 self.transport.close()
 
     return BoundedProtocol
+
+
+class _InOnePiece(asyncio.Transport):
+    """An answer's transport: uvicorn writes its head and then its body, which are one write of the system's here."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport = transport
+        self._head = b""
+        self._begun = False
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]  # as uvicorn has it
+        """The head waits for what follows it."""
+        if not self._begun and not data.startswith(_INTERIM):
+            self._begun, self._head = True, data
+        elif self._head and len(data) <= _JOINED:
+            data, self._head = self._head + data, b""
+            self._transport.write(data)
+        else:
+            self._flush()
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Sends a head that nothing follows, and closes."""
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """As the transport's."""
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+
+
+_INTERIM = b"HTTP/1.1 100 "
+_JOINED = 64 * 1024  # bytes; what is larger costs more to copy than to write by itself
 
 
 class _Refused(Exception):
