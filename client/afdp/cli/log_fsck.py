@@ -85,7 +85,7 @@ def fsck(
     if source == "database":
         if vkey or witnesses:
             raise click.UsageError("the database is checked by the service's own settings, its key and its witnesses")
-        raise click.exceptions.Exit(run_service("transparency", "fsck", *_of_database(origin, state, as_json)))
+        raise click.exceptions.Exit(run_service("transparency", "fsck", *_of_database(origin, state, jobs, as_json)))
     known, reading = read_witnesses(witnesses), Reading(timeout, in_flight)
     with ending(), open_source(source, reading) as files, locked(state) if state else nullcontext():
         key, trusted = read_key(files, source, vkey, origin, state)
@@ -105,9 +105,9 @@ def fsck(
         raise click.exceptions.Exit(NOT_GOOD)
 
 
-def _of_database(origin: str | None, state: Path | None, as_json: bool) -> list[str]:
+def _of_database(origin: str | None, state: Path | None, jobs: int, as_json: bool) -> list[str]:
     """What the service's own command is told."""
-    arguments = ["--json"] if as_json else []
+    arguments = ["--jobs", str(jobs), *(["--json"] if as_json else [])]
     arguments += ["--log", origin] if origin else []
     return arguments + (["--state", str(state)] if state else [])
 

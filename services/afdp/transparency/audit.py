@@ -127,6 +127,7 @@ class Auditor:
             await self._keep(self._unkept)
         elif self._log and not self._stopped:
             identity = self._log.identity()
+            _failures.labels(identity.origin)  # there from the start: an alert looks at it
             try:
                 await self._audit(identity)
             except DataLoss as error:
@@ -170,7 +171,6 @@ class Auditor:
         await self._check_cosigned(identity, walk.start * WIDTH, min(end * WIDTH, head.size))
         _position.labels(identity.origin).set(min(end * WIDTH, head.size))
         _rounds.labels(identity.origin).set(walk.rounds)
-        _failures.labels(identity.origin)
         _time.labels(identity.origin).set_to_current_time()
 
     async def _compare_with_signer(self, identity: LogIdentity) -> None:

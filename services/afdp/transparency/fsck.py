@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from afdp.errors import DataLoss
 from afdp.formats.merkle import (
@@ -33,11 +34,13 @@ from afdp.formats.rfc3161 import read_granted
 from afdp.formats.tiles import WIDTH
 from afdp.transparency.proofs import root_of_full_tile
 from afdp.transparency.service import Store
-from afdp.transparency.values import BrokenLog, Leaf, LogIdentity, SignedCheckpoint, Stamp, StoredTree
+from afdp.transparency.values import BrokenLog, LogIdentity, SignedCheckpoint, Stamp, StoredTree
 
 # Of entries that may have 65,535 bytes each.
 _AT_A_TIME = 1024
 _IN_FLIGHT = 3
+
+_Read = TypeVar("_Read")
 
 Progress = Callable[[int, int], None]
 """Called with the entries checked so far and the log's size."""
@@ -98,6 +101,30 @@ class Report:
     fault: StoreFault | None
 
 
+class ReadLeaves(NamedTuple):
+    """What neighbouring entries come to: all that is needed of them in a process that has not read them.
+
+    Attributes:
+        hashes: the leaf hash of each entry, computed, one after the other.
+        wrong: the index of the first entry that has another leaf hash stored.
+    """
+
+    hashes: bytes
+    wrong: int | None
+
+
+Reader = Callable[[int, int], Awaitable[ReadLeaves]]
+"""Reads entries from `start` up to before `end`. Raises DataLoss where some are missing, Unavailable."""
+
+
+async def read_leaves(store: Store, start: int, end: int) -> ReadLeaves:
+    """Reads entries and computes their leaf hashes, as `Reader`."""
+    leaves = await store.entries(start, end)
+    hashes = [leaf_hash(leaf.entry) for leaf in leaves]
+    wrong = (start + at for at, leaf in enumerate(leaves) if leaf.hash != hashes[at])
+    return ReadLeaves(b"".join(hashes), next(wrong, None))
+
+
 class KeptCheckpoint(NamedTuple):
     """A checkpoint that was cosigned or stamped, as its row has it; nothing of it has been checked."""
 
@@ -129,6 +156,8 @@ async def check_store(
     witnesses: Sequence[VerifierKey] = (),
     since: Frontier | None = None,
     keep: Callable[[Frontier], None] | None = None,
+    reader: Reader | None = None,
+    in_flight: int = _IN_FLIGHT,
 ) -> Report:
     """Recomputes the log that is stored.
 
@@ -140,12 +169,14 @@ async def check_store(
         since: the right edge over what an earlier check has found good: reading goes on from there, once the stored
             tree still has it.
         keep: called with the right edge over what is good so far.
+        reader: reads the entries; by default here.
+        in_flight: batches of 1,024 entries that are read ahead.
 
     Raises:
         Unavailable: the database cannot be reached, or is lost on the way.
     """
     identity, published, tree = await store.identity(), await store.published(), await store.tree()
-    checking = _Checking(store, tree, kept, keep)
+    checking = _Checking(store, tree, kept, keep, reader or partial(read_leaves, store), in_flight)
     fault = None
     try:
         if identity is None:
@@ -165,7 +196,7 @@ class _Batch(NamedTuple):
     """Neighbouring entries as they are stored, the nodes above that they complete, and checkpoints of their sizes."""
 
     start: int
-    leaves: Sequence[Leaf]
+    read: ReadLeaves
     nodes: TileHashes
     kept: Sequence[KeptCheckpoint]
 
@@ -177,6 +208,8 @@ class _Checking:
         tree: StoredTree,
         kept: KeptCheckpoints | None,
         keep: Callable[[Frontier], None] | None,
+        reader: Reader,
+        in_flight: int,
     ) -> None:
         self.edge = Frontier.empty()
         self.start = 0
@@ -186,6 +219,8 @@ class _Checking:
         self._tree = tree
         self._kept = kept
         self._keep = keep or (lambda edge: None)
+        self._reader = reader
+        self._in_flight = in_flight
 
     async def go_on_from(self, since: Frontier) -> None:
         """Begins where an earlier check ended, once the stored hashes still lead there."""
@@ -227,7 +262,7 @@ class _Checking:
                 first, end = max(start, self.edge.size), min(start + _AT_A_TIME, self._tree.size)
                 if first < end:
                     ahead.append(asyncio.create_task(self._batch(first, end)))
-                if len(ahead) == _IN_FLIGHT:
+                if len(ahead) == self._in_flight:
                     yield await ahead.popleft()
             while ahead:
                 yield await ahead.popleft()
@@ -239,13 +274,14 @@ class _Checking:
 
     async def _batch(self, start: int, end: int) -> _Batch:
         spans = [HashRange(level, start >> 8 * level, end >> 8 * level) for level in range(1, 8)]
-        leaves = await self._read(start, end)
+        read = await self._lost(start, end, self._reader(start, end))
         nodes = await self._hashes([span for span in spans if span.start < span.end])
-        return _Batch(start, leaves, nodes, await self._kept.between(start, end) if self._kept else ())
+        return _Batch(start, read, nodes, await self._kept.between(start, end) if self._kept else ())
 
-    async def _read(self, start: int, end: int) -> Sequence[Leaf]:
+    async def _lost(self, start: int, end: int, reading: Awaitable[_Read]) -> _Read:
+        """What is read of entries; where some are missing that is the fault."""
         try:
-            return await self._store.entries(start, end)
+            return await reading
         except DataLoss as error:
             raise _FaultFound(StoreFault(error.message, "entry", f"leaf_index {start} to {end - 1}")) from None
 
@@ -261,10 +297,10 @@ class _Checking:
     # --- checking ----------------------------------------------------------------------------------------------------
 
     async def _check(self, batch: _Batch, published: SignedCheckpoint | None) -> None:
-        hashes = [leaf_hash(leaf.entry) for leaf in batch.leaves]
-        for at, leaf in enumerate(batch.leaves):
-            if hashes[at] != leaf.hash:
-                raise _FaultFound(await self._entry_fault(batch.start + at))
+        if batch.read.wrong is not None:
+            raise _FaultFound(await self._entry_fault(batch.read.wrong))
+        whole = batch.read.hashes
+        hashes = [whole[at : at + HASH_SIZE] for at in range(0, len(whole), HASH_SIZE)]
         heads = {each.checkpoint.size for each in batch.kept}
         end = batch.start + len(hashes)
         if published and batch.start < published.size <= end:
@@ -310,7 +346,8 @@ class _Checking:
     async def _entry_fault(self, index: int) -> StoreFault:
         """Which is wrong of an entry and its leaf hash: the one that does not lead to the hashes above."""
         first = index - index % WIDTH
-        leaves = await self._read(first, min(first + WIDTH, self._tree.size))
+        end = min(first + WIDTH, self._tree.size)
+        leaves = await self._lost(first, end, self._store.entries(first, end))
         stored, read = [leaf.hash for leaf in leaves], [leaf_hash(leaf.entry) for leaf in leaves]
         leaf, row = leaves[index - first], f"leaf_index {index}"
         above = await self._above(first, len(leaves))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -25,7 +26,8 @@ from afdp.postgres import open_database
 from afdp.telemetry.logs import configure_logging
 from afdp.transparency import fsck as checking
 from afdp.transparency.config import TransparencySettings
-from afdp.transparency.fsck import Report, StoreFault
+from afdp.transparency.fsck import Reader, Report, StoreFault
+from afdp.transparency.fsck_processes import reading_in_processes
 from afdp.transparency.postgres import SCHEMA, SERVICE, SESSION, PostgresStore
 from afdp.transparency.postgres_audit import PostgresAuditBook
 from afdp.transparency.postgres_fsck import PostgresKeptCheckpoints
@@ -34,6 +36,7 @@ from afdp.whole_file import write_whole
 
 _WHOLE, _NOT_WHOLE, _UNREADABLE, _UNREACHABLE = 0, 1, 2, 3
 _BETWEEN_STATES = 2.0  # seconds
+_WORTH_PROCESSES = 131_072  # entries: below that starting them takes longer than they save
 _FORMAT = "afdp-database-fsck/1"
 
 
@@ -50,10 +53,11 @@ async def fsck(settings: TransparencySettings, arguments: Sequence[str]) -> int:
             # An empty database is asked, too: it says that it holds no log.
             wanted = {asked.log: logs[asked.log]} if asked.log else logs or {"": 1}
             witnesses = [each.key for each in settings.witnesses]
-            found = [
-                await _checked(origin, PostgresStore(database, number), witnesses, state)
-                for origin, number in wanted.items()
-            ]
+            found = []
+            for origin, number in wanted.items():
+                store = PostgresStore(database, number)
+                async with _reading(settings, store, asked.jobs, state.edge(origin) if state else None) as reader:
+                    found.append(await _checked(origin, store, witnesses, state, reader, asked.jobs))
     except NotaryError as error:
         print(error, file=sys.stderr)
         return _UNREACHABLE if isinstance(error, Unavailable) else _UNREADABLE
@@ -69,9 +73,29 @@ async def fsck(settings: TransparencySettings, arguments: Sequence[str]) -> int:
 def _asked(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m afdp.transparency fsck")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--jobs", metavar="N", type=_jobs, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--log", metavar="ORIGIN", help="this log alone")
     parser.add_argument("--state", metavar="FILE", type=Path, help="keeps how far each log was checked")
     return parser.parse_args(arguments)
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError("must be 1 to 64")
+    return int(text)
+
+
+@asynccontextmanager
+async def _reading(
+    settings: TransparencySettings, store: PostgresStore, jobs: int, since: Frontier | None
+) -> AsyncIterator[Reader | None]:
+    """What reads a log: several processes where they are worth their start."""
+    size = (await store.tree()).size if await store.identity() else 0
+    if jobs == 1 or size - (since.size if since else 0) <= _WORTH_PROCESSES:
+        yield None
+        return
+    async with reading_in_processes(settings, store.log_id, jobs) as reader:
+        yield reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +142,14 @@ class _Found:
         }
 
 
-async def _checked(origin: str, store: PostgresStore, witnesses: Sequence[VerifierKey], state: _State | None) -> _Found:
+async def _checked(
+    origin: str,
+    store: PostgresStore,
+    witnesses: Sequence[VerifierKey],
+    state: _State | None,
+    reader: Reader | None,
+    jobs: int,
+) -> _Found:
     begun = time.monotonic()
     with _progress() as progress:
         report = await checking.check_store(
@@ -128,6 +159,8 @@ async def _checked(origin: str, store: PostgresStore, witnesses: Sequence[Verifi
             witnesses=witnesses,
             since=state.edge(origin) if state else None,
             keep=partial(state.keep, origin) if state else None,
+            reader=reader,
+            in_flight=2 * jobs + 1,
         )
     if state:
         state.save()

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from afdp.formats.merkle import Frontier
 from afdp.formats.note import Note, SignatureType, VerifierKey
 from afdp.transparency.fsck import check_store
+from afdp.transparency.fsck_processes import reading_in_processes
 from afdp.transparency.postgres_fsck import PostgresKeptCheckpoints
 from afdp.transparency.values import SignedCheckpoint, Stamp, StampedCheckpoint
 from tests.local_authority import LocalAuthority
@@ -99,6 +100,27 @@ PLACES = [
         ("tree", "", "frontier", 20, None),
     ),
 ]
+
+
+async def test_several_processes_find_the_same_as_one(replica, settings, sql) -> None:
+    async with replica() as one:
+        for start in (0, 2650):
+            await one.log.append([b"%d" % number for number in range(start, start + 2650)])
+        async with reading_in_processes(settings(), one.store.log_id, 2) as reader:
+            whole = await check_store(one.store, reader=reader, in_flight=5)
+            for damage, said in (
+                ("UPDATE entry SET body = 'forged' WHERE leaf_index = 4700", "entry 4700 is not what was logged"),
+                (f"UPDATE entry SET leaf_hash = {FLIP.format('leaf_hash')} WHERE leaf_index = 3000", "leaf_hash"),
+                ("DELETE FROM entry WHERE leaf_index = 2047", "entry 2047 is missing"),
+            ):
+                await sql.execute(damage)
+                alone, together = [
+                    await check_store(one.store, **beside) for beside in ({}, {"reader": reader, "in_flight": 5})
+                ]
+                assert said in str(together.fault)
+                assert together == alone
+
+    assert (whole.fault, whole.checked, whole.published) == (None, 5300, 5300)
 
 
 async def test_the_first_bad_byte_is_named_by_table_row_column_and_place(replica, sql) -> None:
