@@ -22,6 +22,7 @@ from tests.conftest import open_folder
 from tests.e2e.conftest import NO_KEY_RECORDS, free_offset
 from tests.e2e.evidence import package
 from tests.keycloak_server import Keycloak
+from tests.local_entries import ENTRIES, fresh_request
 from tests.local_issuer import LocalIssuer, running_identity, write_identity
 
 
@@ -32,13 +33,14 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> LocalIssuer:
 
 @pytest.fixture(scope="module")
 def file(issuer: LocalIssuer) -> Path:
-    return write_identity(issuer.folder / "identity.yaml", {"issuers": [issuer.settings()]})
+    return write_identity(issuer.folder / "identity.yaml", {"issuers": [issuer.settings()], "basic_tokens": True})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def guarded(file: Path) -> AsyncIterator[Stack]:
     """A stack that lets nobody in but the bearers of tokens."""
-    settings = {"notary": {**NO_KEY_RECORDS, "AFDP_AUTH": "required", "AFDP_IDENTITY": str(file)}}
+    notary = {"AFDP_AUTH": "required", "AFDP_IDENTITY": str(file), "AFDP_AUDIT_INTERVAL_SECONDS": "0.5"}
+    settings = {"notary": {**NO_KEY_RECORDS, **notary}}
     with open_folder() as folder:
         async with running_stack(StackOptions(folder / "data", free_offset(), settings=settings)) as stack:
             yield stack
@@ -101,6 +103,35 @@ async def test_tokens_are_for_grpc_too(guarded: Stack, issuer: LocalIssuer) -> N
     async with over_grpc(guarded, issuer.token(issuer.claims(scope="afdp.notary.write"))) as notary:
         with pytest.raises(PermissionDenied):
             await notary.search_evidence()
+
+
+async def test_a_token_as_the_password_of_a_url_adds_log_entries_and_does_nothing_else(
+    rest: httpx.AsyncClient, issuer: LocalIssuer
+) -> None:
+    cosigns = httpx.BasicAuth("ci", issuer.token(issuer.claims(scope="afdp.notary.write")))
+
+    assert (await rest.post(ENTRIES, json=fresh_request(), auth=cosigns)).status_code == 201
+    assert (await rest.post(ENTRIES, json=fresh_request(), auth=("ci", "guessed"))).status_code == 401
+    assert (await rest.post(ENTRIES, json=fresh_request())).status_code == 401
+    answer = await rest.post("/api/v1/evidence/sign", json={"evidence_package": package()}, auth=cosigns)
+    assert answer.status_code == 401
+
+
+async def test_no_token_stands_in_a_log_and_each_refusal_has_its_reason_there(
+    rest: httpx.AsyncClient, guarded: Stack, issuer: LocalIssuer
+) -> None:
+    good, ended = issuer.token(), issuer.token(issuer.claims(exp=1_700_000_000))
+    assert (await sign(rest, bearer(good))).status_code == 200
+    assert (await sign(rest, bearer(ended))).status_code == 401
+
+    async with asyncio.timeout(30):  # the same refusals of nobody in particular are told together, a little later
+        while True:
+            logs = "".join(each.read_text() for each in (guarded.data_dir / "logs").iterdir())
+            if "the token has expired" in logs:
+                break
+            await asyncio.sleep(0.1)
+    for token in (good, ended):
+        assert not [part for part in token.split(".")[1:] if part in logs]
 
 
 # --- Keycloak, with people from a directory ---------------------------------------------------------------------------

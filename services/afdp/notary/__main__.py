@@ -9,7 +9,7 @@ import afdp.tls.modern  # noqa: F401 - before what loads gRPC
 from afdp.messages.metadata import MetadataServiceClient
 from afdp.messages.signer import SignerServiceClient
 from afdp.messages.transparency import TransparencyServiceClient
-from afdp.notary.access.checking import policies
+from afdp.notary.access.checking import identity, policies
 from afdp.notary.access.opening import opened
 from afdp.notary.allowances import Allowances
 from afdp.notary.anchors import Anchors
@@ -135,6 +135,7 @@ async def main(settings: NotarySettings) -> None:
 CHECK = self_check(
     NotarySettings,
     policies,
+    identity,
     peers_of("signer", "transparency", "metadata"),
     grpc_port_of("afdp.notary.v1.NotaryService"),
 )

@@ -19,7 +19,9 @@ import pytest_asyncio
 from prometheus_client import REGISTRY
 
 from afdp.errors import Unavailable
+from afdp.notary.access.checking import identity as look
 from afdp.notary.access.refusal import CredentialRefused
+from afdp.notary.config import NotarySettings
 from afdp.notary.identity.identity import Identity
 from afdp.notary.identity.provider import HttpProvider
 from afdp.rpc.caller import Caller
@@ -125,6 +127,21 @@ async def test_while_a_provider_is_away_known_keys_go_on_until_they_are_too_old(
                         break
                     except Unavailable:
                         await asyncio.sleep(0.1)
+
+
+async def test_a_check_says_which_issuers_keys_can_be_had(provider: OidcProvider, tmp_path: Path) -> None:
+    away = provider.settings(issuer="http://127.0.0.1:1")
+    file = write_identity(tmp_path / "identity.yaml", {"issuers": [provider.settings(), away]})
+
+    found = await look(NotarySettings(auth="required", identity=file))
+
+    assert [(each.name, each.good) for each in found] == [("identity", True), ("issuer", True), ("issuer", False)]
+    assert "cannot be reached" in found[2].detail
+    write_identity(file, {"issuers": [provider.settings(audience="x")]})
+    (wrong,) = await look(NotarySettings(auth="required", identity=file))
+    assert "issuers[0].audience" in wrong.detail
+    assert not (await look(NotarySettings(auth="required")))[0].good
+    assert await look(NotarySettings()) == []
 
 
 # --- what a provider answers ------------------------------------------------------------------------------------------

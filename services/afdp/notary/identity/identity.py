@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from prometheus_client import Counter
 
 from afdp.config import SettingsError
 from afdp.notary.identity.authenticator import CredentialAuthenticator
@@ -16,6 +19,10 @@ from afdp.notary.model import Principal
 from afdp.rpc.caller import Caller
 
 logger = logging.getLogger(__name__)
+
+_reloads = Counter(
+    "afdp_notary_identity_reloads", "Times that the changed file was read, by what came of it.", ["outcome"]
+)
 
 _LOOK_SECONDS = 1.0
 _Stamp = tuple[int, int, int]
@@ -39,6 +46,11 @@ class Identity:
         """Whom the credentials of a call belong to; raises as `CredentialAuthenticator` does."""
         return await self._authenticator.authenticate(caller)
 
+    @property
+    def sources(self) -> Sequence[KeySource]:
+        """The keys of each issuer."""
+        return tuple(self._keys.values())
+
     async def run(self) -> None:
         """Fetches keys, and follows the file, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
@@ -54,9 +66,11 @@ class Identity:
         try:
             settings = await asyncio.to_thread(read_identity, self._file)
         except SettingsError as error:
+            _reloads.labels("refused").inc()
             logger.error("the identity settings are wrong; those before stay", extra={"fields": {"error": str(error)}})
             return
         self._authenticator = self._built(settings)
+        _reloads.labels("taken").inc()
         logger.info("the identity settings were read anew")
 
     def _built(self, settings: IdentitySettings) -> CredentialAuthenticator:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from afdp.errors import NotaryError, Unavailable
 from afdp.notary.access.refusal import CredentialRefused
@@ -34,6 +34,7 @@ _MOST_KEYS = 64
 _RETRY_SECONDS = 5.0
 
 _fetches = Counter("afdp_notary_identity_key_fetches", "Fetches of an issuer's keys.", ["issuer", "result"])
+_fetched = Gauge("afdp_notary_identity_keys_timestamp_seconds", "When an issuer's keys were last got.", ["issuer"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +101,28 @@ class KeySource:
         self._wanted = asyncio.Event()
         self._round = asyncio.Event()  # set when the fetch that is next, or under way, has ended
 
+    async def look(self) -> str:
+        """Fetches once; how many keys there are.
+
+        Raises:
+            Unavailable: none were got, with the reason for the operator.
+        """
+        self._take(await self._provider.fetch())
+        return f"{len(self._thumbprints)} key{'' if len(self._thumbprints) == 1 else 's'}"
+
     async def run(self) -> None:
         """Fetches until cancelled: now, when it is time, and when it is asked to."""
-        while True:
-            await self._fetch()
-            pause = min(_RETRY_SECONDS, self._pace.refresh) if self._failure else self._pace.refresh
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._wanted.wait()
+        _fetched.labels(self.name).set_to_current_time()  # so that one that is never got is missed too
+        try:
+            while True:
+                await self._fetch()
+                pause = min(_RETRY_SECONDS, self._pace.refresh) if self._failure else self._pace.refresh
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._wanted.wait()
+        finally:
+            with suppress(KeyError):
+                _fetched.remove(self.name)
 
     async def key(self, key_id: str, algorithm: str) -> VerificationKey:
         """The key of this name.
@@ -161,6 +176,7 @@ class KeySource:
             async with asyncio.timeout(self._pace.wait):
                 self._take(await self._provider.fetch())
             self._fetched_at, failure = self._clock(), ""
+            _fetched.labels(self.name).set_to_current_time()
         except TimeoutError:
             failure = "it gives no answer in time"
         except NotaryError as error:
