@@ -19,8 +19,9 @@ import pytest
 import pytest_asyncio
 from google.protobuf.json_format import MessageToDict
 
+from afdp.certs.deployment import spiffe_id
+from afdp.certs.names import TRUST_DOMAIN
 from afdp.client.tls import ClientTls
-from afdp.embedded.certificates import spiffe_id
 from afdp.embedded.stack import Stack, StackOptions, running_stack
 from afdp.gateway.descriptors import HttpRule, load_api
 from afdp.rpc.codec import decoder
@@ -83,7 +84,7 @@ async def guarded() -> AsyncIterator[Guarded]:
         (policies / "clearance.cedar").write_text(CLEARANCE)
         issuer = LocalIssuer(folder)
         claims = issuer.settings(clearance={"claims": "clearance"})
-        engineer = {"uri": spiffe_id("engineer"), "tenant": OPERATOR, "roles": "ai_engineer"}
+        engineer = {"uri": spiffe_id("engineer", TRUST_DOMAIN), "tenant": OPERATOR, "roles": "ai_engineer"}
         believed = {"issuers": [claims], "certificates": [engineer]}
         file = write_identity(folder / "identity.yaml", believed)
         settings = {
