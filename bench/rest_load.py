@@ -1,18 +1,10 @@
-"""Load over REST: a bounded number of connections, each sending its next request when its last was answered.
-
-A client of its own on bare asyncio streams' protocols, because a full HTTP client would take more of the two cores than
-the service does.
-"""
+"""Load over REST: notarisations, or requests that are next to empty."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import re
 import sys
-import time
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -21,10 +13,9 @@ import uvloop
 from afdp.formats.trust import TrustRoot
 from bench.child import leave_result, result_of
 from bench.figures import Run, run_of
+from bench.http_load import put_under_load
 from bench.packages import evidence
 from bench.verified import require_verified
-
-_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n")
 
 
 async def run_rest(
@@ -36,49 +27,6 @@ async def run_rest(
         answers = [orjson.loads(body)["receipt"] for body in result["answers"]]
         assert require_verified(answers, trust, state) == len(result["latencies"])
     return run_of(result["latencies"], result["seconds"])
-
-
-class _Connection(asyncio.Protocol):
-    """One connection: request, answer, request, until the time is over."""
-
-    def __init__(self, requests: Any, until: float, done: asyncio.Future[None]) -> None:
-        self._requests, self._until, self._done = requests, until, done
-        self._buffer = b""
-        self._sent = 0.0
-        self.latencies: list[float] = []
-        self.answers: list[bytes] = []
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        self._next()
-
-    def _next(self) -> None:
-        self._sent = time.perf_counter()
-        if self._sent >= self._until:
-            self._transport.close()
-            return
-        self._transport.write(next(self._requests))
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        head, found, rest = self._buffer.partition(b"\r\n\r\n")
-        if not found:
-            return
-        length = _LENGTH.search(head + b"\r\n")
-        if not head.startswith(b"HTTP/1.1 200") or length is None:
-            self._done.set_exception(RuntimeError(f"not a 200: {self._buffer[:600]!r}"))
-            self._transport.abort()
-            return
-        if len(rest) < int(length[1]):
-            return
-        self.latencies.append(time.perf_counter() - self._sent)
-        self.answers.append(rest)
-        self._buffer = b""
-        self._next()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self._done.done():
-            self._done.set_exception(error) if error else self._done.set_result(None)
 
 
 def _requests(host: str, kind: str, seconds: float, token: str) -> Iterator[bytes]:
@@ -100,22 +48,10 @@ def _request(host: str, token: str) -> bytes:
 
 
 async def _load(url: str, kind: str, seconds: float, connections: int, token: str) -> dict[str, object]:
-    loop = asyncio.get_running_loop()
-    target = urlsplit(url)
-    requests = _requests(target.netloc, kind, seconds, token)
-    began, cpu = time.perf_counter(), time.process_time()
-    protocols = []
-    for _ in range(connections):
-        done = loop.create_future()
-        made = await loop.create_connection(
-            lambda done=done: _Connection(requests, began + seconds, done), target.hostname, target.port
-        )
-        protocols.append((made[1], done))
-    await asyncio.gather(*(done for _, done in protocols))
-    took, cpu = time.perf_counter() - began, time.process_time() - cpu
-    latencies = [latency for protocol, _ in protocols for latency in protocol.latencies]
-    answers = [answer.decode() for protocol, _ in protocols for answer in protocol.answers] if kind == "sign" else []
-    return {"seconds": took, "cpu": cpu, "latencies": latencies, "answers": answers}
+    requests = _requests(urlsplit(url).netloc, kind, seconds, token)
+    load = await put_under_load(url, requests, 200, seconds, connections)
+    answers = [body.decode() for body in load.bodies] if kind == "sign" else []
+    return {"seconds": load.seconds, "cpu": load.cpu, "latencies": load.latencies, "answers": answers}
 
 
 if __name__ == "__main__":

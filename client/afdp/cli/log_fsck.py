@@ -53,8 +53,8 @@ _BETWEEN_STATES = 2.0  # seconds
 @click.option(
     "--jobs",
     type=click.IntRange(1, 64),
-    default=os.cpu_count() or 1,
-    help="Processes.  [default: one for each processor]",
+    default=None,
+    help="Processes.  [default: one for each processor, less the database's]",
 )
 @click.option(
     "--in-flight",
@@ -71,7 +71,7 @@ def fsck(
     origin: str | None,
     witnesses: tuple[str, ...],
     state: Path | None,
-    jobs: int,
+    jobs: int | None,
     in_flight: int,
     timeout: float,
     as_json: bool,
@@ -90,7 +90,7 @@ def fsck(
     with ending(), open_source(source, reading) as files, locked(state) if state else nullcontext():
         key, trusted = read_key(files, source, vkey, origin, state)
         since = load_checked(state, key) if state else None
-        segments = _in_parts(source, files, reading, jobs, since)
+        segments = _in_parts(source, files, reading, jobs or os.cpu_count() or 1, since)
         begun = time.monotonic()
         with progress("entries", in_bytes=False) as told, _keeping(state, key) as keep:
             report = check_log(files, key, told, witnesses=known, since=since, keep=keep, checking=segments)
@@ -105,9 +105,10 @@ def fsck(
         raise click.exceptions.Exit(NOT_GOOD)
 
 
-def _of_database(origin: str | None, state: Path | None, jobs: int, as_json: bool) -> list[str]:
+def _of_database(origin: str | None, state: Path | None, jobs: int | None, as_json: bool) -> list[str]:
     """What the service's own command is told."""
-    arguments = ["--jobs", str(jobs), *(["--json"] if as_json else [])]
+    arguments = ["--json"] if as_json else []
+    arguments += ["--jobs", str(jobs)] if jobs else []
     arguments += ["--log", origin] if origin else []
     return arguments + (["--state", str(state)] if state else [])
 

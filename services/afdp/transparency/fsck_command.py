@@ -73,7 +73,8 @@ async def fsck(settings: TransparencySettings, arguments: Sequence[str]) -> int:
 def _asked(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m afdp.transparency fsck")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--jobs", metavar="N", type=_jobs, default=os.cpu_count() or 1, help="processes")
+    # The database has as much to do as one process that reads.
+    parser.add_argument("--jobs", metavar="N", type=_jobs, default=max(1, (os.cpu_count() or 1) - 1), help="processes")
     parser.add_argument("--log", metavar="ORIGIN", help="this log alone")
     parser.add_argument("--state", metavar="FILE", type=Path, help="keeps how far each log was checked")
     return parser.parse_args(arguments)
