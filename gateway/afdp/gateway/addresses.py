@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from time import monotonic
 
 from prometheus_client import Counter
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from afdp.errors import ResourceExhausted
 from afdp.gateway.clients import told_of_client
@@ -60,7 +60,12 @@ class AddressLimits:
             refusal = ResourceExhausted("credentials from this address have failed too often", retry_after=wait)
             await self._refuse(refusal, scope, receive, send)
             return
-        await self._app(scope, receive, self._watched(send, address, credential, self._failures))
+        await self._app(scope, receive, send)
+        status = exchange_of(scope).status  # as the notary thinks of the credential
+        if status == _UNAUTHENTICATED:
+            self._failures.failed(address, credential, monotonic())
+        elif 0 < status < 400:
+            self._failures.succeeded(credential)
 
     def _over_rate(self, address: str, now: float) -> ResourceExhausted | None:
         if self._requests is None:
@@ -74,19 +79,6 @@ class AddressLimits:
             return ResourceExhausted("too many requests come from this address", retry_after=wait)
         bucket.take(now)
         return None
-
-    def _watched(self, send: Send, address: str, credential: str, failures: FailureLimit) -> Send:
-        """Sends on, and sees what the notary thinks of the credential."""
-
-        async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                if message["status"] == _UNAUTHENTICATED:
-                    failures.failed(address, credential, monotonic())
-                elif message["status"] < 400:
-                    failures.succeeded(credential)
-            await send(message)
-
-        return watched
 
     async def _refuse(self, refusal: ResourceExhausted, scope: Scope, receive: Receive, send: Send) -> None:
         await error_response(scope, refusal, exchange_of(scope).request_id)(scope, receive, send)

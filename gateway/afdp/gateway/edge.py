@@ -57,7 +57,7 @@ class Edge:
         exchange = scope[KEY] = Exchange(request_id_from(request_id))
         context.request_id.set(exchange.request_id)
         notarys.begin()
-        answer = _Answer(send, exchange.request_id, self._headers[scope["scheme"]])
+        answer = _Answer(send, exchange, self._headers[scope["scheme"]])
         self._free -= 1
         IN_FLIGHT.inc()
         span = self._tracer.start_span(
@@ -103,10 +103,11 @@ class Edge:
 class _Answer:
     """Sends the answer on, with the headers that every answer has, and remembers its status."""
 
-    def __init__(self, send: Send, request_id: str, headers: Mapping[bytes, bytes]) -> None:
+    def __init__(self, send: Send, exchange: Exchange, headers: Mapping[bytes, bytes]) -> None:
         self._send = send
         self._headers = headers
-        self.request_id = request_id
+        self._exchange = exchange
+        self.request_id = exchange.request_id
         self.started = False
         self.status = _CLIENT_WENT_AWAY
         self.size = 0
@@ -114,10 +115,12 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            self.status = message["status"]
+            self.status = self._exchange.status = message["status"]
             headers = message["headers"]
             if told := notarys.told():
-                headers[:] = [*_without(headers, told), *((name.encode(), value.encode()) for name, value in told)]
+                if self.status >= 400:  # what the gateway itself says of errors, the notary may know better
+                    headers[:] = _without(headers, told)
+                headers.extend([(name.encode(), value.encode()) for name, value in told])
             present = {name for name, _ in headers}
             headers.extend(item for item in self._headers.items() if item[0] not in present)
             headers.append((b"x-request-id", self.request_id.encode()))

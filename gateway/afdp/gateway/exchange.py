@@ -18,12 +18,13 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 @dataclass(slots=True)
 class Exchange:
-    """The request's ID, the trace it is part of, and the route it took."""
+    """The request's ID, the trace it is part of, the route it took, and the status of its answer (0: none so far)."""
 
     request_id: str
     trace_id: str = ""
     traceparent: str = ""
     endpoint: str = OTHER
+    status: int = 0
 
     def join(self, span: SpanContext) -> None:
         """Makes the exchange part of a trace; `traceparent` is what the next hop is told (W3C Trace Context)."""
