@@ -23,7 +23,7 @@ from pydantic_settings import (
 )
 
 from afdp.fips import Mode
-from afdp.secrets import ReadVault, SecretError, resolved, secret_names
+from afdp.secrets import ReadVault, SecretError, file_names, resolved
 from afdp.tls.http import Clients
 from afdp.tls.material import TlsPaths
 from afdp.tls.plain import is_loopback
@@ -150,7 +150,7 @@ class _WithoutSecretFiles(YamlConfigSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """As pydantic-settings has it."""
-        names = {f"{name}_file" for name in secret_names(self.settings_cls.model_fields)}
+        names = file_names(self.settings_cls.model_fields)
         return {name: value for name, value in super().__call__().items() if name not in names}
 
 
@@ -164,12 +164,15 @@ class _KeptElsewhere(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """As pydantic-settings has it."""
         schema: Any = self.settings_cls
-        names = secret_names(schema.model_fields)
-        files = {f"{name}_file": os.environ.get(f"{PREFIX}{name.upper()}_FILE") for name in names}
+        files = {name: os.environ.get(PREFIX + name.upper()) for name in file_names(schema.model_fields)}
         environment, file = (dict(level()) for level in self._levels)
         environment |= {name: value for name, value in files.items() if value is not None}
         try:
-            return dict(resolved(names, [environment, file], lambda: schema.secrets_in_vault({**file, **environment})))
+            return dict(
+                resolved(
+                    schema.model_fields, [environment, file], lambda: schema.secrets_in_vault({**file, **environment})
+                )
+            )
         except SecretError as error:
             raise SettingsError(str(error)) from None
 
@@ -220,7 +223,7 @@ def shown(settings: ServiceSettings) -> dict[str, Any]:
 
 
 def _unknown_names(schema: type[ServiceSettings]) -> list[str]:
-    secrets = {f"{PREFIX}{name.upper()}_FILE" for name in secret_names(schema.model_fields)}
+    secrets = {PREFIX + name.upper() for name in file_names(schema.model_fields)}
     known = {PREFIX + name.upper() for name in schema.model_fields} | secrets | _FOREIGN
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
 

@@ -59,9 +59,15 @@ def renew(secret: SecretStr) -> None:
 
 
 def secret_names(fields: Mapping[str, FieldInfo]) -> frozenset[str]:
-    """The settings that are secrets and may be kept elsewhere."""
-    found = {name for name, field in fields.items() if _is_secret(field.annotation)}
-    return frozenset(name for name in found if name + _FILE not in fields)
+    """The settings that are secrets and may be kept elsewhere; not how Vault itself is logged in to."""
+    return frozenset(
+        name for name, field in fields.items() if _is_secret(field.annotation) and field.validation_alias is None
+    )
+
+
+def file_names(fields: Mapping[str, FieldInfo]) -> frozenset[str]:
+    """The names that say in which file a secret is, but for those that are settings by themselves."""
+    return frozenset(name + _FILE for name in secret_names(fields)) - fields.keys()
 
 
 def _is_secret(annotation: object) -> bool:
@@ -69,12 +75,12 @@ def _is_secret(annotation: object) -> bool:
 
 
 def resolved(
-    names: frozenset[str], levels: list[Mapping[str, Any]], vault: Callable[[], ReadVault | None]
+    fields: Mapping[str, FieldInfo], levels: list[Mapping[str, Any]], vault: Callable[[], ReadVault | None]
 ) -> dict[str, SecretStr]:
-    """The secrets of these names that are kept elsewhere, fetched.
+    """The secrets that are kept elsewhere, fetched.
 
     Args:
-        names: of settings.
+        fields: of the settings.
         levels: what is given, the first winning: values by setting, files by its name and `_file`.
         vault: what reads secrets out of Vault; None where this service has no settings for that.
 
@@ -82,12 +88,14 @@ def resolved(
         SecretError: begins with the setting's name as it stands in the environment.
     """
     found: dict[str, SecretStr] = {}
-    for name in sorted(names):
-        level = next((level for level in levels if name in level or name + _FILE in level), {})
-        if name in level and name + _FILE in level:
-            raise SecretError(f"{_shown(name)}: is given twice, also as {_shown(name + _FILE)}")
-        if name + _FILE in level:
-            found[name] = _followed(name + _FILE, _file_reader(level[name + _FILE]))
+    files = file_names(fields)
+    for name in sorted(secret_names(fields)):
+        file = name + _FILE if name + _FILE in files else ""
+        level = next((level for level in levels if name in level or file in level), {})
+        if name in level and file in level:
+            raise SecretError(f"{_shown(name)}: is given twice, also as {_shown(file)}")
+        if file in level:
+            found[name] = _followed(file, _file_reader(level[file]))
         elif isinstance(value := level.get(name), str) and value.startswith(_VAULT):
             found[name] = _followed(name, _vault_reader(value, vault))
     return found

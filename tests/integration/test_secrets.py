@@ -19,6 +19,7 @@ from afdp.errors import NotaryError
 from afdp.notary.config import NotarySettings
 from afdp.postgres.pool import open_database
 from afdp.postgres.settings import DatabaseSettings
+from afdp.signer.config import SignerSettings
 from tests.conftest import open_folder
 from tests.vault_servers import DevServer, dev_server
 
@@ -73,6 +74,14 @@ async def test_a_secret_is_read_from_vault_and_masked(access: pytest.MonkeyPatch
     settings = await loaded(NotarySettings)
 
     assert settings.redis_url.get_secret_value() == URL
+    assert "hunter2" not in str(shown(settings))
+
+
+async def test_the_signers_secrets_may_be_there_too(access: pytest.MonkeyPatch) -> None:
+    access.setenv("AFDP_PKCS11_PIN", "vault:kv/afdp/redis#url")
+    settings = await loaded(SignerSettings)
+
+    assert settings.pkcs11_pin.get_secret_value() == URL
     assert "hunter2" not in str(shown(settings))
 
 

@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FilePath,
+    SecretStr,
     field_validator,
     model_validator,
 )
@@ -109,6 +110,7 @@ class TransparencySettings(DatabaseSettings):
     log_mirror_endpoint: str = Field("", description="URL of a store that speaks S3 and is not Amazon's.")
     log_mirror_region: str = Field("", description="The bucket's region.")
     log_mirror_key_id: str = Field("", description="An access key; if empty, as the environment says (`AWS_…`).")
+    log_mirror_secret: SecretStr | None = Field(None, description="Its secret.")
     log_mirror_secret_file: FilePath | None = Field(None, description="The file that holds its secret.")
     log_mirror_ca_file: FilePath | None = Field(None, description="PEM of the authority of the store's certificate.")
     log_audit_interval_seconds: float = Field(
@@ -175,11 +177,19 @@ class TransparencySettings(DatabaseSettings):
 
     @model_validator(mode="after")
     def _has_a_whole_key(self) -> Self:
-        if bool(self.log_mirror_key_id) != (self.log_mirror_secret_file is not None):
+        if bool(self.log_mirror_key_id) != bool(self.log_mirror_secret or self.log_mirror_secret_file):
             raise ValueError("AFDP_LOG_MIRROR_KEY_ID and AFDP_LOG_MIRROR_SECRET_FILE belong together")
+        if self.log_mirror_secret and self.log_mirror_secret_file:
+            raise ValueError("AFDP_LOG_MIRROR_SECRET and AFDP_LOG_MIRROR_SECRET_FILE: set one of them")
         if self.log_mirror_endpoint and not self.log_mirror_endpoint.startswith(("https://", "http://")):
             raise ValueError("AFDP_LOG_MIRROR_ENDPOINT must be a URL, https:// or http://")
         return self
+
+    def mirror_secret(self) -> str:
+        """The secret of the mirror's access key, from wherever it is; empty where there is none. Blocks."""
+        if self.log_mirror_secret is not None:
+            return self.log_mirror_secret.get_secret_value()
+        return self.log_mirror_secret_file.read_text().strip() if self.log_mirror_secret_file else ""
 
     @field_validator("external_logs")
     @classmethod

@@ -99,7 +99,7 @@ def sink_of(settings: TransparencySettings, prefix: str) -> Sink:
             settings.log_mirror_endpoint,
             settings.log_mirror_region,
             settings.log_mirror_key_id,
-            settings.log_mirror_secret_file.read_text().strip() if settings.log_mirror_secret_file else "",
+            settings.mirror_secret(),
             settings.log_mirror_ca_file.read_bytes() if settings.log_mirror_ca_file else b"",
         )
     )

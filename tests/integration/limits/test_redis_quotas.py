@@ -202,6 +202,18 @@ async def test_a_redis_that_hangs_costs_one_short_wait_and_limits_hold_per_proce
     assert again - began < 5
 
 
+async def test_a_redis_that_has_become_a_replica_is_left_alone_until_it_is_none(redis: RedisServer) -> None:
+    async with limiter(redis) as one, redis.client() as client:
+        assert await calls(one, 1) == 1
+        await client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        try:
+            assert await calls(one, 100, principal("bob")) == 40
+            assert _shared() == 0
+        finally:
+            await client.execute_command("REPLICAOF", "NO", "ONE")
+        await _until(lambda: _shared() == 1)
+
+
 async def test_without_redis_from_the_start_calls_are_served(redis: RedisServer) -> None:
     await redis.kill()
     try:

@@ -130,7 +130,7 @@ class RedisQuotas:
     async def _look(self) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                await self._script(keys=[_PROBE], args=[0, 0, 0, 1, 1])
+                await self._script(keys=[_PROBE], args=[0, 1, 0, 1, 1])  # writes, which a replica would refuse
         except Exception as error:  # whatever it is, Redis cannot count
             logger.debug("redis is still away", extra={"fields": {"error": type(error).__name__}})
             return
