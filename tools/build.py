@@ -1,8 +1,8 @@
 """Builds the tools of tools/versions.toml into a cache folder, once per version: `$AFDP_TOOLS/bin/NAME`.
 
 A tool of Go is a program, or, where it has `programs`, a folder of several that are built at once from one module: they
-have most of their code in common; where it has `source`, it is that one file of ours. One of npm is the folder that it
-is installed in, one of Maven the folder that an archive holds.
+have most of their code in common; where it has `source`, it is that one file of ours. One of npm or pip is the folder
+that it is installed in, one of Maven the folder that an archive holds.
 
 Standard library only. A missing toolchain or a failed build is reported; it is an error only where CI=true, because
 there every test must run.
@@ -42,6 +42,8 @@ def build(name: str, tool: dict[str, Any], folder: Path) -> str | None:
     if not target.exists():
         make = _go_build_source if "source" in tool else _go_build
         toolchain, make = ("npm", _npm_install) if "npm" in tool else ("go", make)
+        if "pip" in tool:
+            toolchain, make = sys.executable, _pip_install
         if "maven" in tool:
             toolchain, make = "mvn", _maven_unpack
         program = shutil.which(toolchain)
@@ -139,6 +141,26 @@ def _npm_install(npm: str, tool: dict[str, Any], target: Path) -> str | None:
     install = [npm, "install", "--force", *quiet, "--prefix", str(unfinished), *tool["npm"]]
     if reason := _run(install, str(unfinished), dict(os.environ)):
         shutil.rmtree(unfinished)
+        return reason
+    unfinished.replace(target)
+    return None
+
+
+def _pip_install(python: str, tool: dict[str, Any], target: Path) -> str | None:
+    """Beside our own packages, for it may need other versions of the same: `PYTHONPATH` is to name the folder."""
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    install = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(unfinished),
+    ]
+    if reason := _run([*install, *tool["pip"]], str(target.parent), dict(os.environ)):
+        shutil.rmtree(unfinished, ignore_errors=True)
         return reason
     unfinished.replace(target)
     return None
