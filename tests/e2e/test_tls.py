@@ -236,8 +236,8 @@ async def test_the_command_line_takes_its_certificate_from_options(secured: Secu
 
 
 # What it says against us, and why it stands: its library knows no name constraints on URIs, so it cannot follow our
-# chain, which openssl does in the test above; and neither Python nor gRPC can be told a list of curves, so those of their
-# libraries hold, among them two that are stronger than Mozilla asks for.
+# chain, which openssl does in the test above; and neither Python nor gRPC can be told a list of curves, so those of
+# their libraries hold, among them two that are stronger than Mozilla asks for.
 SAID = {
     "certificate_path_validation": r"Certificate path validation failed for O=AFDP\.",
     "tls_curves": r"TLS curves \{('X448'|'secp521r1'|, )+\} are supported, but should be rejected\.",

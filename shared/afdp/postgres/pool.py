@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -290,6 +291,11 @@ async def _connect(settings: DatabaseSettings, schema: str, service: str) -> _Se
         server_settings=_session_settings(settings, schema, service),
     )
     return connection
+
+
+# What asyncpg takes where a URL says nothing. PostgreSQL speaks TLS 1.3 since OpenSSL does; where one does not, its URL
+# or this variable says so.
+os.environ.setdefault("PGSSLMINPROTOCOLVERSION", "TLSv1.3")
 
 
 async def _let_in(settings: DatabaseSettings, *_: object, **options: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -122,7 +123,12 @@ def _forwarded(metadata: Metadata) -> tuple[str, str]:
 
 def address_of(context: Any) -> str:
     """The IP address that a call comes from, of gRPC's `ipv4:1.2.3.4:5` or `ipv6:%5B::1%5D:5`; empty for others."""
-    kind, _, rest = context.peer().partition(":")
+    return _address(context.peer())
+
+
+@lru_cache(4096)  # of a connection it is the same for each call
+def _address(peer: str) -> str:
+    kind, _, rest = peer.partition(":")
     if kind not in ("ipv4", "ipv6"):
         return ""
     host = unquote(rest).rpartition(":")[0].strip("[]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from time import time
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -69,10 +69,9 @@ class Peers:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[encoded] = peer
-        now = datetime.now(UTC).timestamp()
         if peer.serial in material.revoked:
             raise PeerRefused("the certificate is revoked", f"{peer.serial[1]:x}")
-        if not peer.begins <= now <= peer.ends:
+        if not peer.begins <= time() <= peer.ends:
             raise PeerRefused("the certificate is not valid now", f"{peer.serial[1]:x}")
         return peer
 

@@ -130,6 +130,7 @@ def _tls(address: VaultAddress) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=address.ca_file)
     except OSError as error:
         raise FailedPrecondition(f"AFDP_VAULT_CA_FILE: {address.ca_file} cannot be used: {error.strerror}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     if address.certificate:
         try:
             context.load_cert_chain(address.certificate.file, address.certificate.key_file)
