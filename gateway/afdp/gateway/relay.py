@@ -30,6 +30,9 @@ Metadata = list[tuple[str, str]]
 
 PEER = "notary"
 
+LARGE = 128 * 1024
+"""Bytes of a request from which on it goes by a call of its own, so that it holds up nobody else's."""
+
 _LOOK_AGAIN = 5.0  # seconds between two looks for a replica that has no stream yet
 _PAUSES = (0.1, 0.2, 0.5, 1.0)  # seconds before the next one, by how many brought no stream in a row
 _UNKNOWN = 30.0  # seconds, where the notary knows no relay: it is older than we are
@@ -51,18 +54,21 @@ class LostError(Exception):
 class Relay:
     """The streams to all replicas behind one channel."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, max_message_bytes: int) -> None:
+        """`max_message_bytes` is the channel's bound on requests; that of each replica holds, too."""
+        self._max_message_bytes = max_message_bytes
         self._open: Any = channel.stream_stream(f"/{SERVICE}/Relay")
         self._streams: list[Stream] = []
         self._turn = 0
         self._changed = asyncio.Event()
 
-    def stream(self) -> Stream | None:
-        """The one whose turn it is, if any is there."""
+    def stream(self, size: int) -> Stream | None:
+        """The one whose turn it is, if any is there and takes a request of this size, in bytes."""
         if not self._streams:
             return None
         self._turn = (self._turn + 1) % len(self._streams)
-        return self._streams[self._turn]
+        found = self._streams[self._turn]
+        return found if size < found.large else None
 
     async def run(self) -> None:
         """Keeps a stream to each replica, until cancelled.
@@ -96,7 +102,9 @@ class Relay:
         try:
             await asyncio.wait([reading], timeout=_GREETING)
             if reading.done() and isinstance(greeting := reading.result(), bytes):
-                opened = Stream(call, Response.FromString(greeting).instance, self._drop)
+                told = Response.FromString(greeting)
+                most = min(self._max_message_bytes, told.max_message_bytes)
+                opened = Stream(call, told.instance, most, self._drop)
         except grpc.aio.AioRpcError as error:
             return error.code()
         finally:
@@ -143,7 +151,7 @@ class _Waiting:
         for name, value in self.metadata:
             message.headers.add(name=name, value=value)
         self.sent = True
-        return len(self.request) + _AROUND
+        return len(self.request) + sum(len(name) + len(value) + 8 for name, value in self.metadata) + _AROUND
 
     def expire(self) -> None:
         if not self.answer.done():
@@ -157,8 +165,11 @@ class _Waiting:
 class Stream:
     """One stream to one replica."""
 
-    def __init__(self, call: Any, instance: str, on_leaving: Callable[[Stream], None]) -> None:
+    def __init__(self, call: Any, instance: str, max_message_bytes: int, on_leaving: Callable[[Stream], None]) -> None:
+        """`max_message_bytes` is what both ends take; messages stay far below it, however long their headers are."""
         self.instance = instance
+        self._message_bytes = min(MESSAGE_BYTES, max_message_bytes // 4)
+        self.large = min(LARGE, self._message_bytes // 2)  # a request of so many bytes goes by a call of its own
         self._call = call
         self._on_leaving = on_leaving
         self._numbers = itertools.count(1)
@@ -245,7 +256,7 @@ class Stream:
             taken += 1
             if not waiting.answer.done():  # else its caller has given up already
                 size += waiting.write(message.calls.add())
-            if size >= MESSAGE_BYTES:
+            if size >= self._message_bytes:
                 break
         del self._unsent[:taken]
         _sizes.observe(len(message.calls))
@@ -268,4 +279,4 @@ class Stream:
             self._some.set()
 
 
-_AROUND = 256  # bytes of a call beside its request, about
+_AROUND = 128  # bytes of a call beside its request and headers, at most

@@ -19,9 +19,6 @@ from afdp.tls.files import TlsFiles
 
 __all__ = ["Metadata", "Upstream", "open_upstream"]
 
-LARGE = 128 * 1024
-"""Bytes of a request from which on it goes by a call of its own, so that it holds up nobody else's."""
-
 
 class Upstream:
     """Unary calls over one channel. A call fails at once while the notary is away."""
@@ -43,7 +40,7 @@ class Upstream:
         Raises:
             NotaryError: what the notary said, or Unavailable or DeadlineExceeded with a sentence of ours.
         """
-        stream = self._relay.stream() if len(request) < LARGE else None
+        stream = self._relay.stream(len(request))
         try:
             if stream is None:
                 return await self._alone(path, request, timeout, metadata)
@@ -83,7 +80,7 @@ class Upstream:
 async def open_upstream(address: str, max_message_bytes: int, tls: TlsFiles | None = None) -> AsyncIterator[Upstream]:
     """The notary at `host:port`, for as long as the context is open."""
     async with open_channel(address, max_message_bytes, tls=tls, service=PEER) as channel:
-        relay = Relay(channel)
+        relay = Relay(channel, max_message_bytes)
         async with asyncio.TaskGroup() as tasks:
             kept = tasks.create_task(relay.run())
             yield Upstream(channel, relay)

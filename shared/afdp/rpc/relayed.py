@@ -37,7 +37,7 @@ MESSAGE_BYTES = 1024 * 1024
 """From this size on, what is still to be sent goes into a further message."""
 
 _METHOD = method(f"/{SERVICE}/Relay")
-_MOST = 4096  # calls of one stream that are under way at once; further ones are not read
+_MOST = 4096  # calls of one stream that are under way, or whose answers nobody has taken; further ones are not read
 
 # Of protobuf's own runtime: these messages are many and small.
 Request: Any = GetMessageClass(pool().FindMessageTypeByName("afdp.relay.v1.RelayRequest"))
@@ -50,9 +50,19 @@ Find = Callable[[grpc.HandlerCallDetails], Awaitable["_Handle | None"]]
 class Relay:
     """afdp.relay.v1.RelayService, for the other services of one server."""
 
-    def __init__(self, find: Find, stream_seconds: float, peers: PeerCheck | None = None) -> None:
-        """`stream_seconds` is how old a stream may become; `peers` judges who opens it, none: there is no TLS."""
+    def __init__(
+        self, find: Find, stream_seconds: float, max_message_bytes: int, peers: PeerCheck | None = None
+    ) -> None:
+        """For the calls of one server.
+
+        Args:
+            find: finds the handlers.
+            stream_seconds: how old a stream may become.
+            max_message_bytes: the server's bound on messages, which clients are told.
+            peers: judges who opens a stream; none: there is no TLS.
+        """
         self._find = find
+        self._max_message_bytes = max_message_bytes
         self._peers = peers
         self._stream_seconds = stream_seconds
         self._instance = str(uuid_utils.uuid7())
@@ -70,7 +80,9 @@ class Relay:
 
     async def _relay(self, requests: AsyncIterator[bytes], context: _Context) -> None:
         await self._require_caller(context)
-        stream = _Stream(self._find, context, self._instance)
+        stream = _Stream(
+            self._find, context, Response(instance=self._instance, max_message_bytes=self._max_message_bytes)
+        )
         async with asyncio.TaskGroup() as tasks:
             mover = tasks.create_task(self._move_on(stream))
             tasks.create_task(stream.write())
@@ -94,10 +106,10 @@ class Relay:
 class _Stream:
     """One client's calls. Answers that are ready in the same turn of the loop go out in one message."""
 
-    def __init__(self, find: Find, context: _Context, instance: str) -> None:
+    def __init__(self, find: Find, context: _Context, greeting: Any) -> None:
         self._find = find
         self._context = context
-        self._instance = instance
+        self._greeting = greeting
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._room = asyncio.Event()
         self._room.set()
@@ -123,7 +135,7 @@ class _Stream:
     async def write(self) -> None:
         """Sends answers until the last one."""
         with suppress(grpc.aio.BaseError):  # the client is gone: gRPC cancels all of this
-            await self._context.write(Response(instance=self._instance).SerializeToString())
+            await self._context.write(self._greeting.SerializeToString())
             while not self._over:
                 await self._some.wait()
                 self._some.clear()
@@ -147,21 +159,26 @@ class _Stream:
         task = self._under_way[call.id] = tasks.create_task(self._serve(call, until))
         expiry = loop.call_at(until, task.cancel)
         task.add_done_callback(lambda _: self._end(call.id, expiry))
-        if len(self._under_way) >= _MOST:
-            self._room.clear()
+        self._see_room()
 
     def _end(self, number: int, expiry: asyncio.TimerHandle) -> None:
         expiry.cancel()
         self._under_way.pop(number, None)
-        self._room.set()
+        self._see_room()
+
+    def _see_room(self) -> None:
+        if len(self._under_way) + len(self._answers) < _MOST:
+            self._room.set()
+        else:
+            self._room.clear()
 
     async def _serve(self, call: Any, until: float) -> None:
         metadata = tuple(Metadatum(header.name, header.value) for header in call.headers)
         context = _Call(metadata, until, self._context)
-        # The stubs know handlers of gRPC's threads only.
-        handler: Any = await self._find(_Details(call.method, metadata))
         answer = _Answer(call.id)
         try:
+            # The stubs know handlers of gRPC's threads only.
+            handler: Any = await self._find(_Details(call.method, metadata))
             if handler is None or handler.unary_unary is None:
                 await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
             else:
@@ -186,6 +203,7 @@ class _Stream:
             if size >= MESSAGE_BYTES:
                 break
         del self._answers[:taken]
+        self._see_room()
         data: bytes = message.SerializeToString()
         return data
 

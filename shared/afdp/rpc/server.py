@@ -153,10 +153,13 @@ def _build(
     found = grpc.method_handlers_generic_handler(servicer.SERVICE, handlers)
     server.add_generic_rpc_handlers((found,))
 
-    async def find(details: grpc.HandlerCallDetails) -> Any:
+    async def bare(details: grpc.HandlerCallDetails) -> Any:
         return found.service(details)
 
-    return server, Relay(lambda details: sampled.intercept_service(find, details), _CONNECTION_AGE / 1000, peers)
+    async def traced(details: grpc.HandlerCallDetails) -> Any:
+        return await sampled.intercept_service(bare, details)
+
+    return server, Relay(traced, _CONNECTION_AGE / 1000, settings.max_message_bytes, peers)
 
 
 def _bind(server: grpc.aio.Server, settings: ServiceSettings, tls: TlsFiles | None) -> int:

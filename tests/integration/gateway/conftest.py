@@ -97,7 +97,7 @@ class Notary:
                 ("grpc.max_metadata_size", 16 * 1024),  # as the services have it; over 8 KiB it else refuses by chance
             ]
         )
-        relay = Relay(self._find, stream_seconds=300)
+        relay = Relay(self._find, stream_seconds=300, max_message_bytes=20 * 1024 * 1024)
         server.add_generic_rpc_handlers((self, relay.handler()))  # type: ignore[arg-type]
         self.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
         await server.start()

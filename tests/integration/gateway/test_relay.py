@@ -25,7 +25,8 @@ from afdp.errors import (
     Unavailable,
 )
 from afdp.gateway import relay as relaying
-from afdp.gateway.upstream import LARGE, Upstream, open_upstream
+from afdp.gateway.relay import LARGE
+from afdp.gateway.upstream import Upstream, open_upstream
 from afdp.messages.notary import (
     GetReceiptRequest,
     GetReceiptResponse,
@@ -59,7 +60,7 @@ ERRORS = {
 class Replica(NotaryServiceBase):
     """A notary: fails in the way that the receipt ID asks for, else tells who calls and how long there is."""
 
-    def __init__(self, *, relay: bool = True, drain_seconds: float = 5.0) -> None:
+    def __init__(self, *, relay: bool = True, drain_seconds: float = 5.0, max_message_bytes: int = 1024 * 1024) -> None:
         self.port = 0
         self.calls: list[str] = []
         self.begun = asyncio.Event()
@@ -67,7 +68,7 @@ class Replica(NotaryServiceBase):
         self.cancelled = asyncio.Event()
         self.spans = InMemorySpanExporter()
         self._relay = relay
-        self._drain_seconds = drain_seconds
+        self._bounds = {"drain_seconds": drain_seconds, "max_message_bytes": max_message_bytes}
         self._running = AsyncExitStack()
 
     async def get_receipt(self, request: GetReceiptRequest) -> GetReceiptResponse:
@@ -101,7 +102,7 @@ class Replica(NotaryServiceBase):
     async def start(self) -> None:
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self.spans))
-        settings = ServiceSettings(port=self.port, metrics_port=0, drain_seconds=self._drain_seconds)
+        settings = ServiceSettings(port=self.port, metrics_port=0, **self._bounds)
         server = running_server(self, settings, Telemetry("echo", provider), admit=self.admit, relay=self._relay)
         self.port = await self._running.enter_async_context(server)
 
@@ -208,6 +209,15 @@ def relayed_so_far() -> tuple[float, float]:
     """Messages, and calls in them."""
     count, total = (REGISTRY.get_sample_value(f"afdp_gateway_relay_calls_{name}") for name in ("count", "sum"))
     return count or 0.0, total or 0.0
+
+
+async def test_no_message_is_larger_than_the_notary_takes_however_long_the_headers_are() -> None:
+    replica = Replica(max_message_bytes=64 * 1024)
+    async with notary(replica) as upstream:
+        token = ("authorization", "Bearer " + "x" * 8000)
+        found = await asyncio.gather(*(get(upstream, "y" * 7000, token) for _ in range(50)))
+
+    assert [each.key_id for each in found] == [token[1]] * 50
 
 
 async def test_one_who_waits_holds_up_nobody() -> None:

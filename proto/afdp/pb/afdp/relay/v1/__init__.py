@@ -150,5 +150,10 @@ class RelayResponse(betterproto2.Message):
     The stream ends soon, because it is old or the server stops: further calls should take another one.
     """
 
+    max_message_bytes: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+    """
+    In the first message: the bytes of the largest message that the server takes. Else 0.
+    """
+
 
 default_message_pool.register_message("afdp.relay.v1", "RelayResponse", RelayResponse)
