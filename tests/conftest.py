@@ -136,8 +136,7 @@ async def rekor1(tool: Callable[[str], Path], postgres: Postgres) -> AsyncIterat
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def keycloak(tool: Callable[[str], Path], request: pytest.FixtureRequest) -> AsyncIterator[Keycloak]:
     """A Keycloak whose people come from a directory; its process was started when the tests had been collected."""
-    slapd = tool("slapd")
-    tool("keycloak")
+    _, _, slapd = tool("keycloak"), tool("java"), tool("slapd")
     process = request.config.stash[_KEYCLOAK]
     with open_folder() as folder, running_directory(slapd, folder / "ldap") as ldap_url:
         await process.ready()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -17,6 +18,8 @@ import grpc.aio
 import httpx
 import pytest
 import pytest_asyncio
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from google.protobuf.json_format import MessageToDict
 
 from afdp.certs.deployment import spiffe_id
@@ -224,6 +227,31 @@ async def test_health_reflection_and_what_is_public_need_no_credential(
     health: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
     healthy: bytes = await health(b"")
     assert healthy == b"\x08\x01"
+
+
+# --- tokens that are a certificate's (RFC 8705) ---------------------------------------------------------------------
+
+
+async def test_a_bound_token_is_taken_with_its_own_certificate_only(guarded: Guarded) -> None:
+    pem = (guarded.stack.certificates / "analyst.pem").read_bytes()
+    shown = x509.load_pem_x509_certificate(pem).fingerprint(SHA256())
+    bound = {"x5t#S256": base64.urlsafe_b64encode(shown).rstrip(b"=").decode()}
+    token = guarded.token("ai_engineer", cnf=bound)
+    method = next(each for each in METHODS if each.name == "SearchEvidence")
+
+    for person, answer in (("analyst", "✓"), ("engineer", "401"), ("analyst", "✓")):
+        async with guarded.rest(person) as rest, guarded.channel(person) as channel:
+            assert await over_rest(rest, method, RULES[method.name][0], token) == answer
+            assert await over_grpc(channel, method, token) == answer
+
+
+async def test_a_token_decides_where_there_is_a_certificate_too(guarded: Guarded) -> None:
+    method = next(each for each in METHODS if each.name == "SearchEvidence")
+
+    async with guarded.rest("engineer") as rest:
+        assert await over_rest(rest, method, RULES[method.name][0], None) == "✓"
+        assert await over_rest(rest, method, RULES[method.name][0], guarded.token()) == "403"
+        assert await over_rest(rest, method, RULES[method.name][0], "no.token.at-all") == "401"
 
 
 # --- evidence by its labels ------------------------------------------------------------------------------------------
