@@ -26,9 +26,11 @@ T = TypeVar("T")
 
 SCHEMA = "afdp_log"
 SERVICE = "transparency"
+# What it works as: it may add to the log, and change nothing that is in it.
+ROLE = "afdp_log_writer"
 # Every statement here goes by an index. A plan that was made while the tables were small would read them whole. Each is
 # planned once: with hundreds of partitions planning takes longer than anything else.
-SESSION = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
+SESSION = {"role": ROLE, "enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
 _SPAN = 21  # a partition has 2^21 entries
 
 FIRST = 1  # the log of `AFDP_LOG_ORIGIN`

@@ -87,18 +87,20 @@ async def test_a_role_that_may_only_write_rows_grows_a_log_into_new_partitions(
 ) -> None:
     role = f"writer_{os.urandom(6).hex()}"
     await migrate(sql, SCHEMA, MIGRATIONS)
-    await sql.execute(
-        f"CREATE ROLE {role} LOGIN PASSWORD 'row-writer';"
-        f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role};"
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {SCHEMA} TO {role};"
-        f"GRANT EXECUTE ON FUNCTION {SCHEMA}.make_room TO {role}"
-    )
+    await sql.execute(f"CREATE ROLE {role} LOGIN NOINHERIT PASSWORD 'row-writer'; GRANT afdp_log_writer TO {role}")
     _, _, place = database.partition("@")
     async with replica(database=f"postgresql://{role}:row-writer@{place}") as one:
         await set_tree(sql, edge_of(SPAN - 1))
         checkpoint, answers = await one.log.append([b"b", b"c"])
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await asyncpg_as(database, role, "CREATE TABLE afdp_log.mine ()")
+        for statement in (
+            "CREATE TABLE afdp_log.mine ()",
+            "SELECT FROM afdp_log.entry",
+            "SET ROLE afdp_log_writer; UPDATE afdp_log.entry SET body = '1'",
+            "SET ROLE afdp_log_writer; DELETE FROM afdp_log.entry",
+            "SET ROLE afdp_log_writer; SELECT FROM afdp_log.entry_1_0",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await asyncpg_as(database, role, statement)
 
     for entry, answer in zip((b"b", b"c"), answers, strict=True):
         assert_logged(one.log.identity(), checkpoint, entry, answer)
@@ -114,6 +116,7 @@ async def test_who_wrote_before_the_upgrade_may_make_room_after_it_and_nobody_el
     await migrate(sql, SCHEMA, MIGRATIONS)
 
     await asyncpg_as(database, writer, f"SELECT {SCHEMA}.make_room(1::smallint)")
+    await asyncpg_as(database, writer, f"SET ROLE afdp_log_writer; SELECT {SCHEMA}.make_room(1::smallint)")
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="make_room"):
         await asyncpg_as(database, stranger, f"SELECT {SCHEMA}.make_room(1::smallint)")
 
