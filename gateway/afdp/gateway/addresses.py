@@ -13,7 +13,7 @@ from afdp.errors import ResourceExhausted
 from afdp.gateway.clients import told_of_client
 from afdp.gateway.exchange import exchange_of
 from afdp.gateway.rekor import error_response
-from afdp.limits.failures import FailureLimit, network_of
+from afdp.limits.failures import FailureLimit, network_of, speaks_for_one
 from afdp.limits.rates import Buckets, Rate
 from afdp.rpc import answer
 from afdp.rpc.peers import FORWARDED_ADDRESS
@@ -52,7 +52,7 @@ class AddressLimits:
             await self._refuse(refusal, scope, receive, send)
             return
         credential = _credential(scope) if self._failures is not None else ""
-        if self._failures is None or not credential:
+        if self._failures is None or not credential or not speaks_for_one(address):
             await self._app(scope, receive, send)
             return
         if (wait := self._failures.wait(address, credential, now)) > 0:

@@ -45,6 +45,14 @@ class FailureLimit:
                 self._good.popitem(last=False)
 
 
+def speaks_for_one(address: str) -> bool:
+    """Whether it is one caller's address. Over loopback come a proxy on this machine and all its callers."""
+    try:
+        return bool(address) and not ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
 def network_of(address: str) -> str:
     """What is counted together: an IPv4 address, or the first 64 bits of an IPv6 one."""
     if ":" not in address:

@@ -294,17 +294,21 @@ async def test_who_forwards_is_believed_only_from_a_proxy_of_ours(start_gateway:
 async def test_an_address_whose_credentials_fail_is_not_listened_to_but_for_good_ones(
     start_gateway: Any, notary: Any
 ) -> None:
-    good, bad = {"Authorization": "Bearer good"}, {"Authorization": "Bearer bad"}
-    async with start_gateway(notary_address=notary.address, auth_failures="0.1/3") as client:
+    there = {"X-Forwarded-For": "192.0.2.1"}
+    good, bad = {"Authorization": "Bearer good", **there}, {"Authorization": "Bearer bad", **there}
+    settings = {"notary_address": notary.address, "auth_failures": "0.1/3", "proxies": "127.0.0.1"}
+    async with start_gateway(**settings) as client:
         assert (await client.get("/api/v1/keys", headers=good)).status_code == 200
         notary.answers["ListKeys"] = Unauthenticated("the credentials are missing or not valid")
         refused = [await client.get("/api/v1/keys", headers=bad) for _ in range(5)]
         asked = len(notary.calls)
+        local = [await client.get("/api/v1/keys", headers={"Authorization": "Bearer bad"}) for _ in range(5)]
         notary.answers.clear()
         still = await client.get("/api/v1/keys", headers=good)
-        anonymous = await client.get("/api/v1/keys")
+        anonymous = await client.get("/api/v1/keys", headers=there)
 
     assert [answer.status_code for answer in refused] == [401, 401, 401, 429, 429]
     assert refused[4].headers["retry-after"] == "10"
     assert asked == 4
+    assert {answer.status_code for answer in local} == {401}  # a proxy on this machine speaks for many
     assert (still.status_code, anonymous.status_code) == (200, 200)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from time import monotonic
 
 from afdp.errors import ResourceExhausted
-from afdp.limits.failures import FailureLimit
+from afdp.limits.failures import FailureLimit, speaks_for_one
 from afdp.limits.rates import Rate
 from afdp.notary.access.gate import Authenticator
 from afdp.notary.access.limiter import LIMITED
@@ -29,7 +28,7 @@ class GuardedAuthenticator:
         Raises:
             ResourceExhausted: nothing from this address is looked at now.
         """
-        if not _is_remote(caller.address):
+        if not speaks_for_one(caller.address):
             return await self._inner.authenticate(caller)
         shown = caller.authorization or (caller.certificate.der.hex() if caller.certificate else "")
         if (wait := self._limit.wait(caller.address, shown, monotonic())) > 0:
@@ -43,11 +42,3 @@ class GuardedAuthenticator:
             raise
         self._limit.succeeded(shown)
         return principal
-
-
-def _is_remote(address: str) -> bool:
-    """Whether it is one caller's address. Over loopback come a gateway on this machine and all its callers."""
-    try:
-        return bool(address) and not ip_address(address).is_loopback
-    except ValueError:
-        return False
