@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 LOGGER = "afdp.audit"
 
-_PAUSE = 0.05  # seconds in which events gather; also the most that a sudden end loses
+_PAUSE = 0.1  # seconds in which events gather; also the most that a sudden end loses
 _RETRY = 1.0
 _KINDS = 256  # of what is told together; what is more is told as one
 _OTHER = AuditEvent("authentication", "deny", "", "", "of many more kinds", time=datetime.min.replace(tzinfo=UTC))

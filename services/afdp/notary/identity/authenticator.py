@@ -72,14 +72,12 @@ class CredentialAuthenticator:
         if caller.authorization:
             known = await self._bearer(self._token(caller.authorization))
             _check_binding(known, caller.certificate)
-            principal = known.principal
+            known.principal = principal = _at(known.principal, caller.address)  # the next call is from there too
         elif caller.certificate is not None:
-            principal = self._certificates.principal(caller.certificate)
+            principal = _at(self._certificates.principal(caller.certificate), caller.address)
         else:
             raise CredentialRefused("there are no credentials")
-        if principal.attributes.address == caller.address:
-            return principal
-        return replace(principal, attributes=replace(principal.attributes, address=caller.address))
+        return principal
 
     def _token(self, authorization: str) -> str:
         scheme, _, credentials = authorization.partition(" ")
@@ -116,6 +114,13 @@ class CredentialAuthenticator:
         while len(self._known) >= self._most_known:
             del self._known[next(iter(self._known))]  # the oldest
         self._known[digest] = known
+
+
+def _at(principal: Principal, address: str) -> Principal:
+    """The principal where it calls from."""
+    if principal.attributes.address == address:
+        return principal
+    return replace(principal, attributes=replace(principal.attributes, address=address))
 
 
 def _password(credentials: str) -> str:
