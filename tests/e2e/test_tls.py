@@ -26,6 +26,8 @@ from tests.e2e.conftest import free_offset
 from tests.e2e.evidence import package
 from tests.forged_certificates import forge
 
+INGRESS_ID = f"spiffe://{TRUST_DOMAIN}/ingress"
+INGRESS = {"gateway": {"AFDP_INGRESS_NAMES": INGRESS_ID}}
 HTTP = ("gateway", "log")
 GRPC = ("notary", "signer", "transparency", "metadata")
 METRICS = tuple(f"{name}'s metrics" for name in METRICS_PORTS)
@@ -51,7 +53,7 @@ class Secured:
 async def secured() -> AsyncIterator[Secured]:
     with open_folder() as folder:
         offset = free_offset()
-        async with running_stack(StackOptions(folder / "data", offset, tls=True)) as stack:
+        async with running_stack(StackOptions(folder / "data", offset, tls=True, settings=INGRESS)) as stack:
             yield Secured(stack, offset)
 
 
@@ -212,12 +214,39 @@ async def test_a_handshake_that_does_not_come_ends_and_holds_up_nobody(secured: 
     assert monotonic() - began > HANDSHAKE_SECONDS - 2
 
 
-async def test_a_client_certificate_in_a_header_is_nobodys(secured: Secured) -> None:
-    """No ingress is named, so whoever sends it has made it up."""
-    admin = ssl.PEM_cert_to_DER_cert(secured.authority.issued("admin").cert.read_text())
-    headers = {"client-cert": f":{base64.b64encode(admin).decode()}:"}
-    async with secured.client(None) as client:
-        assert (await client.get("/api/v1/keys", headers=headers)).status_code == 401
+def handed_on(issued: Issued) -> dict[str, str]:
+    """The header of RFC 9440."""
+    der = ssl.PEM_cert_to_DER_cert(issued.cert.read_text())
+    return {"client-cert": f":{base64.b64encode(der).decode()}:"}
+
+
+async def test_a_client_certificate_in_a_header_counts_from_the_ingress_alone(secured: Secured) -> None:
+    ingress = secured.authority.issue("ingress", Names(uris=(INGRESS_ID,)), server=False)
+    gone = secured.authority.issue("gone", Names(uris=(f"spiffe://{TRUST_DOMAIN}/user/admin",)), server=False)
+    secured.authority.revoke("gone")
+    admin = handed_on(secured.authority.issued("admin"))
+
+    async def is_taken_back() -> bool:
+        async with secured.client(gone) as client:
+            return await is_refused(client)
+
+    async def asked(client: httpx.AsyncClient, headers: dict[str, str]) -> int:
+        return (await client.get("/api/v1/keys", headers=headers)).status_code
+
+    async with asyncio.timeout(30):
+        await until(is_taken_back)
+    async with (
+        secured.client(ingress) as front,
+        secured.client("engineer") as engineer,
+        secured.client(None) as nobody,
+    ):
+        assert await asked(front, admin) == 200
+        assert await asked(front, handed_on(secured.authority.issued("engineer"))) == 403
+        assert await asked(front, handed_on(gone)) == 401
+        assert await asked(front, {}) == 401  # whom it serves has shown none; it is nobody itself
+        assert await asked(front, {"client-cert": "admin"}) == 400
+        assert await asked(engineer, admin) == 403
+        assert await asked(nobody, admin) == 401
 
 
 async def test_the_command_line_takes_its_certificate_from_options(secured: Secured) -> None:

@@ -3,7 +3,11 @@ from pathlib import Path
 import pytest
 from pydantic import Field, SecretStr
 
+from afdp.client import NotaryClient
 from afdp.config import ServiceSettings, SettingsError, load, shown
+from afdp.errors import FailedPrecondition, InvalidArgument
+from afdp.notary.config import NotarySettings
+from afdp.rpc import open_channel
 from afdp.secrets import SecretError, renew
 
 
@@ -143,3 +147,48 @@ def test_a_service_without_vault_takes_no_secret_from_there(monkeypatch: pytest.
     with pytest.raises(SettingsError, match="AFDP_PASSWORD: this service takes no secrets from Vault") as wrong:
         load(Settings)
     assert "hunter" not in str(wrong.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.5", "::", "notary.example.org", "127.0.0.1.example.org"])
+def test_plain_text_is_refused_where_other_machines_reach(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFDP_HOST", host)
+    with pytest.raises(
+        SettingsError, match=f"AFDP_HOST is {host}, which other machines reach.*set AFDP_TLS to required"
+    ):
+        load(Settings)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_plain_text_is_for_loopback(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFDP_HOST", host)
+    assert load(Settings).tls_paths is None
+
+
+def test_tls_needs_its_files_and_files_need_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFDP_TLS_CERT", "/tls/cert.pem")
+    with pytest.raises(SettingsError, match="AFDP_TLS_CERT would not be used: set AFDP_TLS to required"):
+        load(Settings)
+    monkeypatch.setenv("AFDP_TLS", "required")
+    with pytest.raises(SettingsError, match="AFDP_TLS_KEY and AFDP_TLS_CA must name a file"):
+        load(Settings)
+    monkeypatch.setenv("AFDP_TLS_NAMES", '{"singer": ["afdp-singer"]}')
+    with pytest.raises(SettingsError, match="singer: no such service"):
+        load(Settings)
+
+
+def test_a_notary_that_other_machines_reach_asks_who_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"HOST": "0.0.0.0", "TLS": "required", "TLS_CERT": "c", "TLS_KEY": "k", "TLS_CA": "a"}.items():
+        monkeypatch.setenv(f"AFDP_{name}", value)
+    with pytest.raises(SettingsError, match="AFDP_AUTH off lets everybody in: set it to required"):
+        load(NotarySettings)
+    monkeypatch.setenv("AFDP_HOST", "127.0.0.1")
+    assert load(NotarySettings).auth == "off"
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5:50052", "127.0.0.1:1,10.0.0.5:1", "signer:50052"])
+async def test_plain_text_to_another_machine_is_refused_before_anything_is_sent(address: str) -> None:
+    with pytest.raises((FailedPrecondition, InvalidArgument)):
+        async with open_channel(address):
+            pass
+    with pytest.raises(FailedPrecondition, match=r"10\.0\.0\.5 is another machine"):
+        NotaryClient("http://10.0.0.5:3030")
