@@ -12,14 +12,15 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from afdp.embedded.process import LOOPBACK, free_port
+from afdp.embedded.process import LOOPBACK
+from tests.lasting_ports import lasting_port
 
 
 class RedisServer:
     """One server on a port that stays the same."""
 
     def __init__(self, program: Path) -> None:
-        self.port = free_port()
+        self.port = lasting_port()
         self.url = f"redis://{LOOPBACK}:{self.port}/0"
         self._program = program
         self._process: asyncio.subprocess.Process | None = None

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from afdp.embedded.postgres import Postgres
 from afdp.embedded.process import LOOPBACK, ServerProcess, free_port
+from tests.lasting_ports import lasting_port
 from tests.redis_server import redis_program
 from tests.rekor_front import RekorFront
 
@@ -46,7 +47,7 @@ class Rekor2:
     origin: str
     key: LogKey
     interval: int
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=lasting_port)
     front: RekorFront = field(init=False)
     _process: ServerProcess | None = None
 

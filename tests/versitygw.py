@@ -11,7 +11,8 @@ from pathlib import Path
 
 import httpx
 
-from afdp.embedded.process import ServerProcess, free_port
+from afdp.embedded.process import ServerProcess
+from tests.lasting_ports import lasting_port
 
 KEY_ID, SECRET = "afdp-mirror", "a secret of this test"
 
@@ -70,7 +71,7 @@ async def running_versitygw(tool: Callable[[str], Path], home: Path) -> AsyncIte
     folder = home / "buckets" / "log"
     folder.mkdir(parents=True)
     (home / "sidecar").mkdir()
-    server = Versitygw(tool("versitygw"), folder, home, free_port())
+    server = Versitygw(tool("versitygw"), folder, home, lasting_port())
     await server.start()
     try:
         yield server

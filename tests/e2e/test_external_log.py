@@ -59,11 +59,11 @@ class Place:
 
     async def until(self, receipt_id: str, good: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The receipt once it is as it shall be."""
-        async with asyncio.timeout(60):
-            while True:
-                if good(found := await self.receipt(receipt_id)):
-                    return found
-                await asyncio.sleep(0.1)
+        ends = time.monotonic() + 150  # after a log was away the next try may be 90 seconds later
+        while not good(found := await self.receipt(receipt_id)):
+            assert time.monotonic() < ends, (found["state"], await self.part())
+            await asyncio.sleep(0.1)
+        return found
 
     async def until_served(self, receipt_id: str) -> dict[str, Any]:
         """The receipt once it is logged, from a stack of which something was killed."""

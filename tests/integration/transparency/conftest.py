@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from afdp.transparency.values import Inclusion, KnownLog, LogIdentity, SignedChe
 from afdp.transparency.witnesses import open_witnesses
 from afdp.transparency.witnessing import Witnessing
 from afdp.transparency.writer import LogWriter, running
+from tests.lasting_ports import lasting_port
 from tests.local_keys import file_catalogue, file_data_keys
 
 ORIGIN = "notary.localhost"
@@ -56,8 +56,7 @@ class SignerPeer:
     """The signer with keys in files, served over gRPC on one port; it can be stopped and started again."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = int(probe.getsockname()[1])
+        self.port = lasting_port()
         self.address = f"127.0.0.1:{self.port}"
         self.folder = folder
         self._running = AsyncExitStack()

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal as signals
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -35,6 +34,7 @@ from afdp.messages.transparency import (
 )
 from afdp.postgres import packaged
 from afdp.rpc import GrpcCaller, open_channel
+from tests.lasting_ports import lasting_port
 
 ACME = ("acme.example.org", "--tenant", "acme")
 
@@ -90,8 +90,7 @@ class Stack:
 
 
 def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return str(probe.getsockname()[1])
+    return str(lasting_port())
 
 
 def is_whole(mirror: Path) -> bool:

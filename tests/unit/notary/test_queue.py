@@ -92,7 +92,7 @@ async def test_who_waits_for_room_gets_it_when_a_batch_is_taken() -> None:
     assert not waiting.done()
 
     assert tenants(await queue.take(1, 1_000_000)) == ["first"]
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await waiting
         assert tenants(await queue.take(1, 1_000_000)) == ["second"]
 
@@ -115,7 +115,7 @@ async def test_an_empty_queue_waits() -> None:
     only = submission()
     await queue.put(only, wait=False)
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         assert await taking == [only]
 
 
@@ -129,7 +129,7 @@ async def test_who_gives_up_waiting_for_room_leaves_it_to_the_next() -> None:
     await asyncio.sleep(0)
 
     assert tenants(await queue.take(1, 1_000_000)) == ["first"]
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await patient
         assert tenants(await queue.take(1, 1_000_000)) == ["patient"]
 
@@ -144,6 +144,6 @@ async def test_a_turn_that_comes_too_late_goes_to_the_next() -> None:
     await queue.take(1, 1_000_000)  # gives the turn to the first who waits
     late.cancel()
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await next_one
         assert tenants(await queue.take(1, 1_000_000)) == ["next"]

@@ -93,5 +93,5 @@ async def test_closing_the_stream_ends_the_work_under_way() -> None:
     async with aclosing(answer_each(numbers(2), endless, 8)) as answers:
         assert await anext(answers) == 0
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await ended.wait()
