@@ -69,8 +69,8 @@ def login(
             click.echo(printable(f"Open {device.whole_url or device.url}"), err=True)
             click.echo(printable(f"and see that the code there is {device.code}"), err=True)
             tokens = provider.device_tokens(device)
-    made = Login(url, issuer, client_id, scope, tokens, _absolute(client_secret_file), _absolute(issuer_ca))
-    LoginFile(url).write(made)
+        made = Login(url, issuer, client_id, scope, tokens, _absolute(client_secret_file), _absolute(issuer_ca))
+        LoginFile(url).write(made)
     _show(made, as_json=as_json)
 
 
@@ -78,8 +78,8 @@ def login(
 @url_option
 def logout(url: str) -> None:
     """Forget the login for the notary at --url, and end it at the provider. Exit: 0, also where there was none."""
-    file = LoginFile(url)
     with reported():
+        file = LoginFile(url)
         kept = file.read()
     file.remove()
     if kept is None:

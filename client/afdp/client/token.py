@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from afdp.errors import InvalidArgument
@@ -46,8 +47,9 @@ def bearer_token(token: Token | None, url: str = "") -> BearerToken | None:
         return BearerToken(given)
     if file := os.environ.get("AFDP_TOKEN_FILE"):
         return BearerToken(Path(file))
-    if url and (login := LoginFile(url)).exists():
-        return BearerToken(login)
+    with suppress(InvalidArgument):  # who has no folder has not logged in
+        if url and (login := LoginFile(url)).exists():
+            return BearerToken(login)
     return None
 
 

@@ -66,6 +66,7 @@ class LoginFile:
     """Where the login for a notary is kept. Calling it gives a token that is good: a new one where that is due."""
 
     def __init__(self, url: str, folder: Path | None = None) -> None:
+        """Raises InvalidArgument: no folder is given, and the user has none."""
         self._url = url.rstrip("/")
         self._folder = folder or config_folder() / "logins"
         self._file = self._folder / f"{sha256(self._url.encode()).hexdigest()[:32]}.json"
@@ -84,7 +85,7 @@ class LoginFile:
 
     def exists(self) -> bool:
         """Whether somebody has logged in."""
-        return self._file.exists()
+        return os.access(self._file, os.F_OK)
 
     def read(self) -> Login | None:
         """The login as it is kept; None where there is none.
@@ -158,8 +159,15 @@ class LoginFile:
 
 
 def config_folder() -> Path:
-    """Where the user's settings of `afdp` are."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "afdp"
+    """Where the user's settings of `afdp` are.
+
+    Raises:
+        InvalidArgument: the user has no home, as in some containers.
+    """
+    try:
+        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "afdp"
+    except RuntimeError:
+        raise InvalidArgument("there is no home folder for a login: set HOME or XDG_CONFIG_HOME") from None
 
 
 def read_secret(file: Path) -> str:

@@ -187,3 +187,16 @@ def test_the_nearest_token_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("two words", "a\r\nx-other: b", "", "größe"):
         with pytest.raises(InvalidArgument):
             bearer_token(wrong).header()  # type: ignore[union-attr]
+
+
+def test_who_has_no_home_has_no_login_and_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+
+    assert bearer_token(None, NOTARY) is None
+    done = afdp("whoami", "--url", NOTARY)
+    assert done.exit_code == 2
+    assert "set HOME" in done.output

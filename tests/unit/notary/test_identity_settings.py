@@ -65,6 +65,9 @@ WRONG = {
     "nobody": ("{}", "nobody could call"),
     "nothing": ("", "the file: Input should be"),
     "no YAML": ("issuers: [", "is not valid YAML"),
+    "no date": ("issuers: 2026-99-99", "is not valid YAML"),
+    "no end of lists": ("[" * 5000, "is not valid YAML"),
+    "a list as a name": ("? [a]\n: b", "is not valid YAML"),
     "an object": ("!!python/object/apply:os.system ['true']", "is not valid YAML"),
 }
 

@@ -7,6 +7,7 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from joserfc import jwe
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
@@ -41,7 +44,7 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> LocalIssuer:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def identity(issuer: LocalIssuer) -> AsyncIterator[Identity]:
-    settings = issuer.settings(
+    believed = issuer.settings(
         algorithms=["ES256", "RS256", "Ed25519"],
         clients=["pipeline"],
         mfa={"acr": "gold", "amr": ["otp", "mfa"]},
@@ -49,7 +52,7 @@ async def identity(issuer: LocalIssuer) -> AsyncIterator[Identity]:
         clearance={"claims": "clearance"},
         residency={"claims": "/custom.io/residency"},
     )
-    file = write_identity(issuer.folder / "identity.yaml", {"issuers": [settings], "basic_tokens": True})
+    file = write_identity(issuer.folder / "identity.yaml", {"issuers": [believed], "basic_tokens": True})
     async with running_identity(file) as running:
         yield running
 
@@ -344,3 +347,40 @@ async def test_a_known_token_costs_microseconds(issuer: LocalIssuer, identity: I
     each = (time.process_time() - started) / 1000
 
     assert each < 50e-6  # some 3 µs; a signature alone takes more than 50
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = ("aud", "exp", "nbf", "iat", "sub", "azp", "tenant", "scope", "realm_access", "acr", "amr", "auth_time", "cnf")
+CLAIM = st.sampled_from([*NAMES, "groups", "clearance", "custom.io"])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.dictionaries(CLAIM, JSON, max_size=4))
+async def test_whatever_an_issuer_writes_into_a_token_it_is_taken_or_refused(
+    issuer: LocalIssuer, identity: Identity, good: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    with suppress(CredentialRefused):
+        principal = await identity.authenticate(Caller(f"Bearer {issuer.token({**good, **changes})}"))
+        assert principal.tenant
+        assert principal.submitter.subject
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(authorization=st.text(max_size=60) | st.builds(lambda *parts: "Bearer " + ".".join(parts), *[st.text()] * 3))
+async def test_whatever_a_stranger_sends_is_refused(identity: Identity, authorization: str) -> None:
+    with pytest.raises(CredentialRefused):
+        await identity.authenticate(Caller(authorization))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(made=st.dictionaries(st.sampled_from(["alg", "kid", "typ", "cty", "x"]), JSON), claims=JSON)
+async def test_whatever_stands_in_a_token_that_nobody_signed_it_is_refused(
+    identity: Identity, good: dict[str, Any], made: dict[str, Any], claims: Any
+) -> None:
+    for token in (raw_token(header(**made), good), raw_token(made, good), raw_token(header(), claims)):
+        with pytest.raises(CredentialRefused):
+            await identity.authenticate(Caller(f"Bearer {token}"))

@@ -31,7 +31,7 @@ ALGORITHMS = (*_RSA, *(name for names in _CURVES.values() for name in names))
 _LEAST_RSA_BITS = 2048
 _MOST_RSA_BITS = 8192
 _MOST_KEYS = 64
-_RETRY_SECONDS = 5.0
+_RETRY_SECONDS = 2.0
 
 _fetches = Counter("afdp_notary_identity_key_fetches", "Fetches of an issuer's keys.", ["issuer", "result"])
 _fetched = Gauge("afdp_notary_identity_keys_timestamp_seconds", "When an issuer's keys were last got.", ["issuer"])
@@ -155,9 +155,12 @@ class KeySource:
         return next((key for key in self._keys.get(key_id, ()) if algorithm in key.algorithms), None)
 
     async def _next_fetch(self) -> None:
-        """Waits for a fetch, unless the last one was just now: however many ask, there is one at a time."""
+        """Waits for a fetch: however many ask, there is one at a time.
+
+        Not where the last one was just now, or has failed: then `run` tries again by itself, and nobody waits for that.
+        """
         recent = self._tried_at is not None and self._clock() - self._tried_at < self._pace.refetch
-        if recent and not self._under_way:
+        if self._failure or (recent and not self._under_way):
             return
         ended = self._round
         if not self._under_way:

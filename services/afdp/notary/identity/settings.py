@@ -232,9 +232,12 @@ def read_identity(file: Path) -> IdentitySettings:
 def parse_identity(data: bytes, name: str) -> IdentitySettings:
     """The settings in a YAML document; see `read_identity`."""
     try:
-        return IdentitySettings.model_validate(yaml.load(data, _UniqueKeys), strict=False)  # noqa: S506 - a safe loader
-    except yaml.YAMLError as error:
-        raise SettingsError(f"AFDP_IDENTITY: {name} is not valid YAML: {getattr(error, 'problem', '')}") from None
+        document = yaml.load(data, _UniqueKeys)  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        why = getattr(error, "problem", None) or "a value in it cannot be read"
+        raise SettingsError(f"AFDP_IDENTITY: {name} is not valid YAML: {why}") from None
+    try:
+        return IdentitySettings.model_validate(document, strict=False)
     except ValidationError as error:
         wrong = [f"AFDP_IDENTITY: {_place(item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)]
         raise SettingsError("\n".join(wrong)) from None
