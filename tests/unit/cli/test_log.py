@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -263,10 +264,16 @@ def test_a_state_that_is_damaged_or_of_another_log_is_refused(afdp: Afdp, folder
     assert "is damaged" in damaged.stderr
 
 
-def test_processes_side_by_side_find_the_same_as_one(afdp: Afdp, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def long_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of so many entries that it is read by processes, as files; to be copied."""
     log = LocalLog()
     log.append(b"%d" % number for number in range(140_000))
-    folder = log.write(tmp_path / "log")
+    return log.write(tmp_path_factory.mktemp("long"))
+
+
+def test_processes_side_by_side_find_the_same_as_one(long_log: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(long_log, tmp_path / "log")
     flip(folder / "tile/entries/500", 9)
 
     def found(*options: str) -> object:
@@ -279,11 +286,9 @@ def test_processes_side_by_side_find_the_same_as_one(afdp: Afdp, tmp_path: Path)
 
 
 def test_interrupted_by_a_key_it_keeps_what_is_good_and_says_nothing_of_the_log(
-    server: LogServer, tmp_path: Path, afdp: Afdp
+    server: LogServer, tmp_path: Path, afdp: Afdp, long_log: Path
 ) -> None:
-    log = LocalLog()
-    log.append(b"%d" % number for number in range(150_000))
-    log.write(server.folder)
+    shutil.copytree(long_log, server.folder, dirs_exist_ok=True)
     asked, go_on = threading.Event(), threading.Event()
 
     def wait(handler: BaseHTTPRequestHandler) -> None:

@@ -156,7 +156,7 @@ def test_a_refusal_is_asn1cryptos(failure: Failure, reason: str) -> None:
     assert read_response(der) == Response(2, reason, (failure,))
 
 
-@settings(deadline=None, max_examples=25)  # asn1crypto is slow
+@settings(deadline=None, max_examples=10)  # asn1crypto is slow
 @given(infos, st.booleans())
 def test_asn1crypto_reads_a_response_as_we_do(info: Info, with_certificates: bool) -> None:
     ours = AUTHORITY.respond(info, with_certificates)
