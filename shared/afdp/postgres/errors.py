@@ -104,7 +104,9 @@ def _translated(error: BaseException) -> NotaryError:
     if is_lost(error):
         return Unavailable("PostgreSQL cannot be reached", retry_after=RETRY_AFTER)
     if isinstance(error, _NOT_MIGRATED):
-        return FailedPrecondition("the database schema is not what this release needs: run its migrations as its owner")
+        return FailedPrecondition(
+            "the database schema is not what this release needs: run its migrations as its owner, who may make roles"
+        )
     if isinstance(error, _DAMAGED):
         return DataLoss("PostgreSQL found its files damaged: restore the database from a backup")
     return Internal("the database failed in a way that was not foreseen")

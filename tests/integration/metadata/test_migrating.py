@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -12,6 +13,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from afdp.embedded.postgres import running_postgres
 from afdp.errors import FailedPrecondition
 from afdp.metadata.postgres import migrate_database, open_store
 from afdp.metadata.postgres.checking import tenants
@@ -103,3 +105,34 @@ def test_postgresql_is_told_no_password_but_what_it_keeps_of_one() -> None:
         "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ=="
         "$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
     )
+
+
+async def test_an_owner_that_is_no_superuser_needs_no_more_than_to_make_roles(
+    data_folder: Path, settings_of: SettingsOf, make_draft: Make
+) -> None:
+    """As in a database that others run: with a login of its own for the service, and with one role for everything."""
+    async with running_postgres(data_folder) as server:
+        admin = await asyncpg.connect(server.dsn)
+        await admin.execute("CREATE ROLE weak LOGIN PASSWORD 'p'; CREATE ROLE owner LOGIN CREATEROLE PASSWORD 'p'")
+        for name in ("weak", "owner"):
+            await admin.execute(f"CREATE DATABASE of_{name} OWNER {name}")
+        await admin.close()
+        place = f"127.0.0.1:{server.port}"
+        owner = f"postgresql://owner:p@{place}/of_owner"
+        login = f"postgresql://service:p@{place}/of_owner"
+
+        assert await migrate_database(settings_of(f"postgresql://weak:p@{place}/of_weak")) == 1
+        assert await migrate_database(settings_of(login, database_owner_url=owner)) == 0
+        for url in (login, owner):
+            async with open_store(settings_of(url)) as store:
+                draft = make_draft()
+                assert await store.prepare([draft]) == [Prepared()]
+                assert await store.get_record(draft.submitter.tenant, draft.receipt_id)
+        connection = await asyncpg.connect(owner)
+        try:
+            await connection.execute("SET ROLE NONE; REVOKE afdp_metadata_writer FROM owner")
+            assert (
+                await connection.fetchval("SELECT count(*) FROM afdp_metadata.record") == 0
+            )  # though they are its own
+        finally:
+            await connection.close()
