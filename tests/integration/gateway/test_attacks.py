@@ -276,9 +276,10 @@ async def test_requests_from_one_address_are_bounded_and_others_are_served(start
         health = await client.get("/health", headers=one)
 
     assert [answer.status_code for answer in answers] == [200] * 5 + [429]
-    assert answers[5].headers["ratelimit"] == '"address";r=0;t=10'
+    wait = int(answers[5].headers["retry-after"])
+    assert 5 <= wait <= 10
+    assert answers[5].headers["ratelimit"] == f'"address";r=0;t={wait}'
     assert answers[5].headers["ratelimit-policy"] == '"address";q=5;w=50'
-    assert answers[5].headers["retry-after"] == "10"
     assert (elsewhere.status_code, lied.status_code, health.status_code) == (200, 429, 200)
 
 
@@ -308,7 +309,7 @@ async def test_an_address_whose_credentials_fail_is_not_listened_to_but_for_good
         anonymous = await client.get("/api/v1/keys", headers=there)
 
     assert [answer.status_code for answer in refused] == [401, 401, 401, 429, 429]
-    assert refused[4].headers["retry-after"] == "10"
+    assert 5 <= int(refused[4].headers["retry-after"]) <= 10
     assert asked == 4
     assert {answer.status_code for answer in local} == {401}  # a proxy on this machine speaks for many
     assert (still.status_code, anonymous.status_code) == (200, 200)

@@ -56,7 +56,7 @@ async def test_a_client_may_call_as_often_as_its_burst_and_is_told_what_is_left(
 
     assert [each["ratelimit"] for each in told] == ['"client";r=2;t=1', '"client";r=1;t=2', '"client";r=0;t=3']
     assert {each["ratelimit-policy"] for each in told} == {'"client";q=3;w=3'}
-    assert refused.value.retry_after == pytest.approx(1.0, abs=0.2)
+    assert refused.value.retry_after == pytest.approx(1.0, abs=0.5)
     assert dict(answer.told()) == {
         "ratelimit-policy": '"client";q=3;w=3',
         "ratelimit": '"client";r=0;t=1',
@@ -120,7 +120,7 @@ async def test_the_packages_of_a_batch_count_each_and_a_batch_is_not_torn_apart(
 
     with pytest.raises(ResourceExhausted) as refused:
         await limits.admit(principal(), SIGN)
-    assert refused.value.retry_after == pytest.approx(8.1, abs=0.2)  # 100 of 20 were taken, 10 a second come back
+    assert refused.value.retry_after == pytest.approx(8.1, abs=0.5)  # 100 of 20 were taken, 10 a second come back
 
 
 async def test_messages_of_a_stream_are_held_back_in_order_and_refused_where_there_is_no_room_soon() -> None:
