@@ -133,6 +133,14 @@ async def test_a_certificate_that_does_not_count_gets_no_connection_to_rest(secu
                 await client.get("/health")
 
 
+async def test_metrics_are_for_whom_the_authority_knows(secured: Secured) -> None:
+    url = f"https://localhost:{secured.ports[METRICS[0]]}/metrics"
+    async with secured.client("analyst") as analyst, secured.client(None) as nobody:
+        assert "afdp_tls_certificate_expires_timestamp_seconds" in (await analyst.get(url)).text
+        with pytest.raises(httpx.TransportError):
+            await nobody.get(url)
+
+
 async def is_refused(client: httpx.AsyncClient) -> bool:
     return (await client.get("/api/v1/keys")).status_code == 401
 
@@ -184,6 +192,8 @@ async def test_certificates_are_renewed_under_load_and_no_request_fails(secured:
     async def more() -> bool:
         return len(codes) >= count + 60
 
+    async with secured.client("engineer") as first:  # from here on there is a checkpoint
+        await first.post("/api/v1/evidence/sign", json={"evidence_package": package(), "wait_for": "logged"})
     names = ("gateway", "notary", "signer", "transparency", "metadata")
     count, before = 0, [await certificate(name) for name in names]
     async with asyncio.TaskGroup() as tasks:

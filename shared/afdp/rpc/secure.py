@@ -17,7 +17,7 @@ from afdp.tls.files import TlsFiles
 from afdp.tls.material import Material
 from afdp.tls.modern import is_modern
 
-_LEAVE = 300.0  # seconds for calls under way on a channel that was replaced
+_LEAVE = 360.0  # seconds for calls under way on a channel that was replaced; streams of the relay last up to 300
 
 
 def server_credentials(tls: TlsFiles, *, ask_clients: bool, callers_from_outside: bool) -> grpc.ServerCredentials:
