@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +22,8 @@ from afdp.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from afdp.formats.evidence import EvidencePackage
+from afdp.formats.statement import ANONYMOUS
 from afdp.items import to_item
 from afdp.messages import metadata as store
 from afdp.messages import signer as keyring
@@ -33,12 +35,34 @@ from afdp.notary.external import Pace
 from afdp.notary.external_directory import ExternalDirectory
 from afdp.notary.external_queue import ExternalQueue
 from afdp.notary.keys import KeyDirectory
-from afdp.notary.model import Order, Submission
+from afdp.notary.model import CheckedEvidence, Order, Principal, Submission
 from afdp.notary.pipeline import Prepared
+from afdp.notary.service import Notary
 from afdp.notary.waiting import Waiting
 from tests.local_notary import LocalNotary
 
 NOTE = "rekor.example\n9\nAAAA\n\n— rekor.example AAAA\n"
+
+
+class Open:
+    """Access and allowances where nothing is refused."""
+
+    def require_create(self, principal: Principal, evidence: CheckedEvidence) -> None:
+        pass
+
+    def taking(self, tenant: str, size: int) -> Any:
+        return nullcontext()
+
+
+class Reached:
+    """A pipeline that takes down whose orders came to it."""
+
+    def __init__(self) -> None:
+        self.tenants: list[str] = []
+
+    async def notarise(self, order: Order, *, wait: bool) -> Any:
+        self.tenants.append(order.principal.tenant)
+        raise Unavailable("it came as far as here")
 
 
 def receipt_id(number: int) -> str:
@@ -56,6 +80,7 @@ class Peers:
     done: dict[str, store.LogPosition] = field(default_factory=dict)
     errors: deque[NotaryError] = field(default_factory=deque)
     unwritten: set[str] = field(default_factory=set)  # receipt IDs whose places the store refuses
+    logs: list[log.Log] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -120,6 +145,9 @@ class Peers:
             raise self.errors.popleft()
         entry = log.ExternalEntry(origin="rekor.example", tree_index=7, tree_size=9, checkpoint=NOTE)
         return log.LogExternallyResponse(entry)
+
+    async def list_logs(self, _: object, *, timeout: float) -> log.ListLogsResponse:
+        return log.ListLogsResponse(self.logs)
 
     async def list_external_logs(self, _: object, *, timeout: float) -> log.ListExternalLogsResponse:
         return log.ListExternalLogsResponse(
@@ -285,6 +313,27 @@ async def test_the_policy_may_refuse_evidence_while_the_log_is_away() -> None:
     [part] = await refusing.status()
     assert (part.good, part.public) == (False, True)
     assert part.detail.startswith("it takes no entries; 1 wait")
+
+
+async def test_a_tenant_with_a_log_of_its_own_is_served_while_the_log_of_the_others_is_away() -> None:
+    peers = Peers(logs=[log.Log(origin="first"), log.Log(origin="acme", tenants=["acme"], state=log.LogState.OPEN)])
+    peers.errors.extend([Unavailable("away")] * 100)
+    peers.queue(1)
+    queue = queue_of(peers, away="refuse")
+    async with at_work(queue):
+        await peers.until(lambda: bool(peers.deferred))
+    anyone: Any = peers
+    pipeline: Any = Reached()
+    keys, everything = KeyDirectory(anyone, anyone), Open()
+    no: Any = None
+    notary = Notary(pipeline, no, keys, anyone, anyone, queue, 1.0, everything, no, everything)
+    evidence = CheckedEvidence(EvidencePackage("1.0.0"), b"{}", bytes(32))
+
+    for tenant, said in (("acme", "it came as far as here"), ("somebody", "nothing is notarised without it")):
+        with pytest.raises(Unavailable, match=said):
+            await notary.sign(Order(evidence, Principal(tenant, ANONYMOUS)))
+
+    assert pipeline.tenants == ["acme"]
 
 
 async def test_a_refusing_policy_lets_evidence_in_again_once_another_notary_has_emptied_the_queue() -> None:
