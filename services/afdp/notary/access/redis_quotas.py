@@ -62,7 +62,7 @@ for i = 1, #KEYS do
   if due[i] > now then
     redis.call('SET', KEYS[i], string.format('%.0f', due[i]), 'PX', math.ceil((due[i] - now) / 1000) + 1000)
   end
-  local wait = interval[i] * (1 - free[i])
+  local wait = interval[i] * (1 - free[i] + grant)
   answer[#answer + 1] = free[i] - grant
   answer[#answer + 1] = math.max(0, math.ceil(wait))
   answer[#answer + 1] = math.max(0, math.ceil(due[i] - now))
@@ -92,19 +92,19 @@ class RedisQuotas:
 
     async def take(self, account: Account, now: float) -> Left:
         """As `Quotas.take`. Redis that is away is no error."""
-        lease = account.lease
+        lease, asked = account.lease, False
         while not self._away.is_set():
             if lease.calls > 0 and now < lease.until:
                 lease.calls -= 1
                 return lease.left
-            if lease.refused is not None and now < lease.ask_again:
+            if lease.refused is not None and (asked or now < lease.ask_again):
                 raise Exceeded(lease.refused.scope, max(0.0, lease.refused_until - now))
             lease.waiting += 1
             try:
                 await asyncio.shield(self._asked(account))
             finally:
                 lease.waiting -= 1
-            now = monotonic()
+            now, asked = monotonic(), True
         return await self._local.take(account, now)
 
     def owe(self, account: Account, count: int, now: float) -> None:
@@ -168,7 +168,7 @@ class RedisQuotas:
             self._gone(error)
             return
         _leases.labels("granted" if grant else "refused").inc()
-        _keep(account, monotonic(), grant, dict(zip([scope for scope, _, _ in parties], told, strict=True)))
+        _keep(account, monotonic(), grant, want, dict(zip([scope for scope, _, _ in parties], told, strict=True)))
 
     def _gone(self, error: Exception) -> None:
         _leases.labels("failed").inc()
@@ -191,15 +191,16 @@ def _wanted(account: Account, now: float) -> int:
     return max(1, lease.waiting, min(int(most), round(1.5 * used * _LEASE_SECONDS / lasted)))
 
 
-def _keep(account: Account, now: float, grant: int, told: dict[Scope, tuple[int, float, float]]) -> None:
+def _keep(account: Account, now: float, grant: int, want: int, told: dict[Scope, tuple[int, float, float]]) -> None:
     lease = account.lease
     client, _, client_in = told.get("client", (UNLIMITED.burst, 0.0, 0.0))
     tenant, _, tenant_in = told.get("tenant", (UNLIMITED.burst, 0.0, 0.0))
     lease.left = Left(max(0, client), client_in, max(0, tenant), tenant_in)
     lease.size, lease.calls, lease.taken_at, lease.until = grant, grant, now, now + _LAPSE_SECONDS
-    if grant:
+    if grant == want:
         lease.refused = None
         return
+    # There was no more: who waited for this and finds none left is refused, and does not ask again.
     scope, wait = max(((scope, wait) for scope, (_, wait, _) in told.items()), key=lambda each: each[1])
     lease.refused, lease.refused_until = Exceeded(scope, wait), now + wait
     lease.ask_again = now + min(wait, _ASK_AGAIN_SECONDS)
