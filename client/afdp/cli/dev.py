@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 def dev(data_dir: Path, port_offset: int, vault: bool, witness: bool, tls: bool) -> None:
     """Run the five services, PostgreSQL and, with --vault, OpenBao on loopback.
 
-    Prints `ready URL` once it can notarise. Ctrl-C stops everything. Authentication is off and nothing is encrypted on
-    the wire, which is why it listens on loopback only. The trust root is signed with keys in DATA_DIR/trust, so that
-    `afdp trust update` works here too; production keeps such keys where no network reaches. A witness proves something
-    only where somebody else runs it: that of --witness shows how it works.
+    Prints `ready URL` once it can notarise. Ctrl-C stops everything. Without --tls authentication is off and nothing is
+    encrypted on the wire, which is why it listens on loopback only. The trust root is signed with keys in
+    DATA_DIR/trust, so that `afdp trust update` works here too; production keeps such keys where no network reaches. A
+    witness proves something only where somebody else runs it: that of --witness shows how it works.
     """
     # Started here and not at the top: `afdp verify` must not pay for it.
     from afdp.embedded.stack import StackOptions
