@@ -57,6 +57,7 @@ class Relay:
     def __init__(self, channel: grpc.aio.Channel, max_message_bytes: int) -> None:
         """`max_message_bytes` is the channel's bound on requests; that of each replica holds, too."""
         self._max_message_bytes = max_message_bytes
+        self._channel = channel
         self._open: Any = channel.stream_stream(f"/{SERVICE}/Relay")
         self._streams: list[Stream] = []
         self._turn = 0
@@ -81,7 +82,7 @@ class Relay:
             while True:
                 self._changed.clear()
                 found = await self._opened()
-                if isinstance(found, Stream) and all(found.instance != each.instance for each in self._streams):
+                if isinstance(found, Stream) and not self._is_known(found):
                     self._streams.append(found)
                     _streams.set(len(self._streams))
                     tasks.create_task(self._kept(found))
@@ -93,8 +94,17 @@ class Relay:
                     unknown = found is grpc.StatusCode.UNIMPLEMENTED
                     await asyncio.sleep(_UNKNOWN if unknown else next(pauses, _PAUSES[-1]))
 
+    def _is_known(self, found: Stream) -> bool:
+        """Whether its replica has a stream. One on a channel that was replaced since, with its certificate, leaves."""
+        known = next((each for each in self._streams if each.instance == found.instance), None)
+        if known is None or known.channel is found.channel:
+            return known is not None
+        known.retire()
+        return False
+
     async def _opened(self) -> Stream | grpc.StatusCode:
         """A further stream, to whichever replica is next, or why there is none."""
+        channel = getattr(self._channel, "current", self._channel)  # of one that follows the files of TLS
         call = self._open()
         # Not awaited itself: while gRPC prepares a call, it swallows the cancellation of whoever reads.
         reading = asyncio.create_task(call.read())
@@ -105,6 +115,7 @@ class Relay:
                 told = Response.FromString(greeting)
                 most = min(self._max_message_bytes, told.max_message_bytes)
                 opened = Stream(call, told.instance, most, self._drop)
+                opened.channel = channel
         except grpc.aio.AioRpcError as error:
             return error.code()
         finally:
@@ -168,6 +179,7 @@ class Stream:
     def __init__(self, call: Any, instance: str, max_message_bytes: int, on_leaving: Callable[[Stream], None]) -> None:
         """`max_message_bytes` is what both ends take; messages stay far below it, however long their headers are."""
         self.instance = instance
+        self.channel: object = None
         self._message_bytes = min(MESSAGE_BYTES, max_message_bytes // 4)
         self.large = min(LARGE, self._message_bytes // 2)  # a request of so many bytes goes by a call of its own
         self._call = call
@@ -233,7 +245,7 @@ class Stream:
                     if (waiting := self._waiting.get(found.id)) is not None and not waiting.answer.done():
                         waiting.answer.set_result(found)
                 if message.move_on:
-                    self._leave()
+                    self.retire()
         except grpc.aio.AioRpcError as error:
             logger.info("a stream to the notary ended", extra={"fields": {"code": error.code().name}})
 
@@ -263,7 +275,8 @@ class Stream:
         data: bytes = message.SerializeToString()
         return data
 
-    def _leave(self) -> None:
+    def retire(self) -> None:
+        """Takes no further calls, and ends when those under way have."""
         self._leaving = True
         self._on_leaving(self)
         self._some.set()

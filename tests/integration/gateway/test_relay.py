@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import grpc.aio
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -313,6 +314,30 @@ async def test_calls_fail_at_once_while_the_notary_is_away_and_take_the_stream_w
             await get(upstream, "good")
         finally:
             await second.stop()
+
+
+async def test_calls_take_a_channel_that_has_replaced_another() -> None:
+    class Following:
+        def __init__(self, channel: grpc.aio.Channel) -> None:
+            self.current = channel
+
+        def stream_stream(self, path: str) -> Any:
+            return lambda: self.current.stream_stream(path)()
+
+    replica = Replica()
+    await replica.start()
+    address = f"127.0.0.1:{replica.port}"
+    async with grpc.aio.insecure_channel(address) as old, grpc.aio.insecure_channel(address) as new:
+        following = Following(old)
+        relay = relaying.Relay(following, 1024 * 1024)  # type: ignore[arg-type]
+        running = asyncio.create_task(relay.run())
+        await until(lambda: relay.stream(0) is not None)
+        first = relay.stream(0)
+        following.current = new
+        await until(lambda: relay.stream(0) not in (None, first))
+        running.cancel()
+        await asyncio.wait([running])
+    await replica.stop()
 
 
 async def test_a_stream_is_renewed_when_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
