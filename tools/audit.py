@@ -20,7 +20,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 CLEAN, VULNERABLE, NOT_AUDITED = 0, 1, 3
 PROBE = ROOT / "requirements" / "uv.txt"  # one package: enough to see whether anybody answers
-PATIENCE = 600  # seconds for one lock file
+PATIENCE = 300  # seconds for one lock file
+SHORT = 60  # seconds for the probe: who swallows packets is not waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, help="the lock files  [default: requirements/*.txt]")
     given = parser.parse_args()
     service = ["--vulnerability-service", "osv", "--osv-url", given.osv_url] if given.osv_url else []
-    results = [audit(PROBE, service)]
+    results = [audit(PROBE, service, SHORT)]
     if results[0].unanswered:
         _end(NOT_AUDITED, f"NOT AUDITED: the advisory service cannot be asked: {', '.join(results[0].unanswered)}")
     for lock in given.files or sorted((ROOT / "requirements").glob("*.txt")):
@@ -48,15 +49,15 @@ def main() -> None:
     _conclude(results)
 
 
-def audit(lock: Path, service: list[str]) -> Found:
+def audit(lock: Path, service: list[str], patience: float = PATIENCE) -> Found:
     """What pip-audit says of one lock file."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(lock), "--require-hashes", "--disable-pip"]
     command += ["--format", "json", "--progress-spinner", "off", "--timeout", "10", *service]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False)
         dependencies = json.loads(done.stdout)["dependencies"]
     except subprocess.TimeoutExpired:
-        return Found(unanswered=frozenset({f"no answer for {lock.name} within {PATIENCE} s"}))
+        return Found(unanswered=frozenset({f"no answer for {lock.name} within {patience:g} s"}))
     except ValueError:  # it prints its report only where it got to the end
         last = done.stderr.strip().splitlines()[-1:] or ["no output"]
         return Found(unanswered=frozenset({f"pip-audit ended with {done.returncode}: {last[0][:200]}"}))
