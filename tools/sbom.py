@@ -34,7 +34,7 @@ IMAGE = {
     "platform_python_implementation": "CPython",
     "implementation_name": "cpython",
     "python_version": "3.11",
-    "python_full_version": "3.11.0",
+    "python_full_version": "3.11.99",  # the newest patch, which the base image has
 }
 
 Document = dict[str, Any]
