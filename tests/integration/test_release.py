@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -123,7 +124,11 @@ def test_what_is_built_twice_is_the_same_to_the_byte_and_is_what_is_committed(re
 def test_an_sbom_lists_what_the_image_installs_with_the_hashes_that_it_is_held_to(released: Path, service: str) -> None:
     document = sbom(released, service)
     components = {each["name"]: each for each in document["components"]}
-    assert {name: each["version"] for name, each in components.items()} == pinned(service)
+    # Where the tests run an older patch of Python than the image has, they install what that one needs beside.
+    lock = (ROOT / "requirements" / f"{service}.txt").read_text()
+    older = set(re.findall(r"^(\S+)==\S+ ; python_full_version < '3\.11\.", lock, re.MULTILINE))
+    expected = {name: version for name, version in pinned(service).items() if name not in older}
+    assert {name: each["version"] for name, each in components.items()} == expected
     for each in components.values():
         hashes = {entry["content"] for reference in each["externalReferences"] for entry in reference["hashes"]}
         assert hashes == locked_hashes(service, each["name"])
