@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -121,15 +121,18 @@ async def test_more_than_one_factor_is_read_from_amr(
     assert not (await whose(issuer.token({**good, "amr": ["pwd"], "acr": "1"}))).attributes.mfa
 
 
-NOW = int(time.time())
+# Times are told from the moment of the test, which may come long after this file was read.
 CLAIMS: dict[str, tuple[dict[str, Any], str]] = {
-    "expired": ({"exp": NOW - 31}, "the token has expired"),
+    "expired": ({"exp": timedelta(seconds=-31)}, "the token has expired"),
     "without an end": ({"exp": None}, "the token has no end"),
-    "an end that is text": ({"exp": str(NOW + 300)}, "the token has a time that is none"),
+    "an end that is text": ({"exp": "2000000000"}, "the token has a time that is none"),
     "an end that is true": ({"exp": True}, "the token has a time that is none"),
-    "not yet valid": ({"nbf": NOW + 600}, "the token is not valid yet"),
-    "made in the future": ({"iat": NOW + 600, "exp": NOW + 900}, "the token was made in the future"),
-    "made for a year": ({"exp": NOW + 365 * 86_400}, "the token is made for too long"),
+    "not yet valid": ({"nbf": timedelta(minutes=10)}, "the token is not valid yet"),
+    "made in the future": (
+        {"iat": timedelta(minutes=10), "exp": timedelta(minutes=15)},
+        "the token was made in the future",
+    ),
+    "made for a year": ({"exp": timedelta(days=365)}, "the token is made for too long"),
     "another audience": ({"aud": "afdp-notary-2"}, "the token is for another audience"),
     "no audience": ({"aud": None}, "the token is for another audience"),
     "an audience that is an object": ({"aud": {"afdp-notary": 1}}, "the token is for another audience"),
@@ -163,12 +166,16 @@ async def test_a_token_whose_claims_are_wrong_is_refused_and_the_operator_is_tol
     issuer: LocalIssuer, whose: Whose, good: dict[str, Any], case: str
 ) -> None:
     changes, reason = CLAIMS[case]
-    claims = {name: value for name, value in {**good, **changes}.items() if value is not None}
+    claims = {name: _as_claim(value) for name, value in {**good, **changes}.items() if value is not None}
 
     with pytest.raises(CredentialRefused) as refused:
         await whose(issuer.token(claims))
 
     assert refused.value.reason == reason
+
+
+def _as_claim(value: object) -> object:
+    return int(time.time() + value.total_seconds()) if isinstance(value, timedelta) else value
 
 
 def header(**changes: Any) -> dict[str, Any]:
