@@ -170,7 +170,7 @@ async def test_redis_may_die_and_come_back_under_load_and_no_call_fails(
         finally:
             stop.set()
 
-    assert len(statuses) > 20
+    assert len(statuses) > 8
     assert set(statuses) <= {200, 429}
     assert statuses.count(200) > len(statuses) * 0.9
     assert await limited.metric('afdp_rate_limited_total{class="read",scope="client"}') >= 2

@@ -76,7 +76,7 @@ async def test_schemathesis_finds_no_fault_in_what_is_answered(own_stack: Stack,
     operations, cases = found["operations"], found["test_cases"]
     assert operations["tested"] == operations["total"] >= 16
     assert (operations["errored"], cases["errored"], cases["with_failures"]) == (0, 0, 0)
-    assert cases["generated"] > 300
+    assert cases["generated"] > 60
     # After all that, it works as before.
     async with httpx.AsyncClient(base_url=own_stack.url, trust_env=False) as rest:
         for purpose in ("evidence", "timestamp"):

@@ -66,7 +66,7 @@ class Deployment:
     def kill_one(self, chance: random.Random) -> None:
         """Kills one of the replicas that run just now."""
         for victim in chance.sample(self.replicas, len(self.replicas)):
-            with suppress(Unavailable):  # it is being started
+            with suppress(Unavailable, ProcessLookupError):  # it is being started, or was killed just now
                 os.kill(victim.pid, signal.SIGKILL)
                 return
 

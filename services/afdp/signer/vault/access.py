@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _YOUNG = 10.0  # seconds in which a login anew would bring nothing new, unless the token was revoked
 _LOGINS = 5  # at most in that time
+_TOKENS = 3  # that one call is tried with
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 300.0  # between logins with the same refused credentials: Vault locks out who insists
 _GOODBYE = 1.0  # seconds for ending a token on the way out
 _OPERATOR = 5.0  # seconds after which to try again where somebody has to do something first
@@ -78,20 +79,21 @@ class VaultAccess:
         return self._entry.lease if self._entry else None
 
     async def call(self, function: Callable[[Any], T], *, repeatable: bool = True) -> T:
-        """What `function` makes of hvac's client; it runs in a thread, and perhaps twice.
+        """What `function` makes of hvac's client; it runs in a thread, and perhaps more than once.
 
         A call that must not be made twice is not `repeatable`: it fails where its answer was lost. One that Vault
-        forbade did nothing, and is repeated all the same.
+        forbade did nothing, and is repeated all the same, with a new token: that may be revoked before it is used, too.
 
         Raises:
             Unavailable: Vault is away, or does not let us do this.
             FailedPrecondition: what is asked for is not there, or of another kind.
         """
         entry = self._entry or await self._enter(None)
-        try:
-            return await self.calls.ask(function, entry.client, repeatable=repeatable, raw=(Forbidden,))
-        except Forbidden:
-            entry = await self._enter(entry)
+        for _ in range(_TOKENS - 1):
+            try:
+                return await self.calls.ask(function, entry.client, repeatable=repeatable, raw=(Forbidden,))
+            except Forbidden:
+                entry = await self._enter(entry)
         try:
             return await self.calls.ask(function, entry.client, repeatable=repeatable, raw=(Forbidden,))
         except Forbidden as error:
