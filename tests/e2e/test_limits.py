@@ -65,7 +65,7 @@ async def limited(tool: Callable[[str], Path]) -> AsyncIterator[Limited]:
                 "AFDP_IDENTITY": str(write_identity(folder / "identity.yaml", {"issuers": [issuer.settings()]})),
                 "AFDP_RATE_LIMITS": json.dumps(LIMITS),
                 "AFDP_REDIS_URL": redis.url,
-                "AFDP_REDIS_TIMEOUT_SECONDS": "1",
+                "AFDP_REDIS_TIMEOUT_SECONDS": "5",
                 "AFDP_REDIS_RETRY_SECONDS": "0.1",
             }
             options = StackOptions(folder / "data", free_offset(), settings={"notary": settings})

@@ -153,12 +153,14 @@ class _Waiting:
     timeout: float
     metadata: Metadata
     answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     sent: bool = False
 
     def write(self, message: Any) -> int:
         """Into a message; gives its size, near enough."""
         message.id, message.method, message.request = self.number, self.path, self.request
-        message.timeout_ms = round(self.timeout * 1000) + 1
+        left = self.timeout - (asyncio.get_running_loop().time() - self.began)  # it may have waited to be written
+        message.timeout_ms = max(1, round(left * 1000) + 1)
         for name, value in self.metadata:
             message.headers.add(name=name, value=value)
         self.sent = True

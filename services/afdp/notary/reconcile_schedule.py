@@ -10,7 +10,7 @@ import time
 import uuid_utils
 from prometheus_client import Counter, Gauge
 
-from afdp.errors import NotaryError
+from afdp.errors import DeadlineExceeded, NotaryError, Unavailable
 from afdp.notary.gaps import Kind
 from afdp.notary.reconciling import Progress, Reconciler
 from afdp.telemetry.context import request_id
@@ -62,7 +62,12 @@ class ReconcileSchedule:
             try:
                 await self._reconciler.run(progress, _Pace(), close=True)
             except NotaryError as error:
-                logger.info("the reconciler waits", extra={"fields": {"code": error.code, "reason": str(error)}})
+                fields = {"code": error.code, "reason": str(error)}
+                if isinstance(error, (Unavailable, DeadlineExceeded)):
+                    logger.info("the reconciler waits", extra={"fields": fields})
+                else:  # from where it stands it would come to nothing else
+                    logger.error("the reconciler begins anew", extra={"fields": fields})
+                    progress = Progress()
                 await asyncio.sleep(self._retry)
             else:
                 return progress

@@ -176,7 +176,7 @@ class Reconciler:
                 progress.contradicted[receipt_id] = f"entry {index} of {origin} is not the record's"
             if not signed_by_us(body, ours):
                 progress.strangers += 1
-            elif leaf in progress.remembered:
+            elif progress.remembered.get(leaf, (origin, index)) != (origin, index):  # not of this page, read before
                 where, before = progress.remembered[leaf]
                 progress.add(Gap(Kind.DOUBLED, f"{origin} entry {index}", f"it is entry {before} of {where}, too"))
             else:
@@ -192,7 +192,7 @@ class Reconciler:
             before = progress.copied()
             try:
                 await self._judge_page(page, progress, close=close)
-            except NotaryError:  # who goes on begins with this page anew
+            except BaseException:  # who goes on, also after an interruption, begins with this page anew
                 for each in fields(progress):
                     setattr(progress, each.name, getattr(before, each.name))
                 raise

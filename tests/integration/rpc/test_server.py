@@ -170,16 +170,16 @@ async def test_a_deadline_ends_the_call_on_both_sides(server: Server) -> None:
 
 
 async def test_a_deadline_shrinks_at_each_hop(server: Server) -> None:
-    deadline.set(asyncio.get_running_loop().time() + 2.0)
+    deadline.set(asyncio.get_running_loop().time() + 8.0)
     try:
-        answer = await server.client.get_trust_root(GetTrustRootRequest(), timeout=10.0)
+        answer = await server.client.get_trust_root(GetTrustRootRequest(), timeout=30.0)
         deadline.set(asyncio.get_running_loop().time() + 0.01)
         with pytest.raises(DeadlineExceeded, match="no time is left"):
             await server.client.get_trust_root(GetTrustRootRequest())
     finally:
         deadline.set(None)
 
-    assert 1.0 < float(answer.files[0].content) < 1.96
+    assert 4 < float(answer.files[0].content) < 7.96
 
 
 async def test_a_request_id_travels_and_a_bad_one_is_replaced(server: Server) -> None:

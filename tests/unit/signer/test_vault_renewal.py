@@ -74,8 +74,8 @@ async def test_it_logs_in_at_the_start_and_renews_in_time() -> None:
     began = time.monotonic()
     await run_until_done(held)
     first, second = (moment - began for moment in held.renewals)
-    assert first < 0.5
-    assert 1.9 < second < 3.0
+    assert first < 1.5
+    assert 1.9 < second < 4.5
 
 
 async def test_a_renewal_that_failed_is_tried_again_when_vault_said() -> None:
