@@ -22,6 +22,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc.status_pb2 import Status
 
 from afdp.errors import NotaryError
+from afdp.rpc.client import MAX_ANSWER_BYTES
 from afdp.rpc.descriptors import method, pool
 from afdp.rpc.peers import PeerCheck
 from afdp.rpc.status import DETAILS_KEY, to_status
@@ -182,8 +183,10 @@ class _Stream:
             if handler is None or handler.unary_unary is None:
                 await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
             else:
-                answer.response = await handler.unary_unary(call.request, context)
-                answer.trailing = context.trailing
+                response = await handler.unary_unary(call.request, context)
+                if len(response) > MAX_ANSWER_BYTES - MESSAGE_BYTES:  # the stream would end, with all that is on it
+                    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the answer is too large")
+                answer.response, answer.trailing = response, context.trailing
         except _Aborted as aborted:
             answer.trailing = aborted.trailing
             answer.status = aborted.status
@@ -198,10 +201,10 @@ class _Stream:
         self._moves_on = False
         size = taken = 0
         for answer in self._answers:
+            if taken and size + len(answer.response or b"") > MESSAGE_BYTES:  # a large one goes alone
+                break
             size += answer.write(message.answers.add())
             taken += 1
-            if size >= MESSAGE_BYTES:
-                break
         del self._answers[:taken]
         self._see_room()
         data: bytes = message.SerializeToString()
