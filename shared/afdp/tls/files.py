@@ -51,6 +51,8 @@ class TlsFiles:
         self._state = self._look()
         self.material: Material = load_material(paths)
         self._listeners: list[Callable[[Material], None]] = []
+        self._owed: tuple[Callable[[Material], None], ...] = ()  # who has failed to take what there is now
+        self._said: set[str] = set()  # reasons that the log has since all was well
         self._tell()
 
     def subscribe(self, listener: Callable[[Material], None]) -> Callable[[], None]:
@@ -62,8 +64,16 @@ class TlsFiles:
         """Looks until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            if (found := await asyncio.to_thread(self._newer)) is not None:
-                self.take(found)
+            try:
+                await self._look_again()
+            except Exception as error:  # no thread to be had, say; whatever it is, later lists are taken
+                self._say_once("the files of TLS cannot be looked at", error)
+
+    async def _look_again(self) -> None:
+        if (found := await asyncio.to_thread(self._newer)) is not None:
+            self.take(found)
+        elif self._owed:
+            self._hand_to(self._owed)
 
     def refresh(self) -> None:
         """Looks now; for who has no event loop."""
@@ -71,23 +81,42 @@ class TlsFiles:
             self.take(found)
 
     def take(self, material: Material) -> None:
-        """Goes on with this."""
+        """Goes on with this. Who fails to is asked again with each look: files may be short for a moment."""
         self.material = material
         self._tell()
-        for listener in tuple(self._listeners):
-            listener(material)
+        self._hand_to(tuple(self._listeners))
+
+    def _hand_to(self, listeners: tuple[Callable[[Material], None], ...]) -> None:
+        owed = []
+        for listener in listeners:
+            if listener not in self._listeners:
+                continue
+            try:
+                listener(self.material)
+            except Exception as error:  # of any library; the others, and what comes later, are taken
+                owed.append(listener)
+                self._say_once("what the files of TLS hold cannot be used", error)
+        self._owed = tuple(owed)
 
     def _newer(self) -> Material | None:
         state = self._look()
         if state == self._state:
+            if not self._owed:
+                self._said.clear()
             return None
-        self._state = state
         try:
             found = load_material(self._paths)
-        except TlsError as error:
-            logger.error("the files of TLS have changed and do not serve", extra={"fields": {"reason": str(error)}})
+        except Exception as error:  # whatever it was: read again with the next look
+            self._say_once("the files of TLS have changed and do not serve", error)
             return None
+        self._state = state
         return found if found != self.material else None
+
+    def _say_once(self, what: str, error: Exception) -> None:
+        reason = str(error) or type(error).__name__
+        if reason not in self._said:
+            self._said.add(reason)
+            logger.error(what, extra={"fields": {"reason": reason}})
 
     def _look(self) -> _State:
         return tuple(_stamp(path) for path in self._paths.all())
