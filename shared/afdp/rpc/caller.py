@@ -11,12 +11,15 @@ class PeerCertificate:
     """A client certificate that the TLS handshake has verified.
 
     Attributes:
-        names: its URI and DNS subject alternative names, as they stand there, URIs first.
+        uris, dns: its subject alternative names of these two kinds, as they stand there.
         der: the certificate itself.
+        ends: until when it is valid, in seconds since 1970.
     """
 
-    names: tuple[str, ...]
+    uris: tuple[str, ...]
+    dns: tuple[str, ...]
     der: bytes
+    ends: float
 
 
 @dataclass(frozen=True, slots=True)

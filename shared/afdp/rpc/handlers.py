@@ -128,7 +128,7 @@ class _Handler:
         return await self._reply(lambda: self._behaviour(self._decode(data)), context)
 
     async def _stream_unary(self, data: AsyncIterator[bytes], context: _Context) -> bytes:
-        return await self._reply(lambda: self._behaviour(self._decoded(data)), context)
+        return await self._reply(lambda: self._behaviour(self._decoded(data, context)), context)
 
     async def _reply(self, begin: Callable[[], Awaitable[Any]], context: _Context) -> bytes:
         started, limit = self._begin(context)
@@ -151,7 +151,7 @@ class _Handler:
         await self._answer(lambda: self._behaviour(self._decode(data)), context)
 
     async def _stream_stream(self, data: AsyncIterator[bytes], context: _Context) -> None:
-        await self._answer(lambda: self._behaviour(self._decoded(data)), context)
+        await self._answer(lambda: self._behaviour(self._decoded(data, context)), context)
 
     async def _answer(self, begin: Callable[[], AsyncGenerator[Any, None]], context: _Context) -> None:
         """Answers are written, not yielded: of a caller who goes away, gRPC tells a coroutine, and no generator."""
@@ -162,6 +162,8 @@ class _Handler:
                 await self._let_in(context)
             async with aclosing(begin()) as replies:
                 async for reply in replies:
+                    if not self._method.client_streaming:
+                        await self._require_peer(context)
                     await context.write(self._encode(reply))
         except Exception as error:
             await self._abort(context, error)
@@ -188,9 +190,21 @@ class _Handler:
             return plain_caller(context, authorization, metadata)
         return self._peers.caller(self._method, context, authorization, metadata)
 
-    async def _decoded(self, data: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async def _decoded(self, data: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Any]:
         async for item in data:
+            await self._require_peer(context)
             yield self._decode(item)
+
+    async def _require_peer(self, context: _Context) -> None:
+        """Looks again whether the peer's certificate counts: a stream may outlive it, or its revocation."""
+        if self._peers is None:
+            return
+        try:
+            self._caller(context)
+        except NotaryError as refused:
+            if self._admit is not None:
+                await self._admit(self._method, refused)
+            raise
 
     def _begin(self, context: _Context) -> tuple[float, float | None]:
         """When the call began, and the time it may take where its caller has set none."""

@@ -90,7 +90,7 @@ class PeerCheck:
 
 
 def _certificate(peer: Peer | None) -> PeerCertificate | None:
-    return PeerCertificate(peer.names, peer.der) if peer else None
+    return PeerCertificate(peer.uris, peer.dns, peer.der, peer.ends) if peer else None
 
 
 def plain_caller(context: Any, authorization: str, metadata: Metadata) -> Caller:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import time
@@ -14,6 +15,7 @@ from afdp.tls.files import TlsFiles
 from afdp.tls.material import Material, Serial
 
 _MOST_KNOWN = 4096  # certificates that are remembered as read
+_DNS_NAME = re.compile(r"[A-Za-z0-9.*_-]+")
 
 
 class PeerRefused(Exception):
@@ -29,14 +31,16 @@ class Peer:
     """One that was read.
 
     Attributes:
-        names: its URI and DNS subject alternative names, URIs first.
+        uris, dns: its subject alternative names of these two kinds, which are never taken for each other: an authority
+            that looks at DNS names only as such may let one pass that reads like somebody's URI.
         der: the certificate itself.
         service: which service of this deployment it is, by `AFDP_TLS_NAMES`; empty: none.
         serial: under which a revocation list names it.
         begins, ends: seconds since 1970 between which it is valid.
     """
 
-    names: tuple[str, ...]
+    uris: tuple[str, ...]
+    dns: tuple[str, ...]
     der: bytes
     service: str
     serial: Serial
@@ -79,14 +83,15 @@ class Peers:
         try:
             pem = encoded.startswith(b"-----BEGIN")
             found = x509.load_pem_x509_certificate(encoded) if pem else x509.load_der_x509_certificate(encoded)
-            names = names_of(found)
+            uris, dns = _names_of(found)
         except ValueError:
             raise PeerRefused("the certificate cannot be read") from None
-        service = next((name for name, known in self._names.items() if not set(known).isdisjoint(names)), "")
+        service = next((name for name, known in self._names.items() if _has_one_of(known, uris, dns)), "")
         if service and not _issued_by(found, material.services):
             service = ""  # a name of ours from another's authority
         return Peer(
-            names,
+            uris,
+            dns,
             found.public_bytes(Encoding.DER),
             service,
             (found.issuer.public_bytes(), found.serial_number),
@@ -95,14 +100,18 @@ class Peers:
         )
 
 
-def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    """Its URI and DNS subject alternative names, URIs first."""
+def _has_one_of(known: tuple[str, ...], uris: tuple[str, ...], dns: tuple[str, ...]) -> bool:
+    return any(name in (uris if "://" in name else dns) for name in known)
+
+
+def _names_of(certificate: x509.Certificate) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Its URIs and its DNS names, of those that can be one."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        return ()
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    return (*uris, *names.get_values_for_type(x509.DNSName))
+        return (), ()
+    dns = (name for name in names.get_values_for_type(x509.DNSName) if _DNS_NAME.fullmatch(name))
+    return tuple(names.get_values_for_type(x509.UniformResourceIdentifier)), tuple(dns)
 
 
 def _issued_by(certificate: x509.Certificate, authorities: tuple[x509.Certificate, ...]) -> bool:

@@ -22,7 +22,14 @@ from afdp.certs.authority import Authority, Issued
 from afdp.certs.names import Names
 from afdp.config import ServiceSettings
 from afdp.errors import NotaryError, PermissionDenied, Unauthenticated
-from afdp.messages.notary import GetReceiptRequest, GetReceiptResponse, NotaryServiceBase, NotaryServiceClient
+from afdp.messages.notary import (
+    GetReceiptRequest,
+    GetReceiptResponse,
+    NotaryServiceBase,
+    NotaryServiceClient,
+    SignEvidenceStreamRequest,
+    SignEvidenceStreamResponse,
+)
 from afdp.messages.signer import (
     SignCheckpointRequest,
     SignCheckpointResponse,
@@ -55,6 +62,12 @@ class Door(NotaryServiceBase):
     async def get_receipt(self, request: GetReceiptRequest) -> GetReceiptResponse:
         self.callers.append(caller.get())
         return GetReceiptResponse()
+
+    async def sign_evidence_stream(
+        self, requests: AsyncIterator[SignEvidenceStreamRequest]
+    ) -> AsyncIterator[SignEvidenceStreamResponse]:
+        async for _ in requests:
+            yield SignEvidenceStreamResponse()
 
 
 class Keys(SignerServiceBase):
@@ -148,7 +161,7 @@ async def test_a_client_is_known_by_its_certificate(pki: Pki, server: Server) ->
 
     (known,) = server.door.callers
     assert known.certificate is not None
-    assert known.certificate.names == ALICE.uris
+    assert known.certificate.uris == ALICE.uris
     assert known.address == "127.0.0.1"
 
 
@@ -227,6 +240,21 @@ async def test_a_revoked_certificate_is_refused_on_a_connection_that_stands(pki:
     assert unwell.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert server.refused == ["the certificate is revoked"]
     assert len(server.door.callers) == 1
+
+
+async def test_a_revoked_certificate_is_refused_in_a_stream_that_goes_on(pki: Pki, server: Server) -> None:
+    async with open_channel(server.address, tls=shown(pki, pki.authority.issued("alice"))) as channel:
+        stream = channel.stream_stream("/afdp.notary.v1.NotaryService/SignEvidenceStream")()
+        await stream.write(b"")
+        assert await stream.read() == b""
+        pki.authority.revoke("alice")
+        server.files.refresh()
+        await stream.write(b"")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stream.read()
+
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert server.refused == ["the certificate is revoked"]
 
 
 async def test_certificates_keys_and_authorities_change_under_load_and_no_call_fails(pki: Pki, server: Server) -> None:
@@ -401,7 +429,7 @@ async def test_the_gateway_alone_is_believed_when_it_hands_on_a_client(pki: Pki,
     assert codes == {"gateway": grpc.StatusCode.OK, "alice": refused, "signer": refused}
     believed, unnamed = server.door.callers
     assert believed.certificate is not None
-    assert (believed.certificate.names, believed.address) == (ALICE.uris, "192.0.2.7")
+    assert (believed.certificate.uris, believed.address) == (ALICE.uris, "192.0.2.7")
     assert unnamed == Caller()
 
 
@@ -425,7 +453,7 @@ async def test_only_the_gateway_may_have_its_calls_share_a_stream_and_is_believe
     assert codes == {"gateway": grpc.StatusCode.OK, "alice": refused, "signer": refused}
     (believed,) = server.door.callers
     assert believed.certificate is not None
-    assert (believed.certificate.names, believed.address) == (ALICE.uris, "192.0.2.7")
+    assert (believed.certificate.uris, believed.address) == (ALICE.uris, "192.0.2.7")
 
 
 def test_every_internal_method_names_its_callers_and_no_public_one_does() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -277,17 +278,22 @@ CERTIFICATES = {
 async def test_a_certificate_stands_for_whom_its_names_say(tmp_path: Path) -> None:
     identity = Identity(write_identity(tmp_path / "identity.yaml", CERTIFICATES))
 
-    async def whose_is(*names: str) -> Principal:
-        return await identity.authenticate(Caller(certificate=PeerCertificate(names, b"der"), address="192.0.2.1"))
+    async def whose_is(uris: tuple[str, ...], *dns: str) -> Principal:
+        shown = PeerCertificate(uris, dns, b"der", 4e9)
+        return await identity.authenticate(Caller(certificate=shown, address="192.0.2.1"))
 
-    runner = await whose_is("spiffe://acme.example/ci/runner", "runner.acme.example")
+    runner = await whose_is(("spiffe://acme.example/ci/runner",), "runner.acme.example")
     assert runner.submitter == Submitter("spiffe://acme.example", "spiffe://acme.example/ci/runner", "mtls")
     assert (runner.tenant, runner.roles, runner.scopes) == ("acme", {"ai_engineer"}, None)
     assert (runner.attributes.credential, runner.attributes.address) == ("certificate", "192.0.2.1")
-    assert (await whose_is("a.batch.acme.example")).submitter == Submitter("pki", "batch", "mtls")
-    for names in ((), ("spiffe://acme.example/ci/a/b",), ("spiffe://evil.example/ci/a",), ("batch.acme.example",)):
+    assert runner.attributes.expires_at == datetime.fromtimestamp(4e9, UTC)
+    assert (await whose_is((), "a.batch.acme.example")).submitter == Submitter("pki", "batch", "mtls")
+    for uri in ("spiffe://acme.example/ci/a/b", "spiffe://evil.example/ci/a", "a.batch.acme.example"):
         with pytest.raises(CredentialRefused, match="no rule fits"):
-            await whose_is(*names)
+            await whose_is((uri,))
+    for dns in ((), ("batch.acme.example",), ("spiffe://acme.example/ci/runner",)):
+        with pytest.raises(CredentialRefused, match="no rule fits"):
+            await whose_is((), *dns)
     with pytest.raises(CredentialRefused, match="no credentials"):
         await identity.authenticate(Caller())
 
@@ -295,7 +301,7 @@ async def test_a_certificate_stands_for_whom_its_names_say(tmp_path: Path) -> No
 async def test_a_token_decides_whatever_certificate_it_comes_with(tmp_path: Path) -> None:
     issuer = LocalIssuer(tmp_path)
     file = write_identity(tmp_path / "identity.yaml", {"issuers": [issuer.settings()], **CERTIFICATES})
-    certificate = PeerCertificate(("spiffe://acme.example/ci/runner",), b"der")
+    certificate = PeerCertificate(("spiffe://acme.example/ci/runner",), (), b"der", 4e9)
     async with running_identity(file) as identity:
         found = await identity.authenticate(Caller(f"Bearer {issuer.token()}", certificate))
         assert found.submitter.method == "oidc"

@@ -312,7 +312,7 @@ async def test_an_encrypted_token_is_refused(issuer: LocalIssuer, whose: Whose, 
 async def test_a_bound_token_comes_with_its_certificate_only(
     issuer: LocalIssuer, whose: Whose, good: dict[str, Any]
 ) -> None:
-    mine, other = PeerCertificate(("spiffe://a/b",), b"mine"), PeerCertificate(("spiffe://a/b",), b"other")
+    mine, other = (PeerCertificate(("spiffe://a/b",), (), der, 4e9) for der in (b"mine", b"other"))
     bound = base64.urlsafe_b64encode(sha256(mine.der).digest()).rstrip(b"=").decode()
     token = issuer.token({**good, "cnf": {"x5t#S256": bound}})
 

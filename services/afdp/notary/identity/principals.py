@@ -147,13 +147,14 @@ class CertificatePrincipals:
             CredentialRefused: no rule fits.
         """
         for uris, dns, rule in self._rules:
-            for name in certificate.names:
-                if any(pattern.matches(name) for pattern in (uris if "://" in name else dns)):
-                    return _of_certificate(name, rule)
+            for patterns, names in ((uris, certificate.uris), (dns, certificate.dns)):
+                for name in names:
+                    if any(pattern.matches(name) for pattern in patterns):
+                        return _of_certificate(name, certificate.ends, rule)
         raise CredentialRefused("no rule fits the client certificate")
 
 
-def _of_certificate(name: str, rule: CertificateSettings) -> Principal:
+def _of_certificate(name: str, ends: float, rule: CertificateSettings) -> Principal:
     issuer = rule.issuer
     if not issuer:
         issuer = "/".join(name.split("/", 3)[:3]) if name.startswith("spiffe://") else "x509"
@@ -162,7 +163,12 @@ def _of_certificate(name: str, rule: CertificateSettings) -> Principal:
         submitter=Submitter(issuer, rule.subject or name, "mtls"),
         roles=frozenset(rule.roles),
         scopes=None,
-        attributes=Attributes(credential="certificate", clearance=rule.clearance, residency=rule.residency),
+        attributes=Attributes(
+            credential="certificate",
+            clearance=rule.clearance,
+            residency=rule.residency,
+            expires_at=_moment(ends),
+        ),
     )
 
 
