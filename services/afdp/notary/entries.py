@@ -104,6 +104,12 @@ class BatchLimits:
     size: int  # bytes
 
 
+def check_count(count: int) -> None:
+    """Whether so many entries may come in one request; raises InvalidArgument."""
+    if not 1 <= count <= MAX_REQUESTS:
+        raise InvalidArgument.field("requests", f"must be 1 to {MAX_REQUESTS} entries, not {count}")
+
+
 class EntryDesk:
     """Takes requests of Rekor v2's API, gives entries with their place in the log."""
 
@@ -144,8 +150,7 @@ class EntryDesk:
         Raises:
             InvalidArgument: none, or too many.
         """
-        if not 1 <= len(bodies) <= MAX_REQUESTS:
-            raise InvalidArgument.field("requests", f"must be 1 to {MAX_REQUESTS} entries, not {len(bodies)}")
+        check_count(len(bodies))
         entries: list[bytes | NotaryError] = []
         for at, body in enumerate(bodies, 1):
             entries.append(_or_error(self._checked, body))

@@ -14,7 +14,7 @@ from afdp.messages import signer as keyring
 from afdp.notary.access.admitted import principal
 from afdp.notary.access.gate import CREATE
 from afdp.notary.access.limiter import Charges
-from afdp.notary.entries import LOG_INDEX, EntryDesk
+from afdp.notary.entries import LOG_INDEX, EntryDesk, check_count
 from afdp.notary.evidence import checked, checked_item, to_message
 from afdp.notary.health import PeerWatch
 from afdp.notary.ids import NAMES, PREFIXES, SIMPLE_SIGNING, parse_hash
@@ -61,7 +61,7 @@ class NotaryServicer(pb.NotaryServiceBase):
             checked_item(message, f"evidence_packages[{index}]")
             for index, message in enumerate(request.evidence_packages)
         ]
-        self._charge(len(evidence))
+        self._charge(min(len(evidence), MAX_BATCH))
         batch = await self._notary.sign_batch(evidence, principal.get(), request.wait_for, request.idempotency_key)
         results = [_item(result) for result in batch.results]
         any_good = any(result.receipt is not None for result in results)
@@ -85,7 +85,7 @@ class NotaryServicer(pb.NotaryServiceBase):
 
     def _charge(self, items: int) -> None:
         """Counts the items of a batch but the first, which the call itself is counted for."""
-        self._charges.charge(principal.get(), CREATE, min(items, MAX_BATCH) - 1)
+        self._charges.charge(principal.get(), CREATE, items - 1)
 
     async def validate_evidence(self, request: pb.ValidateEvidenceRequest) -> pb.ValidateEvidenceResponse:
         evidence = checked(request.evidence_package, "evidence_package")
@@ -96,6 +96,7 @@ class NotaryServicer(pb.NotaryServiceBase):
         return pb.AddLogEntryResponse(await self._entries.add(principal.get(), request.entry))
 
     async def add_log_entries(self, request: pb.AddLogEntriesRequest) -> pb.AddLogEntriesResponse:
+        check_count(len(request.requests))  # before each is charged and put on record
         self._charge(len(request.requests))
         entries = [each.entry for each in request.requests]
         self._notary.hear_entries(principal.get(), entries)

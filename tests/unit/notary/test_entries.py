@@ -27,6 +27,7 @@ from afdp.formats.entry_request import EntryAlgorithm
 from afdp.formats.merkle import leaf_hash
 from afdp.formats.statement import ANONYMOUS
 from afdp.items import to_item
+from afdp.messages.notary import AddLogEntriesRequest, AddLogEntryRequest
 from afdp.messages.transparency import (
     AppendRequest,
     AppendResponse,
@@ -38,12 +39,13 @@ from afdp.messages.transparency import (
     Log,
     LogState,
 )
-from afdp.notary.entries import BatchLimits, EntryDesk
+from afdp.notary.entries import MAX_REQUESTS, BatchLimits, EntryDesk
 from afdp.notary.entry_rules import EntryRules
 from afdp.notary.keys import LogIdentity
 from afdp.notary.logs import LogDirectory
 from afdp.notary.model import Principal
 from afdp.notary.queue import FairQueue
+from afdp.notary.servicer import NotaryServicer
 from tests.local_entries import fresh_request
 from tests.local_log import LocalLog
 
@@ -262,3 +264,28 @@ async def test_a_proof_that_does_not_hold_is_withheld(start: Any, transparency: 
 
     with pytest.raises(DataLoss, match="the inclusion proof does not hold"):
         await start().add(CALLER, request())
+
+
+async def test_of_too_many_entries_none_is_charged_or_put_on_record_and_of_others_each_is(start: Any) -> None:
+    charged: list[int] = []
+    heard: list[list[bytes]] = []
+
+    class Charges:
+        def charge(self, principal: Principal, permission: str, count: int) -> None:
+            charged.append(count)
+
+    class Heard:
+        def hear_entries(self, principal: Principal, bodies: list[bytes]) -> None:
+            heard.append(bodies)
+
+    unused: Any = None
+    notary: Any = Heard()
+    charges: Any = Charges()
+    servicer = NotaryServicer(notary, unused, start(), unused, unused, unused, 1, charges)
+    for count in (0, MAX_REQUESTS + 1, 10_001):
+        with pytest.raises(InvalidArgument, match="requests: must be 1 to 1024"):
+            await servicer.add_log_entries(AddLogEntriesRequest([AddLogEntryRequest()] * count))
+    assert (charged, heard) == ([], [])
+
+    await servicer.add_log_entries(AddLogEntriesRequest([AddLogEntryRequest(b"{}")] * MAX_REQUESTS))
+    assert (charged, heard) == ([MAX_REQUESTS - 1], [[b"{}"] * MAX_REQUESTS])
