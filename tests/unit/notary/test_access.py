@@ -23,15 +23,17 @@ from afdp.notary.access.audit import AuditEvent
 from afdp.notary.access.checking import policies as check_policies
 from afdp.notary.access.gate import Gate
 from afdp.notary.access.key_rights import KeyRights
-from afdp.notary.access.labels import Labels
+from afdp.notary.access.labels import UNKNOWN, Labels
 from afdp.notary.access.log_trail import LogTrail
+from afdp.notary.access.open import OnThisMachine
+from afdp.notary.access.opening import opened
 from afdp.notary.access.policies import LivePolicies
 from afdp.notary.access.refusal import CredentialRefused
 from afdp.notary.config import NotarySettings
 from afdp.notary.lifecycle import ITSELF
 from afdp.notary.model import Attributes, CheckedEvidence, Principal
 from afdp.notary.service import Notary
-from afdp.policy.facts import Deployment
+from afdp.policy.facts import Deployment, EvidenceFacts
 from afdp.policy.sources import PolicyError
 from afdp.rpc import answer
 from afdp.rpc.caller import Caller, caller
@@ -205,6 +207,22 @@ async def test_nothing_is_let_in_that_cannot_be_recorded() -> None:
         assert admitted.principal.get() is admitted.ANYBODY
 
 
+async def test_with_access_off_only_this_machine_is_let_in_also_through_a_gateway(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert opened(NotarySettings()).admit is None  # in plain text nobody else can come
+    admit = OnThisMachine().admit
+    for address in ("127.0.0.1", "::1"):
+        caller.set(Caller(address=address))
+        await admit(METHODS["SignEvidence"], None)
+    for address in ("192.0.2.7", ""):  # an ingress may tell none
+        caller.set(Caller(address=address))
+        await admit(METHODS["HealthCheck"], None)
+        with pytest.raises(PermissionDenied, match="nobody but its own machine"):
+            await admit(METHODS["SignEvidence"], None)
+    assert [each.message for each in caplog.records if "AFDP_AUTH is off" in each.message] == [caplog.messages[-1]]
+
+
 # --- evidence --------------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +233,7 @@ async def test_nothing_is_let_in_that_cannot_be_recorded() -> None:
         ({"classification": "internal"}, True),
         ({"classification": "Secret"}, False),
         ({"classification": ["internal"]}, False),
+        ({"classification": "of our own making"}, False),
         ({"classification": "internal", "more": {"level": "secret"}}, False),
         ({"more": "secret"}, True),
     ],
@@ -235,6 +254,17 @@ def test_the_classification_of_evidence_decides_who_notarises_and_who_sees_it(
     assert way_in.may_list(cleared, "ai.x", evidence.canonical) is allowed
     assert [event.result for event in trail.events] == ["allow" if allowed else "deny"] * 2
     assert {event.resource for event in trail.events} == {f"evidence:{evidence.hash.hex()}"}
+
+
+def test_labels_that_nobody_knows_are_one_so_that_what_is_remembered_of_them_is_bounded() -> None:
+    labels = Labels(LEVELS, ["metadata.classification"], ["metadata.residency"])
+    assert labels.of("ai.x", {"classification": "SECRET", "residency": "e" * 64}) == EvidenceFacts(
+        "ai.x", "secret", "e" * 64
+    )
+    assert labels.of("ai.x", {"classification": "x" * 1000, "residency": "e" * 65}) == EvidenceFacts(
+        "ai.x", UNKNOWN, UNKNOWN
+    )
+    assert labels.of("ai.x", {}) == EvidenceFacts("ai.x")
 
 
 def test_a_stream_ends_to_be_believed_when_its_credential_does(trail: Kept) -> None:

@@ -11,7 +11,10 @@ from afdp.policy.facts import EvidenceFacts
 
 METADATA = "metadata."
 UNKNOWN = "?"
-"""Stands for a label that is no text: nothing is called so, and what is not known ranks above all."""
+"""Stands for a label that is not known: nothing is called so, and what is not known ranks above all."""
+
+_LONGEST = 64
+"""Characters of a place. Decisions are remembered by labels, which callers choose: so they must be short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,13 @@ class Labels:
 
     def of(self, event_type: str, metadata: Mapping[str, object]) -> EvidenceFacts:
         """The labels of a package; the highest, where more than one place has a classification."""
-        levels = list(_texts(self.classification, metadata))
-        level = max((each.lower() for each in levels), key=self._place, default="")
-        return EvidenceFacts(event_type, level, next(_texts(self.residency, metadata), ""))
+        levels = (self._known(each.lower()) for each in _texts(self.classification, metadata))
+        residency = next(_texts(self.residency, metadata), "")
+        return EvidenceFacts(
+            event_type,
+            max(levels, key=self._place, default=""),
+            residency if len(residency) <= _LONGEST else UNKNOWN,
+        )
 
     def of_canonical(self, evidence: bytes) -> EvidenceFacts:
         """The same of a package's canonical form, as it is on record; where that is erased, nothing is known."""
@@ -39,6 +46,9 @@ class Labels:
             return EvidenceFacts("", UNKNOWN, UNKNOWN)
         package = orjson.loads(evidence)
         return self.of(package["event_type"], package.get("metadata") or {})
+
+    def _known(self, name: str) -> str:
+        return name if name in self.classifications else UNKNOWN
 
     def _place(self, name: str) -> int:
         return self.classifications.index(name) if name in self.classifications else len(self.classifications)

@@ -15,7 +15,7 @@ from afdp.notary.access.key_rights import KeyRights
 from afdp.notary.access.labels import Labels
 from afdp.notary.access.limiter import Charges, RateLimiter
 from afdp.notary.access.log_trail import LogTrail
-from afdp.notary.access.open import NoCharges, OpenAccess
+from afdp.notary.access.open import NoCharges, OnThisMachine, OpenAccess
 from afdp.notary.access.policies import LivePolicies
 from afdp.notary.access.quotas import LocalQuotas
 from afdp.notary.access.redis_quotas import RedisQuotas, redis_at
@@ -59,7 +59,9 @@ def opened(settings: NotarySettings) -> Opened:
         FailedPrecondition: the policies or the identity settings are wrong; names each fault and where it is.
     """
     if settings.auth == "off":
-        return Opened(OpenAccess(), KeyRights(frozenset({ANYBODY.tenant})))
+        # In plain text neither we nor a gateway of ours listens off loopback, so nobody need be asked.
+        admit = None if settings.tls == "off" else OnThisMachine().admit
+        return Opened(OpenAccess(), KeyRights(frozenset({ANYBODY.tenant})), admit)
     authenticator, following = _authenticator(settings)
     if settings.auth_failures is not None:
         authenticator = GuardedAuthenticator(authenticator, settings.auth_failures)
