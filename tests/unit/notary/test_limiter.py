@@ -13,7 +13,7 @@ from afdp.formats.statement import Submitter
 from afdp.limits.rates import Rate
 from afdp.notary.access.guarded import GuardedAuthenticator
 from afdp.notary.access.limiter import RateLimiter
-from afdp.notary.access.quotas import LocalQuotas
+from afdp.notary.access.quotas import Account, Left, LocalQuotas
 from afdp.notary.access.rates import RateLimits
 from afdp.notary.access.refusal import CredentialRefused
 from afdp.notary.model import Principal
@@ -111,6 +111,33 @@ async def test_calls_at_once_are_bounded_and_one_that_ends_makes_room() -> None:
         await asyncio.wait(calls)
         await asyncio.create_task(limits.admit(principal("alice"), SIGN))
     assert entered == ["alice", "alice", "bob"]
+
+
+async def test_calls_at_once_are_bounded_while_their_quota_is_asked_for_and_those_that_end_there_make_room() -> None:
+    class Asking(LocalQuotas):
+        def __init__(self) -> None:
+            self.answers = asyncio.Event()
+
+        async def take(self, account: Account, now: float) -> Left:
+            await self.answers.wait()
+            return await super().take(account, now)
+
+    quotas = Asking()
+    limits = RateLimiter(RateLimits.model_validate({"client": {"in_flight": 2, "create": "1/1"}}), quotas)
+    calls = [asyncio.create_task(limits.admit(principal(), SIGN)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(ResourceExhausted, match="calls of this client"):
+        await limits.admit(principal(), SIGN)
+
+    calls[0].cancel()
+    await asyncio.wait(calls[:1])
+    calls.append(asyncio.create_task(limits.admit(principal(), SIGN)))
+    await asyncio.sleep(0)
+    quotas.answers.set()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(each) for each in outcomes] == [asyncio.CancelledError, type(None), ResourceExhausted]
+    with pytest.raises(ResourceExhausted, match="rate limit"):  # none is under way any more
+        await limits.admit(principal(), SIGN)
 
 
 async def test_the_packages_of_a_batch_count_each_and_a_batch_is_not_torn_apart() -> None:

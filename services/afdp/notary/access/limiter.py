@@ -73,18 +73,23 @@ class RateLimiter:
         account = self._accounts.of(principal, method.permission)
         for party in (account.client, account.tenant):
             _require_room(party, account)
-        now = monotonic()
+        account.client.in_flight += 1  # before anything is waited for, or all who come meanwhile find room
+        account.tenant.in_flight += 1
         try:
-            left = await self._quotas.take(account, now)
+            left = await self._take(account)
+        except BaseException:
+            _leave(account)
+            raise
+        _tell(account, left, None)
+        if (task := asyncio.current_task()) is not None:
+            task.add_done_callback(partial(_leave, account))
+
+    async def _take(self, account: Account) -> Left:
+        try:
+            return await self._quotas.take(account, monotonic())
         except Exceeded as exceeded:
             _tell(account, None, exceeded)
             raise _refusal(exceeded, account) from None
-        _tell(account, left, None)
-        task = asyncio.current_task()
-        if task is not None:
-            account.client.in_flight += 1
-            account.tenant.in_flight += 1
-            task.add_done_callback(partial(_leave, account))
 
     def charge(self, principal: Principal, permission: str, count: int) -> None:
         """As `Charges.charge`."""
@@ -117,7 +122,7 @@ def _require_room(party: Party, account: Account) -> None:
         raise ResourceExhausted(f"{most} calls of this {scope} are under way", retry_after=_BUSY_SECONDS)
 
 
-def _leave(account: Account, _: object) -> None:
+def _leave(account: Account, _: object = None) -> None:
     account.client.in_flight -= 1
     account.tenant.in_flight -= 1
 
