@@ -16,7 +16,7 @@ from afdp.notary.access.refusal import CredentialRefused
 from afdp.notary.identity.claims import ClaimPath, Pattern
 from afdp.notary.identity.identity import Identity
 from afdp.notary.identity.principals import TokenPrincipals
-from afdp.notary.identity.settings import IssuerSettings, parse_identity
+from afdp.notary.identity.settings import IdentitySettings, IssuerSettings, parse_identity, read_identity
 from afdp.notary.model import Principal
 from afdp.rpc.caller import Caller, PeerCertificate
 from tests.local_issuer import LocalIssuer, running_identity, write_identity
@@ -239,7 +239,7 @@ def test_tenants_are_mapped_and_may_have_a_default() -> None:
 
     assert whose(settings, {"sub": "a", "groups": ["/acme", "/acme/eu", "/other"]}).tenant == "acme"
     assert whose(settings, {"sub": "a"}).tenant == "guests"
-    for groups in (["/acme", "/bank"], ["/other"]):
+    for groups in (["/acme", "/bank"], ["/other"], [], "", {"name": "/acme"}, "\n"):
         with pytest.raises(CredentialRefused, match="tenant"):
             whose(settings, {"sub": "a", "groups": groups})
 
@@ -337,6 +337,30 @@ async def test_the_file_is_followed_and_a_wrong_one_changes_nothing(
         async with asyncio.timeout(10):
             with pytest.raises(CredentialRefused, match="not known"):
                 await until_refused(identity, caller)
+
+
+async def test_a_file_that_could_not_be_read_for_a_moment_is_read_again_without_being_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("afdp.notary.identity.identity._LOOK_SECONDS", 0.01)
+    issuer = LocalIssuer(tmp_path)
+    caller = Caller(f"Bearer {issuer.token()}")
+    file = write_identity(tmp_path / "identity.yaml", {"issuers": [issuer.settings()]})
+    tries: list[Path] = []
+
+    def failing_at_first(path: Path) -> IdentitySettings:
+        tries.append(path)
+        if len(tries) < 4:
+            raise SettingsError("the disk is away")
+        return read_identity(path)
+
+    async with running_identity(file) as identity:
+        caplog.set_level("INFO")
+        monkeypatch.setattr("afdp.notary.identity.identity.read_identity", failing_at_first)
+        write_identity(file, {"issuers": [issuer.settings(tenant={"value": "bank"})]})
+        await until(lambda: "were read anew" in caplog.text)
+        assert (await identity.authenticate(caller)).tenant == "bank"
+    assert len([each for each in caplog.records if "the disk is away" in str(getattr(each, "fields", ""))]) == 1
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -37,7 +37,8 @@ class Identity:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._stamp = _stamp(file)
+        self._stamp = _stamp(file)  # of the file that is in force
+        self._wrong = ""  # what is the matter with the one that is there
         self._keys: dict[tuple[str, str], KeySource] = {}  # by where they are
         self._tasks: dict[KeySource, asyncio.Task[None]] = {}
         self._authenticator = self._built(read_identity(file))
@@ -58,20 +59,27 @@ class Identity:
                 self._start_and_stop(tasks)
                 await asyncio.sleep(_LOOK_SECONDS)
                 stamp = await asyncio.to_thread(_stamp, self._file)
-                if stamp != self._stamp:
+                if stamp == self._stamp:
+                    self._wrong = ""
+                elif await self._reload():
                     self._stamp = stamp
-                    await self._reload()
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> bool:
+        """Whether the file could be used. Else it is read again, for it may be so without having changed."""
         try:
             settings = await asyncio.to_thread(read_identity, self._file)
         except SettingsError as error:
-            _reloads.labels("refused").inc()
-            logger.error("the identity settings are wrong; those before stay", extra={"fields": {"error": str(error)}})
-            return
+            if str(error) != self._wrong:
+                self._wrong = str(error)
+                _reloads.labels("refused").inc()
+                fields = {"error": self._wrong}
+                logger.error("the identity settings are wrong; those before stay", extra={"fields": fields})
+            return False
+        self._wrong = ""
         self._authenticator = self._built(settings)
         _reloads.labels("taken").inc()
         logger.info("the identity settings were read anew")
+        return True
 
     def _built(self, settings: IdentitySettings) -> CredentialAuthenticator:
         """Issuers whose keys are where they were keep those that are known."""

@@ -111,9 +111,10 @@ class TokenPrincipals:
             raise CredentialRefused("the token has no tenant, or more than one")
         if self._tenant_claim is None:
             return settings.value or ""
-        said = texts(self._tenant_claim.find(claims))
-        if not said and settings.default is not None:
-            return settings.default
+        claim = self._tenant_claim.find(claims)
+        if claim is None and settings.default is not None:
+            return settings.default  # a claim that is there and names none is refused
+        said = texts(claim)
         tenants = {tenant for word in said if (tenant := settings.map.get(word) if settings.map is not None else word)}
         if len(tenants) != 1:
             raise CredentialRefused("the token has no tenant, or more than one")
