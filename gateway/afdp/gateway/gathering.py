@@ -35,6 +35,8 @@ _METHOD = f"/{NOTARY}/AddLogEntries"
 _REQUESTS = wire.tag(1, wire.LENGTH)
 _TOLD = frozenset({"authorization", FORWARDED_CERTIFICATE, FORWARDED_ADDRESS})
 
+_Credentials = tuple[tuple[str, str], ...]  # by their names: a value alone does not say what it shows
+
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
@@ -54,7 +56,7 @@ class _Waiting:
 class _Lane:
     """Those who come with the same credentials: only they may share a call."""
 
-    credentials: tuple[str, ...]
+    credentials: _Credentials
     waiting: deque[_Waiting] = field(default_factory=deque)
     under_way: int = 0
 
@@ -76,7 +78,7 @@ class EntryCalls:
     def __init__(self, api: Api, upstream: Upstream) -> None:
         self._read = api.message_class(f"{NOTARY.rpartition('.')[0]}.AddLogEntriesResponse").FromString
         self._upstream = upstream
-        self._lanes: dict[tuple[str, ...], _Lane] = {}
+        self._lanes: dict[_Credentials, _Lane] = {}
 
     async def call(self, path: str, request: bytes, timeout: float, metadata: Metadata) -> bytes:
         """One entry's call, alone or with others.
@@ -84,7 +86,7 @@ class EntryCalls:
         Raises:
             NotaryError: what became of this entry.
         """
-        credentials = tuple(value for key, value in metadata if key in _TOLD)
+        credentials = tuple((key, value) for key, value in metadata if key in _TOLD)
         lane = self._lanes.setdefault(credentials, _Lane(credentials))
         if lane.under_way < UNDER_WAY:
             lane.under_way += 1

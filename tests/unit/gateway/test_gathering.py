@@ -11,6 +11,7 @@ from afdp.errors import AlreadyExists, DeadlineExceeded, Internal, InvalidArgume
 from afdp.gateway.descriptors import Api
 from afdp.gateway.gathering import MOST, UNDER_WAY, EntryCalls
 from afdp.gateway.upstream import Metadata
+from afdp.rpc.peers import FORWARDED_ADDRESS
 
 ONE = "/afdp.notary.v1.NotaryService/AddLogEntry"
 MANY = "/afdp.notary.v1.NotaryService/AddLogEntries"
@@ -113,6 +114,19 @@ async def test_all_who_come_meanwhile_share_the_next_call_and_each_gets_its_own_
     assert sum(sizes) == len(callers)
     assert max(sizes) > 30
     assert len(sizes) <= 2 * UNDER_WAY
+
+
+async def test_what_is_a_token_here_and_an_address_there_is_not_the_same_caller(
+    calls: EntryCalls, notary: Notary
+) -> None:
+    first = [await begin(calls, notary, b"e%d" % each, credentials="192.0.2.1") for each in range(UNDER_WAY + 2)]
+    told = [(FORWARDED_ADDRESS, "192.0.2.1")]
+    other = asyncio.create_task(calls.call(ONE, notary.request(b"other"), 30, told))
+    await asyncio.sleep(0)
+
+    assert notary.calls[-1] == (ONE, [b"other"], told)
+    notary.free.set()
+    await asyncio.gather(*first, other)
 
 
 async def test_no_call_has_more_than_it_may(calls: EntryCalls, notary: Notary) -> None:
