@@ -39,8 +39,8 @@ class TlsPaths:
         return tuple(each for each in (self.cert, self.key, self.ca, self.client_ca, self.crl) if each is not None)
 
 
-Serial = tuple[bytes, int]
-"""A certificate's issuer, as DER, and its serial number."""
+Serial = tuple[str, int]
+"""A certificate's issuer, as `name_key` has it, and its serial number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def load_material(paths: TlsPaths) -> Material:
         key=key,
         services=services,
         authorities=b"".join(each.public_bytes(Encoding.PEM) for each in authorities),
-        revoked=frozenset((each.issuer.public_bytes(), entry.serial_number) for each in lists for entry in each),
+        revoked=frozenset((name_key(each.issuer), entry.serial_number) for each in lists for entry in each),
         expires=own.not_valid_after_utc,
         lists_due=min(dues, default=None),
     )
@@ -140,12 +140,25 @@ def _revocation_lists(
 
 
 def _signed_by(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
-    if crl.issuer != authority.subject:
+    if name_key(crl.issuer) != name_key(authority.subject):
         return False
     try:
         return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]  # it raises for other kinds
     except (TypeError, UnsupportedAlgorithm):
         return False
+
+
+def name_key(name: x509.Name) -> str:
+    """The same for all encodings of a name: who compares bytes misses a revocation (RFC 5280, section 7.1).
+
+    Coarser than what libraries of TLS take for the same name, so that whatever they let in is found on a list.
+    """
+    parts = (sorted((each.oid.dotted_string, _folded(each.value)) for each in part) for part in name.rdns)
+    return repr(list(parts))
+
+
+def _folded(value: str | bytes) -> str:
+    return value.hex() if isinstance(value, bytes) else " ".join(value.casefold().split())
 
 
 def days_left(until: datetime) -> float:

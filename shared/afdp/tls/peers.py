@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from afdp.tls.files import TlsFiles
-from afdp.tls.material import Material, Serial
+from afdp.tls.material import Material, Serial, name_key
 
 _MOST_KNOWN = 4096  # certificates that are remembered as read
 _DNS_NAME = re.compile(r"[A-Za-z0-9.*_-]+")
@@ -94,7 +94,7 @@ class Peers:
             dns,
             found.public_bytes(Encoding.DER),
             service,
-            (found.issuer.public_bytes(), found.serial_number),
+            (name_key(found.issuer), found.serial_number),
             found.not_valid_before_utc.timestamp(),
             found.not_valid_after_utc.timestamp(),
         )
