@@ -7,7 +7,7 @@ import base64
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -24,6 +24,7 @@ from tests.e2e.evidence import package
 from tests.keycloak_server import Keycloak
 from tests.local_entries import ENTRIES, fresh_request
 from tests.local_issuer import LocalIssuer, running_identity, write_identity
+from tests.stock_cosign import Cosign
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,23 @@ async def test_a_token_as_the_password_of_a_url_adds_log_entries_and_does_nothin
     assert (await rest.post(ENTRIES, json=fresh_request())).status_code == 401
     answer = await rest.post("/api/v1/evidence/sign", json={"evidence_package": package()}, auth=cosigns)
     assert answer.status_code == 401
+
+
+async def test_stock_cosign_adds_log_entries_with_a_token_in_the_url(
+    guarded: Stack, issuer: LocalIssuer, tool: Callable[[str], Path], tmp_path: Path
+) -> None:
+    token = issuer.token(issuer.claims(scope="afdp.notary.write"))
+    for name, password in (("ci", token), ("stranger", "guessed")):
+        (folder := tmp_path / name).mkdir()
+        url = guarded.url.replace("http://", f"http://{name}:{password}@")
+        cosign = Cosign((tool("cosign"), tool("afdp")), folder, guarded.url, url)
+
+        if password == token:
+            await asyncio.to_thread(cosign.sign_and_verify)
+            assert len(cosign.entries()) == 2
+        else:
+            with pytest.raises(AssertionError, match="401"):
+                await asyncio.to_thread(cosign.sign_and_verify)
 
 
 async def test_no_token_stands_in_a_log_and_each_refusal_has_its_reason_there(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import subprocess
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from afdp.verify.log import check_checkpoint, check_inclusion
 from tests.e2e.answers import get, sign
 from tests.local_entries import ENTRIES, fresh_request, request_of, signed_digest
 from tests.rekor_servers import Rekor2
+from tests.stock_cosign import Cosign
 
 ALGORITHMS = (
     "PKIX_ECDSA_P256_SHA_256",
@@ -35,7 +35,6 @@ ALGORITHMS = (
     "PKIX_ECDSA_P521_SHA_512",
     "PKIX_RSA_PKCS1V15_2048_SHA256",
 )
-DOCUMENT = Path(__file__).parents[2] / "docs" / "sigstore.md"
 RECORD = "hashedRekordRequestV002"
 VERIFIER = f"{RECORD}.signature.verifier"
 
@@ -241,35 +240,6 @@ async def test_what_is_wrong_is_named_and_nothing_of_it_is_logged(rest: httpx.As
 
 
 # --- other people's clients -------------------------------------------------------------------------------------------
-
-
-class Cosign:
-    """Stock cosign in a folder with a key of its own, told what docs/sigstore.md tells; `url` is where it writes."""
-
-    def __init__(self, programs: Sequence[Path], folder: Path, trusted: str, url: str) -> None:
-        self._programs, self._folder, self._trusted, self._url = programs, folder, trusted, url
-        (folder / "model.bin").write_text("the weights of a model")
-        (folder / "evaluation.json").write_text('{"accuracy": 0.93}')
-
-    def sign_and_verify(self) -> None:
-        """A blob and an attestation over it."""
-        [commands] = re.findall(r"## cosign\n\n```sh\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-        commands = "cosign generate-key-pair\n" + commands.replace("http://127.0.0.1:3030", self._url)
-        path = os.pathsep.join([*(os.fspath(program.parent) for program in self._programs), os.environ["PATH"]])
-        told = {"PATH": path, "HOME": os.fspath(self._folder), "COSIGN_PASSWORD": "", "AFDP_URL": self._trusted}
-        ran = subprocess.run(
-            ("bash", "-exc", commands),
-            cwd=self._folder, env={**os.environ, **told}, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
-        assert ran.stderr.count("Verified OK") == 2, ran.stderr
-
-    def entries(self) -> list[dict[str, Any]]:
-        """What it keeps of the log."""
-        return [
-            json.loads((self._folder / name).read_text())["verificationMaterial"]["tlogEntries"][0]
-            for name in ("blob.json", "evaluation.bundle.json")
-        ]
 
 
 @asynccontextmanager
