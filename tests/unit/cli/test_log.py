@@ -294,7 +294,7 @@ def test_interrupted_by_a_key_it_keeps_what_is_good_and_says_nothing_of_the_log(
     def wait(handler: BaseHTTPRequestHandler) -> None:
         asked.set()
         go_on.wait(60)
-        send(handler, 404, b"")
+        send(handler, 200, (server.folder / "tile/entries/400").read_bytes())  # nothing is amiss, and much is to come
 
     server.answers["tile/entries/400"] = wait
     command = [sys.executable, "-m", "afdp.cli.__main__", "log", "fsck", server.url, "--jobs", "2", "--state", "state"]
