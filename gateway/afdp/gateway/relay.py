@@ -111,7 +111,7 @@ class Relay:
         opened = None
         try:
             await asyncio.wait([reading], timeout=_GREETING)
-            if reading.done() and isinstance(greeting := reading.result(), bytes):
+            if reading.done() and not reading.cancelled() and isinstance(greeting := reading.result(), bytes):
                 told = Response.FromString(greeting)
                 most = min(self._max_message_bytes, told.max_message_bytes)
                 opened = Stream(call, told.instance, most, self._drop)
@@ -234,10 +234,14 @@ class Stream:
 
     async def leave(self) -> None:
         """Ends one that has carried nothing."""
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await self._call.done_writing()
-            while await self._call.read() is not grpc.aio.EOF:
-                pass
+        try:
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+                async with asyncio.timeout(_GREETING):
+                    await self._call.done_writing()
+                    while await self._call.read() is not grpc.aio.EOF:
+                        pass
+        finally:
+            self._call.cancel()
 
     async def _read(self) -> None:
         try:

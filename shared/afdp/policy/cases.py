@@ -114,10 +114,10 @@ class _Members:
 
     def texts(self, member: str, default: Sequence[str] | None = None) -> Sequence[str] | None:
         """A list of texts."""
-        value = self.take(member, list, default)
+        value: Sequence[str] | None = self.take(member, list, default)
         if value is not None and not all(isinstance(each, str) for each in value):
             raise _Wrong(f"{self.name(member)} must be a list of texts")
-        return value  # type: ignore[no-any-return]
+        return value
 
     def time(self, member: str) -> datetime | None:
         """A time, which YAML itself reads; one without a zone is in UTC."""

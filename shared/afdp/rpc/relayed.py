@@ -190,7 +190,7 @@ class _Stream:
         except _Aborted as aborted:
             answer.trailing = aborted.trailing
             answer.status = aborted.status
-        except Exception:
+        except Exception:  # a fault of ours must cost this call, not all that share the stream
             logger.exception("a relayed call failed unexpectedly", extra={"fields": {"method": call.method}})
             answer.status = _status(grpc.StatusCode.UNKNOWN, "")
         self._answers.append(answer)

@@ -49,11 +49,11 @@ _LOST = """
 _REOPEN = f"""
     INSERT INTO pending (receipt_id, notarized_at, log_origin)
     SELECT receipt_id, notarized_at, $2 FROM ({_LOST}) AS lost ON CONFLICT DO NOTHING RETURNING receipt_id
-"""  # noqa: S608
+"""  # noqa: S608 - of a constant
 _QUEUE = f"""
     INSERT INTO log_queue (receipt_id, log, main)
     SELECT receipt_id, $2, true FROM ({_LOST}) AS lost ON CONFLICT DO NOTHING RETURNING receipt_id
-"""  # noqa: S608
+"""  # noqa: S608 - of a constant
 _BEFORE_ALL = UUID(int=0)
 
 
