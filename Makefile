@@ -33,7 +33,7 @@ up: $(VENV)/.run ## Run the whole stack on loopback until Ctrl-C
 setup: $(VENV)/.dev ## Install all that work on this tree needs into .venv
 
 test: setup tools ## Run the tests; what a missing toolchain makes impossible is skipped with the reason
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 lint: setup ## Check style, types, import rules, protos, and that generated code is current
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/lint.sh

@@ -22,13 +22,12 @@ import pytest_asyncio
 import afdp.tls.modern  # noqa: F401 - before what loads gRPC
 from afdp.embedded.openbao import OpenBao, running_openbao
 from afdp.embedded.postgres import Postgres, running_postgres
-from tests.keycloak_server import Keycloak, KeycloakProcess
+from tests.keycloak_server import Keycloak, running_keycloak
 from tests.ldap_server import running_directory
 from tests.local_token import LocalToken
 from tests.rekor_servers import Rekor1, Rekor2, running_rekor1, running_rekor2
 
 IN_CI = os.environ.get("CI") == "true"
-_KEYCLOAK = pytest.StashKey[KeycloakProcess]()
 _PACKAGES = {
     "softhsm2-util": "softhsm2",
     "ssh-agent": "openssh-client",
@@ -134,11 +133,14 @@ async def rekor1(tool: Callable[[str], Path], postgres: Postgres) -> AsyncIterat
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def keycloak(tool: Callable[[str], Path], request: pytest.FixtureRequest) -> AsyncIterator[Keycloak]:
-    """A Keycloak whose people come from a directory; its process was started when the tests had been collected."""
-    _, _, slapd = tool("keycloak"), tool("java"), tool("slapd")
-    process = request.config.stash[_KEYCLOAK]
-    with open_folder() as folder, running_directory(slapd, folder / "ldap") as ldap_url:
+async def keycloak(tool: Callable[[str], Path]) -> AsyncIterator[Keycloak]:
+    """A Keycloak whose people come from a directory. It takes half a minute to start."""
+    program, _, slapd = tool("keycloak"), tool("java"), tool("slapd")
+    with (
+        open_folder() as folder,
+        running_keycloak(program, folder) as process,
+        running_directory(slapd, folder / "ldap") as ldap_url,
+    ):
         await process.ready()
         running = Keycloak(process.url)
         await running.import_realm(ldap_url)
@@ -161,16 +163,6 @@ def open_folder() -> Iterator[Path]:
         folder = Path(name)
         folder.chmod(0o711)
         yield folder
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Keycloak takes half a minute to start: it does so while other tests run."""
-    wanted = any("keycloak" in getattr(item, "fixturenames", ()) for item in session.items)
-    found = [find_tool("keycloak"), find_tool("slapd"), find_tool("java")]
-    if wanted and found[0] is not None and all(found) and not session.config.option.collectonly:
-        process = KeycloakProcess(found[0], Path(tempfile.mkdtemp(prefix="afdp-test-")))
-        session.config.stash[_KEYCLOAK] = process
-        session.config.add_cleanup(process.stop)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

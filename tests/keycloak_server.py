@@ -1,4 +1,4 @@
-"""A Keycloak whose people come from a directory: started early in the run, asked for much later.
+"""A Keycloak whose people come from a directory.
 
 Its realm is `keycloak_realm.json`; what a realm's file cannot say, a log-in with levels, is set up over its admin API.
 """
@@ -12,13 +12,12 @@ import html
 import os
 import re
 import secrets
-import shutil
 import signal
 import struct
 import subprocess
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -74,11 +73,20 @@ class KeycloakProcess:
                 await asyncio.sleep(0.2)
 
     def stop(self) -> None:
-        """Ends it, and removes its folder."""
+        """Ends it."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(timeout=30)
-        shutil.rmtree(self.log.parent, ignore_errors=True)
+
+
+@contextmanager
+def running_keycloak(keycloak: Path, folder: Path) -> Iterator[KeycloakProcess]:
+    """A process that has been started, with its log in the folder."""
+    process = KeycloakProcess(keycloak, folder)
+    try:
+        yield process
+    finally:
+        process.stop()
 
 
 @dataclass
