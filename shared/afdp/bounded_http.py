@@ -35,6 +35,8 @@ _limit = Gauge("afdp_http_connections_limit", "How many HTTP connections may be 
 _SLOWEST_READER = 1024  # bytes per second
 _RESET = struct.pack("ii", 1, 0)  # do not linger
 _SPARE = 64  # connections over a bound that are still told so; further ones are cut
+_LINGERING = 1024  # connections that have had their last answer and wait for the client to close; others do not wait
+_DISCARDED = 64 * 1024 * 1024  # bytes that are read from one of them
 _CHUNK_ROOM = 16  # bytes of framing for each byte of a body
 # uri-host [":" port], RFC 9110, section 7.2; never empty in an http URL (section 4.2.1).
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]+)(:[0-9]{0,5})?")
@@ -47,8 +49,9 @@ class Bounds:
 
     Attributes:
         head_seconds: from a connection's begin, or the first byte of a further request, to the end of the head; also
-            how long the rest of a request may take that was answered before it was complete; and how often it is looked
-            whether a client still takes its answer, 1 KiB a second at least.
+            how long the rest of a request may take that was answered before it was complete, and a client to close
+            after its last answer; and how often it is looked whether a client still takes its answer, 1 KiB a second at
+            least.
         head_bytes: request line and headers; also trailers.
         connections: open at once; requests on further ones are refused.
         headers: lines in one head.
@@ -75,6 +78,7 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
     """
     addresses: Tally[str] = Tally()
     _limit.set(bounds.connections)
+    lingering: set[asyncio.Protocol] = set()
 
     class BoundedProtocol(HttpToolsProtocol):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -87,6 +91,8 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
             self._unanswered = 0  # requests, with those that wait in the pipeline
             self._refused: NotaryError | None = None
             self._address = ""  # counted in `addresses`
+            self._left = False  # the last answer is written
+            self._discarded = 0  # bytes that came after it
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
             super().connection_made(transport)
@@ -102,6 +108,7 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
             self._stop_timer()
             self._stop_write_timer()
             self._uncount_address()
+            lingering.discard(self)
             CONNECTIONS.dec()
             super().connection_lost(exc)
 
@@ -115,6 +122,9 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
             super().resume_writing()
 
         def data_received(self, data: bytes) -> None:
+            if self._left:
+                self._discard(data)
+                return
             if self._refused is not None:
                 return
             self._read += len(data)
@@ -147,7 +157,7 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
                 raise _Refused  # ends the parser
             super().on_headers_complete()
             if self.cycle.scope["method"] != "HEAD":
-                self.cycle.transport = _InOnePiece(self.transport)
+                self.cycle.transport = _InOnePiece(self.transport, self._leave)
             self._unanswered += 1
             if self.parser.should_upgrade():  # to nothing here: it is answered as if nobody had asked, and is the last
                 self.cycle.keep_alive = False
@@ -163,12 +173,21 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
             super().on_message_complete()
 
         def on_response_complete(self) -> None:
-            super().on_response_complete()
             self._unanswered -= 1
+            if self._left:
+                self.server_state.total_requests += 1
+                return
+            super().on_response_complete()
             if self._refused is not None and not self._unanswered:
                 self._send_refusal()
             elif not self._in_head:
                 self._start_timer()
+
+        def shutdown(self) -> None:
+            if self._left:
+                self.transport.close()
+            else:
+                super().shutdown()
 
         def send_400_response(self, msg: str) -> None:
             if self._refused is None:
@@ -194,7 +213,7 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
             return None
 
         def _over(self, spare: int) -> NotaryError | None:
-            if len(self.connections) > bounds.connections + spare:
+            if len(self.connections) - len(lingering) > bounds.connections + spare:
                 return Unavailable("too many connections are open; try again", retry_after=1.0)
             most = bounds.connections_per_address
             if most and self._address and addresses[self._address] > most + spare:
@@ -275,9 +294,38 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
                 self._send_refusal()
 
         def _send_refusal(self, *, started: bool = False) -> None:
-            if not self.transport.is_closing():
+            if not self._left and not self.transport.is_closing():
                 if self._refused is not None and not started:
                     self.transport.write(refusal(self._refused))
+                self._leave()
+
+        def _leave(self) -> None:
+            """Closes once the client has, for a while: what it still sends would reset the answer away (RFC 9112, 9.6).
+
+            Over TLS nothing is closed by halves, so there who has sent all is not waited for.
+            """
+            if self._left or self.transport.is_closing():
+                return
+            self._left = True
+            self._stop_timer()
+            self._unset_keepalive_if_required()
+            if self.cycle is not None and not self.cycle.response_complete:  # nothing more is read or written for it
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            halves = self.transport.can_write_eof()
+            if len(lingering) >= _LINGERING or not (halves or self._refused is not None or not self._in_head):
+                self.transport.close()
+                return
+            lingering.add(self)
+            self._uncount_address()
+            if halves:
+                self.transport.write_eof()
+            self.flow.resume_reading()
+            self._timer = self.loop.call_later(bounds.head_seconds, self.transport.close)
+
+        def _discard(self, data: bytes) -> None:
+            self._discarded += len(data)
+            if self._discarded > _DISCARDED:
                 self.transport.close()
 
     return BoundedProtocol
@@ -286,9 +334,10 @@ def bounded_protocol(bounds: Bounds, refusal: Callable[[NotaryError], bytes]) ->
 class _InOnePiece(asyncio.Transport):
     """An answer's transport: uvicorn writes its head and then its body, which are one write of the system's here."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, leave: Callable[[], None]) -> None:
         super().__init__()
         self._transport = transport
+        self._leave = leave
         self._head = b""
         self._begun = False
 
@@ -304,9 +353,9 @@ class _InOnePiece(asyncio.Transport):
             self._transport.write(data)
 
     def close(self) -> None:
-        """Sends a head that nothing follows, and closes."""
+        """Sends a head that nothing follows, and leaves the connection."""
         self._flush()
-        self._transport.close()
+        self._leave()
 
     def is_closing(self) -> bool:
         """As the transport's."""

@@ -101,7 +101,7 @@ async def test_a_body_may_not_be_mostly_framing(start_gateway: Any, notary: Any,
         pieces = [flood] * 8
         answer = await exchange(port_of(client), POST + b"Transfer-Encoding: chunked\r\n\r\n", *pieces)
 
-    assert statuses(answer)[:1] in ([], [400])  # the answer may be lost with what was still being sent
+    assert statuses(answer) == [400]
     assert notary.calls == []
 
 
@@ -159,7 +159,7 @@ async def test_a_body_that_drips_is_cut_off_and_one_that_flows_is_not(start_gate
                     await asyncio.sleep(0.02)
 
             dripping = asyncio.create_task(drip())
-            answer = await reader.read()
+            answer = await reader.read()  # whole, though there is more to come
             dripping.cancel()
             writer.close()
             return answer

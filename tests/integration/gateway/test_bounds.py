@@ -11,6 +11,8 @@ import httpx
 import orjson
 import pytest
 
+from tests.http_attacks import exchange, statuses
+
 JSON = {"Content-Type": "application/json"}
 SIGN = "/api/v1/evidence/sign"
 
@@ -27,21 +29,6 @@ def port_of(client: httpx.AsyncClient) -> int:
     port = client.base_url.port
     assert port is not None
     return port
-
-
-async def raw(port: int, *pieces: bytes) -> bytes:
-    """What a server answers to bytes, until it closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-        async with asyncio.timeout(10):
-            return await reader.read()
-    except ConnectionResetError:
-        return b""
-    finally:
-        writer.close()
 
 
 @pytest.mark.parametrize(
@@ -105,6 +92,40 @@ async def test_a_body_over_the_limit_is_refused_and_one_at_the_limit_is_not(star
     assert len(notary.calls) == 2
 
 
+async def test_who_is_still_sending_gets_the_refusal_and_then_nothing_more(start_gateway: Any, notary: Any) -> None:
+    head = f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
+    bodies = {
+        b"Content-Length: 8388608\r\nConnection: close\r\n\r\n": [b"x" * 65536] * 128,
+        b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n": [b"10000\r\n" + b"x" * 65536 + b"\r\n"] * 128,
+    }
+    async with start_gateway(notary_address=notary.address, max_body_bytes=2048) as client:
+        for rest, pieces in bodies.items():  # all is sent before an answer is read
+            answer = await exchange(port_of(client), head + rest, *pieces, seconds=60)
+            assert statuses(answer) == [413]
+            assert answer.endswith(b"}")
+        garbage = await exchange(port_of(client), b"\0" * 65536, *[b"\0" * 65536] * 128, seconds=60)
+        assert statuses(garbage) == [400]
+    assert notary.calls == []
+
+
+async def test_who_does_not_close_after_the_last_answer_is_waited_for_no_longer_than_for_a_head(
+    start_gateway: Any, notary: Any
+) -> None:
+    async with start_gateway(notary_address=notary.address, header_timeout_seconds=0.2) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(client))
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert statuses(await reader.read()) == [200]
+
+        async def go_on() -> None:
+            while True:
+                writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(go_on(), 30)
+
+
 async def test_a_message_that_grows_over_the_limit_is_refused_here(start_gateway: Any, notary: Any) -> None:
     numbers = orjson.dumps({"evidence_package": {"metadata": {"n": [1] * 2000}}})
 
@@ -165,7 +186,7 @@ async def test_bodies_are_bounded_in_all(start_gateway: Any, notary: Any) -> Non
 async def test_a_head_over_the_limit_is_refused(start_gateway: Any, notary: Any) -> None:
     async with start_gateway(notary_address=notary.address, max_header_bytes=4096) as client:
         assert_refused(await client.get("/health", headers={"X": "y" * 5000}), 431, "INVALID_ARGUMENT")
-        endless = await raw(port_of(client), b"GET /health HTTP/1.1\r\nX: ", *[b"y" * 1000] * 8)
+        endless = await exchange(port_of(client), b"GET /health HTTP/1.1\r\nX: ", *[b"y" * 1000] * 8)
         assert endless.startswith(b"HTTP/1.1 431 ")
         assert (await client.get("/health", headers={"X": "y" * 3000})).status_code == 200
 
@@ -199,7 +220,7 @@ async def test_random_requests_never_find_a_fault_of_ours(gateway: httpx.AsyncCl
             + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
             + f"Content-Length: {len(body)}\r\n\r\n".encode()
         )
-        answer = await raw(port, head + body)
+        answer = await exchange(port, head + body)
         status = int(answer[9:12])
         assert status < 500 or status in (501, 503), head + body  # planned; no log behind this gateway
         assert status < 400 or b"application/problem+json" in answer
@@ -212,7 +233,7 @@ async def test_what_is_not_http_is_a_problem(start_gateway: Any, notary: Any) ->
             b"hello\r\n\r\n",
             b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
         ):
-            answer = await raw(port_of(client), garbage)
+            answer = await exchange(port_of(client), garbage)
             assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"), garbage
             assert b"application/problem+json" in answer
             assert b"x-request-id: " in answer
@@ -220,14 +241,14 @@ async def test_what_is_not_http_is_a_problem(start_gateway: Any, notary: Any) ->
 
 async def test_a_client_that_never_finishes_its_head_is_cut_off(start_gateway: Any, notary: Any) -> None:
     async with start_gateway(notary_address=notary.address, header_timeout_seconds=0.1) as client:
-        assert await raw(port_of(client)) == b""
-        assert await raw(port_of(client), b"GET /health HTTP/1.1\r\nHost:") == b""
+        assert await exchange(port_of(client)) == b""
+        assert await exchange(port_of(client), b"GET /health HTTP/1.1\r\nHost:") == b""
 
 
 async def test_a_client_that_never_finishes_its_body_is_told(start_gateway: Any, notary: Any) -> None:
     head = f"POST {SIGN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{{"
     async with start_gateway(notary_address=notary.address, request_timeout_seconds=0.1) as client:
-        answer = await raw(port_of(client), head.encode())
+        answer = await exchange(port_of(client), head.encode())
     assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
     assert b'"code":"DEADLINE_EXCEEDED"' in answer
     assert notary.calls == []
@@ -236,7 +257,7 @@ async def test_a_client_that_never_finishes_its_body_is_told(start_gateway: Any,
 async def test_connections_over_the_limit_are_told_to_retry(start_gateway: Any, notary: Any) -> None:
     async with start_gateway(notary_address=notary.address, max_connections=1) as client:
         assert (await client.get("/health")).status_code == 200
-        answer = await raw(port_of(client), b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await exchange(port_of(client), b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1\r\n" in answer
         assert (await client.get("/health")).status_code == 200
