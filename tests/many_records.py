@@ -30,6 +30,13 @@ async def fill_records(connection: Any, key_id: str, other: str, count: int) -> 
         "key_id": "CASE g % 2 WHEN 0 THEN r.key_id ELSE $2 END",
     }
     chosen = ", ".join(changed.get(column, f"r.{column}") for column in columns)
+    span = "SELECT max(notarized_at) FROM record WHERE key_id = $1"
+    await connection.execute(
+        f"SELECT make_months(ARRAY(SELECT first_id(t) FROM generate_series(({span}) - $2 * interval '0.5 second', "
+        f"({span}) + interval '28 days', interval '28 days') AS t))",
+        key_id,
+        2 * count,
+    )
     await connection.execute(
         f"INSERT INTO record ({', '.join(columns)}) SELECT {chosen} "
         "FROM (SELECT * FROM record WHERE key_id = $1 ORDER BY notarized_at DESC LIMIT 1) AS r, "
@@ -40,8 +47,8 @@ async def fill_records(connection: Any, key_id: str, other: str, count: int) -> 
         timeout=3600,
     )
     await connection.execute(
-        "INSERT INTO log_entry (receipt_id, origin, log_index, tree_size, proof) "
-        "SELECT receipt_id, 'filled.invalid', row_number() OVER (ORDER BY receipt_id), 2^40, '' "
+        "INSERT INTO log_entry (receipt_id, tenant, origin, log_index, tree_size, proof) "
+        "SELECT receipt_id, tenant, 'filled.invalid', row_number() OVER (ORDER BY receipt_id), 2^40, '' "
         "FROM record WHERE NOT EXISTS (SELECT FROM log_entry e WHERE e.receipt_id = record.receipt_id)",
         timeout=3600,
     )

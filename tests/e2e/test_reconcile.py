@@ -103,8 +103,8 @@ async def test_what_a_crash_leaves_is_named_by_a_check_and_closed_without_it(kep
     for receipt in (kept.receipts[0], kept.receipts[-1]):
         await kept.tamper("DELETE FROM log_entry WHERE receipt_id = $1", receipt)
         await kept.tamper(
-            "INSERT INTO pending (receipt_id, notarized_at) SELECT receipt_id, notarized_at - interval '1 hour'"
-            " FROM record WHERE receipt_id = $1",
+            "INSERT INTO pending (receipt_id, tenant, notarized_at)"
+            " SELECT receipt_id, tenant, notarized_at - interval '1 hour' FROM record WHERE receipt_id = $1",
             receipt,
         )
     await kept.tamper("UPDATE pending SET log_origin = $2 WHERE receipt_id = $1", kept.receipts[-1], SECOND)

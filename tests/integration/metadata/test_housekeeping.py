@@ -81,6 +81,7 @@ async def test_records_of_the_first_schema_are_read_with_no_timestamp_after_the_
 
 
 async def _write_by_the_first_schema(connection: asyncpg.Connection, draft: Draft) -> None:
+    await connection.execute("SELECT make_months(ARRAY[$1::uuid])", draft.receipt_id)
     await connection.execute(
         "INSERT INTO record VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         *(draft.receipt_id, draft.submitter.tenant, draft.notarized_at, draft.evidence_hash),
@@ -90,11 +91,12 @@ async def _write_by_the_first_schema(connection: asyncpg.Connection, draft: Draf
     )
     submitter = draft.submitter
     await connection.execute(
-        "INSERT INTO record_content VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        *(draft.receipt_id, submitter.issuer, submitter.subject, submitter.method),
+        "INSERT INTO record_content VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        *(draft.receipt_id, submitter.tenant, submitter.issuer, submitter.subject, submitter.method),
         *(draft.evidence, draft.statement, draft.signature, draft.leaf_hash),
     )
-    await connection.execute("INSERT INTO pending VALUES ($1, $2)", draft.receipt_id, draft.notarized_at)
+    pending = draft.receipt_id, submitter.tenant, draft.notarized_at
+    await connection.execute("INSERT INTO pending VALUES ($1, $2, $3)", *pending)
 
 
 async def test_everything_lies_in_the_service_s_own_schema(own_store: PostgresStore, database: str) -> None:

@@ -70,18 +70,32 @@ async def _fill(store: PostgresStore, owner_url: str, make_draft: Make, log_draf
     submitter = Principal(tenant, "", "somebody", "none")
     await store.create_batch(Batch(make_draft().receipt_id, submitter, None, 1, logged.notarized_at))
     async with session(owner_url) as owner:
-        await owner.execute("INSERT INTO external_stamp (receipt_id, timestamp) VALUES ($1, '')", logged.receipt_id)
-        await owner.execute("INSERT INTO further_entry VALUES ($1, 'log', 0, 1, '', '')", logged.receipt_id)
-        await owner.execute("INSERT INTO rekor1_entry VALUES ($1, 'log', '', 0, 0, '')", logged.receipt_id)
-        await owner.execute("INSERT INTO log_queue VALUES ($1, 'log', false)", logged.receipt_id)
+        await owner.execute(
+            "INSERT INTO external_stamp (receipt_id, tenant, timestamp) VALUES ($1, $2, '')", logged.receipt_id, tenant
+        )
+        await owner.execute("INSERT INTO further_entry VALUES ($1, $2, 'log', 0, 1, '', '')", logged.receipt_id, tenant)
+        await owner.execute("INSERT INTO rekor1_entry VALUES ($1, $2, 'log', '', 0, 0, '')", logged.receipt_id, tenant)
+        await owner.execute("INSERT INTO log_queue VALUES ($1, $2, 'log', false)", logged.receipt_id, tenant)
         await owner.execute("INSERT INTO stamp_wanted VALUES ($1, now())", logged.receipt_id)
         await owner.execute("INSERT INTO tenant_usage VALUES ($1, current_date, 0, 2, 48)", tenant)
     return [logged.receipt_id, waiting.receipt_id]
 
 
 async def _tables(connection: asyncpg.Connection) -> set[str]:
-    rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'afdp_metadata'")
-    return {row["tablename"] for row in rows}
+    """Those that have a name of their own; what they are divided into is reached through them."""
+    rows = await connection.fetch(
+        "SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace "
+        "WHERE nspname = 'afdp_metadata' AND relkind IN ('r', 'p') AND NOT relispartition"
+    )
+    return {row["relname"] for row in rows}
+
+
+async def _parts(connection: asyncpg.Connection) -> set[str]:
+    rows = await connection.fetch(
+        "SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace "
+        "WHERE nspname = 'afdp_metadata' AND relkind = 'r' AND relispartition"
+    )
+    return {row["relname"] for row in rows}
 
 
 async def _counts(connection: asyncpg.Connection, names: set[str]) -> dict[str, int]:

@@ -6,29 +6,42 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from afdp.errors import FailedPrecondition, NotaryError, NotFound
+from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.values import Checkpoint, Completion, LogPosition
 from afdp.postgres import Connection, is_refused, refusal
 from afdp.postgres.errors import FOREIGN
 
 # A note of the same tree may carry other signatures: the first one stays. One of another tree leaves `noted` empty, and
 # then nothing is written.
-_WRITE = r"""
+_STATEMENT = r"""
     WITH noted AS (
         INSERT INTO checkpoint AS c (origin, tree_size, note) VALUES ($1, $2, $3)
         ON CONFLICT (origin, tree_size) DO UPDATE SET note = c.note
             WHERE split_part(c.note, E'\n\n', 1) = split_part(excluded.note, E'\n\n', 1)
         RETURNING c.note
     ), done AS (
-        DELETE FROM pending WHERE receipt_id = ANY($4::uuid[]) AND EXISTS (SELECT FROM noted) RETURNING receipt_id
+        DELETE FROM pending WHERE receipt_id = ANY($4::uuid[]) AND EXISTS (SELECT FROM noted)
+        RETURNING receipt_id, tenant
     ), logged AS (
-        INSERT INTO log_entry (receipt_id, origin, log_index, tree_size, proof)
-        SELECT receipt_id, $1, log_index, $2, proof
+        INSERT INTO log_entry (receipt_id, tenant, origin, log_index, tree_size, proof)
+        SELECT receipt_id, done.tenant, $1, entry.log_index, $2, entry.proof
         FROM unnest($4::uuid[], $5::bigint[], $6::bytea[]) AS entry (receipt_id, log_index, proof)
-        WHERE receipt_id IN (SELECT receipt_id FROM done)
-        RETURNING receipt_id
+        JOIN done USING (receipt_id)
+        RETURNING receipt_id, tenant, log_index
+    ), placed AS (
+        INSERT INTO log_place (origin, log_index, receipt_id, tenant)
+        SELECT $1, log_index, receipt_id, tenant FROM logged {unless}
     )
     SELECT (SELECT note FROM noted) AS note, ARRAY(SELECT receipt_id FROM logged) AS logged
 """
+_WRITE = _STATEMENT.format(unless="")
+# A record that had lost its row of `log_entry` gets it again, and its place is there.
+_WRITE_AGAIN = _STATEMENT.format(
+    unless="""WHERE NOT EXISTS (
+        SELECT FROM log_place p
+        WHERE p.origin = $1 AND p.log_index = logged.log_index AND p.receipt_id = logged.receipt_id
+    )"""
+)
 _ON_RECORD = """
     SELECT e.receipt_id, e.origin, e.log_index, e.tree_size, e.proof, c.note
     FROM log_entry e JOIN checkpoint c ON c.origin = e.origin AND c.tree_size = e.tree_size
@@ -48,7 +61,7 @@ async def complete(
     """
     distinct = list({completion.receipt_id: completion for completion in reversed(completions)}.values())
     try:
-        answers = await _write(connection, checkpoint, distinct)
+        answers = await _write(connection, checkpoint, distinct, _WRITE)
     except FOREIGN as error:
         if not is_refused(error):
             raise
@@ -60,10 +73,12 @@ async def complete(
     return [answers.get(completion.receipt_id, unknown) for completion in completions]
 
 
-async def _write(connection: Connection, checkpoint: Checkpoint, completions: Sequence[Completion]) -> _Answers:
+async def _write(
+    connection: Connection, checkpoint: Checkpoint, completions: Sequence[Completion], statement: str
+) -> _Answers:
     """The positions of those that were PENDING and are now LOGGED."""
     row = await connection.fetchrow(
-        _WRITE,
+        statement,
         checkpoint.origin,
         checkpoint.tree_size,
         checkpoint.note,
@@ -87,7 +102,7 @@ async def _write_singly(connection: Connection, checkpoint: Checkpoint, completi
         for completion in completions:
             try:
                 async with connection.transaction():
-                    answers |= await _write(connection, checkpoint, [completion])
+                    answers |= await _write(connection, checkpoint, [completion], _WRITE_AGAIN)
             except FOREIGN as error:
                 if not is_refused(error):
                     raise
@@ -96,7 +111,7 @@ async def _write_singly(connection: Connection, checkpoint: Checkpoint, completi
 
 
 async def _on_record(connection: Connection, receipt_ids: Iterable[UUID]) -> _Answers:
-    rows = await connection.fetch(_ON_RECORD, list(receipt_ids))
+    rows = await fetch_pruned(connection, _ON_RECORD, list(receipt_ids))
     return {
         row["receipt_id"]: LogPosition(row["origin"], row["log_index"], row["tree_size"], row["proof"], row["note"])
         for row in rows

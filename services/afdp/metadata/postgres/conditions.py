@@ -49,11 +49,22 @@ class Conditions:
 
 
 async def fetch_planned(connection: Connection, query: str, parameters: Parameters) -> list[asyncpg.Record]:
-    """The rows, by a plan for these very values.
+    """The rows, in a session whose plans are made for the very values (`roles.READER`).
 
     A plan for any values, which PostgreSQL takes after a few runs, reads the records of the commonest artifact to find
     the few of one actor; a plan for these values begins with the actor.
     """
-    async with connection.transaction(readonly=True):
+    rows: list[asyncpg.Record] = await connection.fetch(query, *parameters.values)
+    return rows
+
+
+async def fetch_pruned(connection: Connection, query: str, *values: object) -> list[asyncpg.Record]:
+    """The rows, by a plan for these very values, in a session of the pipeline.
+
+    Of divided tables it has only the months where these values can be. A plan for any values has all months of each
+    table, and is made in each session anew: that takes longer than what it is to save.
+    """
+    async with connection.transaction():
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-        return await connection.fetch(query, *parameters.values)
+        rows: list[asyncpg.Record] = await connection.fetch(query, *values)
+    return rows

@@ -15,7 +15,8 @@ from uuid import UUID
 import asyncpg
 
 from afdp.errors import Aborted, AlreadyExists
-from afdp.metadata.postgres import idempotency, records
+from afdp.metadata.postgres import idempotency, months, records
+from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.postgres.idempotency import Claim
 from afdp.metadata.postgres.lookup import lookup_key
 from afdp.metadata.values import Draft, Outcome, Prepared, Record, Usage
@@ -51,25 +52,26 @@ _STATEMENT = """
         FROM new
     ), in_content AS (
         INSERT INTO record_content (
-            receipt_id, issuer, subject, method, evidence, statement, signature, leaf_hash, timestamp
+            receipt_id, tenant, issuer, subject, method, evidence, statement, signature, leaf_hash, timestamp
         )
-        SELECT receipt_id, issuer, subject, method, evidence, statement, signature, leaf_hash, timestamp FROM new
+        SELECT receipt_id, tenant, issuer, subject, method, evidence, statement, signature, leaf_hash, timestamp
+        FROM new
     ), in_artifact AS (
-        INSERT INTO record_artifact (artifact_key, notarized_at, receipt_id, artifact_hash)
-        SELECT * FROM unnest($2::bigint[], $3::timestamptz[], $4::uuid[], $5::bytea[])
-            AS artifact (artifact_key, notarized_at, receipt_id, artifact_hash)
-        WHERE receipt_id IN (SELECT receipt_id FROM new)
+        INSERT INTO record_artifact (artifact_key, notarized_at, receipt_id, tenant, artifact_hash)
+        SELECT a.artifact_key, a.notarized_at, receipt_id, new.tenant, a.artifact_hash
+        FROM unnest($2::bigint[], $3::timestamptz[], $4::uuid[], $5::bytea[])
+            AS a (artifact_key, notarized_at, receipt_id, artifact_hash) JOIN new USING (receipt_id)
     ), in_stamp_wanted AS (
         INSERT INTO stamp_wanted (receipt_id, since) SELECT receipt_id, notarized_at FROM new WHERE external_stamp
     ), in_pending AS (
-        INSERT INTO pending (receipt_id, notarized_at, log_origin)
-        SELECT receipt_id, notarized_at, log_origin FROM new WHERE external_log IS NULL
+        INSERT INTO pending (receipt_id, tenant, notarized_at, log_origin)
+        SELECT receipt_id, tenant, notarized_at, log_origin FROM new WHERE external_log IS NULL
     ), in_queue AS (
-        INSERT INTO log_queue (receipt_id, log, main)
-        SELECT receipt_id, external_log, true FROM new WHERE external_log IS NOT NULL
+        INSERT INTO log_queue (receipt_id, tenant, log, main)
+        SELECT receipt_id, tenant, external_log, true FROM new WHERE external_log IS NOT NULL
         UNION ALL
-        SELECT receipt_id, log, false FROM unnest($33::uuid[], $34::text[]) AS further (receipt_id, log)
-        WHERE receipt_id IN (SELECT receipt_id FROM new)
+        SELECT receipt_id, tenant, log, false
+        FROM unnest($33::uuid[], $34::text[]) AS further (receipt_id, log) JOIN new USING (receipt_id)
     ), in_usage AS (
         INSERT INTO tenant_usage AS u (tenant, day, slot, records, bytes)
         SELECT tenant, current_date, pg_backend_pid() % 32, count(*), sum(octet_length(evidence)) FROM new
@@ -145,6 +147,8 @@ async def prepare(
     except FOREIGN as error:
         if not is_refused(error):
             raise
+        if isinstance(error, asyncpg.CheckViolationError):
+            await months.make_for(connection, [draft.receipt_id for draft in drafts])
     return await _in_rounds(connection, items, retention, usage, _write_singly, in_transaction=True)
 
 
@@ -193,7 +197,7 @@ async def _with_targets(connection: Connection, items: list[_Item]) -> list[_Ite
     await connection.fetch(_TAKE_TURNS, keys)
     tenants = [item.draft.submitter.tenant for item in deduped]
     hashes = [item.draft.evidence_hash for item in deduped]
-    rows = await connection.fetch(_NEWEST, [item.place for item in deduped], keys, tenants, hashes)
+    rows = await fetch_pruned(connection, _NEWEST, [item.place for item in deduped], keys, tenants, hashes)
     targets = {row["place"]: row["receipt_id"] for row in rows}
     return [replace(item, target=targets.get(item.place, item.draft.receipt_id)) for item in items]
 

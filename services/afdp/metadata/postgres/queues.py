@@ -14,26 +14,31 @@ from uuid import UUID
 import asyncpg
 
 from afdp.errors import FailedPrecondition, NotaryError, NotFound
+from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.values import LogPosition, Queued, QueuedCompletion, QueueLength, Rekor1Entry
 from afdp.postgres import Connection
 
-_LEASE = """
+_DUE = """
     WITH due AS (
         SELECT receipt_id FROM log_queue WHERE log = $1 AND due_at <= statement_timestamp()
         ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED
-    ), sized AS MATERIALIZED (
-        SELECT receipt_id, c.statement, c.signature, r.key_id,
-               row_number() OVER (ORDER BY receipt_id) AS place,
-               sum(octet_length(c.statement)) OVER (ORDER BY receipt_id) AS total
-        FROM due JOIN record_content c USING (receipt_id) JOIN record r USING (receipt_id)
-    ), taken AS (
-        UPDATE log_queue q SET due_at = statement_timestamp() + $3::interval, attempts = q.attempts + 1
-        FROM sized
-        WHERE q.log = $1 AND q.receipt_id = sized.receipt_id AND (sized.place = 1 OR sized.total <= $4)
-        RETURNING q.receipt_id, q.attempts
     )
-    SELECT receipt_id, statement, signature, key_id, attempts FROM taken JOIN sized USING (receipt_id)
-    ORDER BY receipt_id
+    SELECT receipt_id FROM due ORDER BY receipt_id
+"""
+_SIGNED = """
+    SELECT receipt_id, statement, signature, key_id FROM (
+        SELECT r.receipt_id, c.statement, c.signature, r.key_id,
+               row_number() OVER (ORDER BY r.receipt_id) AS place,
+               sum(octet_length(c.statement)) OVER (ORDER BY r.receipt_id) AS total
+        FROM record_content c JOIN record r USING (receipt_id)
+        WHERE c.receipt_id = ANY($1::uuid[]) AND r.receipt_id = ANY($1::uuid[])
+    ) AS sized
+    WHERE place = 1 OR total <= $2
+"""
+_TAKE = """
+    UPDATE log_queue SET due_at = statement_timestamp() + $3::interval, attempts = attempts + 1
+    WHERE log = $1 AND receipt_id = ANY($2::uuid[])
+    RETURNING receipt_id, attempts
 """
 _DEFER = """
     UPDATE log_queue q SET due_at = statement_timestamp() + d.wait
@@ -53,39 +58,59 @@ _LOGGED = r"""
             WHERE (string_to_array(c.note, E'\n'))[3] = (string_to_array(excluded.note, E'\n'))[3]
         RETURNING c.note
     ), waiting AS MATERIALIZED (
-        SELECT receipt_id FROM log_queue
+        SELECT receipt_id, tenant FROM log_queue
         WHERE log = $1 AND receipt_id = ANY($5::uuid[]) AND main AND EXISTS (SELECT FROM noted)
         ORDER BY receipt_id FOR UPDATE
+    ), there AS MATERIALIZED (
+        SELECT receipt_id FROM log_entry WHERE receipt_id = ANY($5::uuid[])
+    ), placed AS (
+        INSERT INTO log_place (origin, log_index, receipt_id, tenant)
+        SELECT $2, entry.log_index, receipt_id, waiting.tenant
+        FROM unnest($5::uuid[], $6::bigint[]) AS entry (receipt_id, log_index) JOIN waiting USING (receipt_id)
+        WHERE receipt_id NOT IN (SELECT receipt_id FROM there)
+        ON CONFLICT DO NOTHING
+        RETURNING receipt_id
+    ), own AS (
+        SELECT receipt_id FROM placed
+        UNION ALL
+        SELECT p.receipt_id FROM unnest($5::uuid[], $6::bigint[]) AS entry (receipt_id, log_index)
+        JOIN log_place p ON p.origin = $2 AND p.log_index = entry.log_index AND p.receipt_id = entry.receipt_id
     ), logged AS (
-        INSERT INTO log_entry (receipt_id, origin, log_index, tree_size, proof)
-        SELECT receipt_id, $2, log_index, $3, proof
+        INSERT INTO log_entry (receipt_id, tenant, origin, log_index, tree_size, proof)
+        SELECT receipt_id, waiting.tenant, $2, entry.log_index, $3, entry.proof
         FROM unnest($5::uuid[], $6::bigint[], $7::bytea[]) AS entry (receipt_id, log_index, proof)
-        WHERE receipt_id IN (SELECT receipt_id FROM waiting)
+        JOIN waiting USING (receipt_id)
+        WHERE receipt_id IN (SELECT receipt_id FROM own) AND receipt_id NOT IN (SELECT receipt_id FROM there)
         ON CONFLICT DO NOTHING
         RETURNING receipt_id
     ), done AS (
         DELETE FROM log_queue WHERE log = $1 AND receipt_id IN (
             SELECT receipt_id FROM logged
-            UNION ALL SELECT receipt_id FROM waiting JOIN log_entry USING (receipt_id)
+            UNION ALL SELECT receipt_id FROM waiting JOIN there USING (receipt_id)
         )
     )
     SELECT (SELECT note FROM noted) AS note, ARRAY(SELECT receipt_id FROM logged) AS logged
 """
 _FURTHER = """
     WITH done AS (
-        DELETE FROM log_queue WHERE log = $1 AND receipt_id = ANY($5::uuid[]) AND NOT main RETURNING receipt_id
+        DELETE FROM log_queue WHERE log = $1 AND receipt_id = ANY($5::uuid[]) AND NOT main
+        RETURNING receipt_id, tenant
     )
-    INSERT INTO further_entry (receipt_id, origin, log_index, tree_size, proof, note)
-    SELECT receipt_id, $2, log_index, $3, proof, $4
+    INSERT INTO further_entry (receipt_id, tenant, origin, log_index, tree_size, proof, note)
+    SELECT receipt_id, done.tenant, $2, entry.log_index, $3, entry.proof, $4
     FROM unnest($5::uuid[], $6::bigint[], $7::bytea[]) AS entry (receipt_id, log_index, proof)
-    WHERE receipt_id IN (SELECT receipt_id FROM done)
+    JOIN done USING (receipt_id)
     ON CONFLICT DO NOTHING
     RETURNING receipt_id
 """
 _STILL_QUEUED = "SELECT receipt_id FROM log_queue WHERE log = $1 AND receipt_id = ANY($2::uuid[])"
 _REKOR1 = """
-    INSERT INTO rekor1_entry (receipt_id, origin, body, log_index, integrated_time, promise)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[])
+    INSERT INTO rekor1_entry (receipt_id, tenant, origin, body, log_index, integrated_time, promise)
+    SELECT x.receipt_id, r.tenant, x.origin, x.body, x.log_index, x.integrated_time, x.promise
+    FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[])
+        AS x (receipt_id, origin, body, log_index, integrated_time, promise)
+    JOIN record r USING (receipt_id)
+    WHERE r.receipt_id = ANY($1::uuid[])
     ON CONFLICT DO NOTHING
 """
 _POSITIONS = """
@@ -93,14 +118,14 @@ _POSITIONS = """
            x.body, x.log_index AS shown_index, x.integrated_time, x.promise
     FROM log_entry e
     JOIN checkpoint k ON k.origin = e.origin AND k.tree_size = e.tree_size
-    LEFT JOIN rekor1_entry x ON x.receipt_id = e.receipt_id AND x.origin = e.origin
+    LEFT JOIN rekor1_entry x ON x.receipt_id = e.receipt_id AND x.origin = e.origin AND x.receipt_id = ANY($1::uuid[])
     WHERE e.receipt_id = ANY($1::uuid[])
 """
 _MORE = """
     SELECT e.receipt_id, e.origin, e.log_index, e.tree_size, e.proof, e.note,
            x.body, x.log_index AS shown_index, x.integrated_time, x.promise
     FROM further_entry e
-    LEFT JOIN rekor1_entry x ON x.receipt_id = e.receipt_id AND x.origin = e.origin
+    LEFT JOIN rekor1_entry x ON x.receipt_id = e.receipt_id AND x.origin = e.origin AND x.receipt_id = ANY($1::uuid[])
     WHERE e.receipt_id = ANY($1::uuid[])
     ORDER BY e.receipt_id, e.logged_at, e.origin
 """
@@ -110,9 +135,19 @@ _Group = tuple[str, int, str]  # origin, tree size, note
 
 async def lease(connection: Connection, log: str, limit: int, lease: timedelta, max_bytes: int) -> list[Queued]:
     """Takes due records out for a while, those that wait longest first; together at most `max_bytes`, or one."""
-    rows = await connection.fetch(_LEASE, log, limit, lease, max_bytes)
+    async with connection.transaction():
+        due = [row["receipt_id"] for row in await connection.fetch(_DUE, log, limit)]
+        signed = {row["receipt_id"]: row for row in await fetch_pruned(connection, _SIGNED, due, max_bytes)}
+        taken = {row["receipt_id"]: row["attempts"] for row in await connection.fetch(_TAKE, log, list(signed), lease)}
     return [
-        Queued(row["receipt_id"], row["statement"], row["signature"], row["key_id"], row["attempts"]) for row in rows
+        Queued(
+            receipt_id,
+            signed[receipt_id]["statement"],
+            signed[receipt_id]["signature"],
+            signed[receipt_id]["key_id"],
+            attempts,
+        )
+        for receipt_id, attempts in sorted(taken.items())
     ]
 
 
@@ -128,8 +163,8 @@ async def complete(
     async with connection.transaction():
         for (origin, tree_size, note), members in _by_tree(completions).items():
             arguments = (log, origin, tree_size, note, *_columns(members))
-            row = await connection.fetchrow(_LOGGED, *arguments)
-            if row is None or row["note"] is None:
+            (row,) = await fetch_pruned(connection, _LOGGED, *arguments)
+            if row["note"] is None:
                 error = FailedPrecondition("another tree of this size is on record for this log")
                 refused |= {each.receipt_id: error for each in members}
                 continue
@@ -162,7 +197,7 @@ async def lengths(connection: Connection) -> list[QueueLength]:
 async def more_positions(connection: Connection, receipt_ids: Iterable[UUID]) -> dict[UUID, tuple[LogPosition, ...]]:
     """Where records are in further logs."""
     found: dict[UUID, tuple[LogPosition, ...]] = {}
-    for row in await connection.fetch(_MORE, list(receipt_ids)):
+    for row in await fetch_pruned(connection, _MORE, list(receipt_ids)):
         found[row["receipt_id"]] = (*found.get(row["receipt_id"], ()), to_position(row))
     return found
 
@@ -199,13 +234,13 @@ async def _write_rekor1(connection: Connection, written: Mapping[UUID, LogPositi
         if at.rekor1 is not None
     ]
     if rows:
-        await connection.execute(_REKOR1, *map(list, zip(*rows, strict=True)))
+        await fetch_pruned(connection, _REKOR1, *map(list, zip(*rows, strict=True)))
 
 
 async def _on_record(connection: Connection, receipt_ids: Sequence[UUID]) -> dict[UUID, list[LogPosition]]:
     found: dict[UUID, list[LogPosition]] = {}
     for query in (_POSITIONS, _MORE):
-        for row in await connection.fetch(query, receipt_ids):
+        for row in await fetch_pruned(connection, query, receipt_ids):
             found.setdefault(row["receipt_id"], []).append(to_position(row))
     return found
 

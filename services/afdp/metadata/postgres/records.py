@@ -11,44 +11,47 @@ import asyncpg
 
 from afdp.errors import ResourceExhausted
 from afdp.messages.metadata import WorkflowType
+from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.postgres.lookup import lookup_key
 from afdp.metadata.postgres.queues import more_positions, to_position
 from afdp.metadata.values import Draft, Principal, Record, SearchTerms
 from afdp.postgres import Connection
 
+# Which records is said of each table by itself, so that a plan has no other months.
 _WHOLE = """
     SELECT r.*, c.issuer, c.subject, c.method, c.evidence, c.statement, c.signature, c.leaf_hash, c.timestamp,
            e.origin, e.log_index, e.tree_size, e.proof, e.logged_at, k.note, x.timestamp AS external_timestamp,
            v.body, v.log_index AS shown_index, v.integrated_time, v.promise, q.log AS external_log,
            p.log_origin,
-           EXISTS (SELECT FROM further_entry f WHERE f.receipt_id = r.receipt_id) AS has_more
+           EXISTS (SELECT FROM further_entry f WHERE f.receipt_id = r.receipt_id AND f.{which}) AS has_more
     FROM record r
-    JOIN record_content c USING (receipt_id)
-    LEFT JOIN log_entry e USING (receipt_id)
+    JOIN record_content c ON c.receipt_id = r.receipt_id AND c.{which}
+    LEFT JOIN log_entry e ON e.receipt_id = r.receipt_id AND e.{which}
     LEFT JOIN checkpoint k ON k.origin = e.origin AND k.tree_size = e.tree_size
-    LEFT JOIN external_stamp x USING (receipt_id)
-    LEFT JOIN rekor1_entry v ON v.receipt_id = e.receipt_id AND v.origin = e.origin
+    LEFT JOIN external_stamp x ON x.receipt_id = r.receipt_id AND x.{which}
+    LEFT JOIN rekor1_entry v ON v.receipt_id = e.receipt_id AND v.origin = e.origin AND v.{which}
     LEFT JOIN log_queue q ON q.receipt_id = r.receipt_id AND q.main
     LEFT JOIN pending p ON p.receipt_id = r.receipt_id
+    WHERE r.{which}
 """
-_BY_IDS = f"{_WHOLE} WHERE r.receipt_id = ANY($1::uuid[]) ORDER BY r.receipt_id"
+_BY_IDS = _WHOLE.format(which="receipt_id = ANY($1::uuid[])") + " ORDER BY r.receipt_id"
 _WITHOUT_EVIDENCE = _BY_IDS.replace("c.evidence", "''::bytea AS evidence")
-_OF_TENANT = f"{_WHOLE} WHERE r.receipt_id = $1 AND r.tenant = $2"
-_BY_EVIDENCE = f"""
-    {_WHOLE}
-    WHERE r.evidence_key = $1 AND r.tenant = $2 AND r.evidence_hash = $3 AND ($4 = ''::bytea OR c.signature = $4)
-    ORDER BY (e.receipt_id IS NULL), r.notarized_at DESC, r.receipt_id DESC
-    LIMIT 1
+_OF_TENANT = _WHOLE.format(which="receipt_id = $1") + " AND r.tenant = $2"
+# A record that waits is in `pending`, or in the queue of the log that is to make it LOGGED.
+_OF_EVIDENCE = """
+    SELECT r.receipt_id, count(*) OVER () AS number
+    FROM record r
+    WHERE r.evidence_key = $1 AND r.tenant = $2 AND r.evidence_hash = $3
+    ORDER BY (EXISTS (SELECT FROM pending p WHERE p.receipt_id = r.receipt_id)
+              OR EXISTS (SELECT FROM log_queue q WHERE q.receipt_id = r.receipt_id AND q.main)),
+             r.notarized_at DESC, r.receipt_id DESC
 """
-_COUNT_OF_EVIDENCE = "SELECT count(*) FROM record WHERE evidence_key = $1 AND tenant = $2 AND evidence_hash = $3"
-_PENDING = """
-    SELECT p.receipt_id,
-           octet_length(c.evidence) + octet_length(c.statement) + coalesce(octet_length(c.timestamp), 0) AS size
-    FROM pending p
-    JOIN record_content c USING (receipt_id)
-    WHERE p.receipt_id > $1 AND p.notarized_at < $2
-    ORDER BY p.receipt_id
-    LIMIT $3
+_NEWEST_OF_EVIDENCE = f"{_OF_EVIDENCE} LIMIT 1"
+_SIGNED_SO = "SELECT receipt_id FROM record_content WHERE receipt_id = ANY($1::uuid[]) AND signature = $2"
+_PENDING = "SELECT receipt_id FROM pending WHERE receipt_id > $1 AND notarized_at < $2 ORDER BY receipt_id LIMIT $3"
+_SIZES = """
+    SELECT octet_length(evidence) + octet_length(statement) + coalesce(octet_length(timestamp), 0) AS size
+    FROM record_content WHERE receipt_id = ANY($1::uuid[])
 """
 _BEFORE_ALL = UUID(int=0)
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
@@ -60,7 +63,7 @@ async def by_ids(
     connection: Connection, receipt_ids: Iterable[UUID], *, with_evidence: bool = True
 ) -> dict[UUID, Record]:
     """Those records that exist, of any tenant, by ascending receipt ID."""
-    rows = await connection.fetch(_BY_IDS if with_evidence else _WITHOUT_EVIDENCE, list(receipt_ids))
+    rows = await fetch_pruned(connection, _BY_IDS if with_evidence else _WITHOUT_EVIDENCE, list(receipt_ids))
     return {record.draft.receipt_id: record for record in await _whole(connection, rows)}
 
 
@@ -75,10 +78,15 @@ async def by_evidence(
 ) -> tuple[Record, int] | None:
     """The newest record of the evidence, LOGGED before PENDING, and how many records of it there are."""
     named = (lookup_key(tenant, evidence_hash), tenant, evidence_hash)
-    row = await connection.fetchrow(_BY_EVIDENCE, *named, signature)
-    if row is None:
+    found = await connection.fetch(_OF_EVIDENCE if signature else _NEWEST_OF_EVIDENCE, *named)
+    if not found:
         return None
-    return (await _whole(connection, [row]))[0], await connection.fetchval(_COUNT_OF_EVIDENCE, *named)
+    wanted = [row["receipt_id"] for row in found]
+    if signature:
+        signed = {row["receipt_id"] for row in await connection.fetch(_SIGNED_SO, wanted, signature)}
+        wanted = [receipt_id for receipt_id in wanted if receipt_id in signed]
+    record = await of_tenant(connection, tenant, wanted[0]) if wanted else None
+    return None if record is None else (record, found[0]["number"])
 
 
 async def pending(
@@ -90,9 +98,10 @@ async def pending(
         ResourceExhausted: they do not fit in `max_bytes` together.
     """
     rows = await connection.fetch(_PENDING, after or _BEFORE_ALL, before or _END_OF_TIME, limit)
-    if sum(row["size"] + _OTHER_BYTES for row in rows) > max_bytes:
+    waiting = [row["receipt_id"] for row in rows]
+    if sum(row["size"] + _OTHER_BYTES for row in await fetch_pruned(connection, _SIZES, waiting)) > max_bytes:
         raise ResourceExhausted("these records do not fit in one answer: ask for a smaller page_size")
-    return list((await by_ids(connection, (row["receipt_id"] for row in rows))).values())
+    return list((await by_ids(connection, waiting)).values())
 
 
 async def _whole(connection: Connection, rows: Sequence[asyncpg.Record]) -> list[Record]:

@@ -12,8 +12,16 @@ T = TypeVar("T")
 WRITER = {"role": "afdp_metadata_writer"}
 """The pipeline, whose batches are of many tenants. It adds records, and changes or deletes none."""
 
-READER = {"role": "afdp_metadata_reader", "default_transaction_read_only": "on"}
-"""Tenants, each confined to its own rows by `Database.run_for`."""
+READER = {
+    "role": "afdp_metadata_reader",
+    "default_transaction_read_only": "on",
+    "plan_cache_mode": "force_custom_plan",
+}
+"""Tenants, each confined to its own rows by `Database.run_for`.
+
+Plans are made for the values asked for: of divided tables they have only the months where these can be, and of several
+indexes the one that finds the fewest rows.
+"""
 
 KEEPER = "afdp_metadata_keeper"
 

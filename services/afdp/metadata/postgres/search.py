@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from uuid import UUID
+
 import asyncpg
 
 from afdp.messages.metadata import WorkflowType
@@ -25,22 +28,22 @@ _OF_ARTIFACT = """
     ) AS found
     JOIN record r USING (receipt_id)
     WHERE {conditions}
+    ORDER BY r.notarized_at DESC, r.receipt_id DESC
 """
 _HAS_ARTIFACT = """EXISTS (
     SELECT FROM record_artifact a
     WHERE {artifact} AND a.notarized_at = r.notarized_at AND a.receipt_id = r.receipt_id
 )"""
 # The log's index is added to the few rows of a page only.
-_PAGE = """
-    SELECT page.*, e.log_index FROM ({found}) AS page LEFT JOIN log_entry e USING (receipt_id)
-    ORDER BY page.notarized_at DESC, page.receipt_id DESC
-"""
+_INDEXES = "SELECT receipt_id, log_index FROM log_entry WHERE receipt_id = ANY($1::uuid[])"
 
 
 async def search(connection: Connection, query: Search, after: Position | None, limit: int) -> list[Summary]:
     """Records that match, newest first, from right after a position."""
     page, parameters = search_statement(query, after, limit)
-    return [_to_summary(row) for row in await fetch_planned(connection, page, parameters)]
+    rows = await fetch_planned(connection, page, parameters)
+    indexes = await _log_indexes(connection, rows)
+    return [_to_summary(row, indexes.get(row["receipt_id"])) for row in rows]
 
 
 def search_statement(query: Search, after: Position | None, limit: int) -> tuple[str, Parameters]:
@@ -51,23 +54,30 @@ def search_statement(query: Search, after: Position | None, limit: int) -> tuple
         found = _of_artifact(parameters, query, query.artifact_hash, after, limit)
     else:
         found = _matching(parameters, query, after, limit)
-    return _PAGE.format(found=found), parameters
+    return found, parameters
 
 
 async def signed(connection: Connection, query: Search, after: Position | None, limit: int) -> list[SignedRecord]:
     """Records of a key version, newest first, from right after a position; the fewest columns that tell them."""
     page, parameters = signed_statement(query, after, limit)
     rows = await fetch_planned(connection, page, parameters)
+    indexes = await _log_indexes(connection, rows)
     return [
-        SignedRecord(row["receipt_id"], row["evidence_hash"], row["notarized_at"], row["log_index"]) for row in rows
+        SignedRecord(row["receipt_id"], row["evidence_hash"], row["notarized_at"], indexes.get(row["receipt_id"]))
+        for row in rows
     ]
 
 
 def signed_statement(query: Search, after: Position | None, limit: int) -> tuple[str, Parameters]:
     """The SQL of `signed` and its parameters."""
     parameters = Parameters()
-    found = _matching(parameters, query, after, limit, "receipt_id, evidence_hash, notarized_at")
-    return _PAGE.format(found=found), parameters
+    return _matching(parameters, query, after, limit, "receipt_id, evidence_hash, notarized_at"), parameters
+
+
+async def _log_indexes(connection: Connection, rows: Sequence[asyncpg.Record]) -> dict[UUID, int]:
+    """Where the LOGGED ones of these records are in the log."""
+    found = await connection.fetch(_INDEXES, [row["receipt_id"] for row in rows]) if rows else []
+    return {row["receipt_id"]: row["log_index"] for row in found}
 
 
 def _of_artifact(
@@ -105,7 +115,7 @@ def _matching(parameters: Parameters, query: Search, after: Position | None, lim
     return _MATCHING.format(columns=columns, conditions=conditions, limit=parameters.place(limit))
 
 
-def _to_summary(row: asyncpg.Record) -> Summary:
+def _to_summary(row: asyncpg.Record, log_index: int | None) -> Summary:
     return Summary(
         receipt_id=row["receipt_id"],
         evidence_hash=row["evidence_hash"],
@@ -113,5 +123,5 @@ def _to_summary(row: asyncpg.Record) -> Summary:
         key_id=row["key_id"],
         notarized_at=row["notarized_at"],
         workflow_type=WorkflowType(row["workflow_type"]),
-        log_index=row["log_index"],
+        log_index=log_index,
     )

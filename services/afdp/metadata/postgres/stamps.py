@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.values import StampBacklog, UnstampedSignature
 from afdp.postgres import Connection
 
@@ -23,14 +24,18 @@ _CLAIM = """
         FROM due WHERE w.receipt_id = due.receipt_id
         RETURNING w.receipt_id, w.since, w.attempts
     )
-    SELECT receipt_id, c.statement, c.signature, r.key_id, taken.attempts
-    FROM taken JOIN record r USING (receipt_id) JOIN record_content c USING (receipt_id)
-    ORDER BY taken.since, receipt_id
+    SELECT receipt_id, attempts FROM taken ORDER BY since, receipt_id
+"""
+_SIGNED = """
+    SELECT r.receipt_id, c.statement, c.signature, r.key_id
+    FROM record r JOIN record_content c USING (receipt_id)
+    WHERE r.receipt_id = ANY($1::uuid[]) AND c.receipt_id = ANY($1::uuid[])
 """
 # Who comes second finds nothing that is wanted, and changes nothing.
 _KEEP = """
     WITH done AS (DELETE FROM stamp_wanted WHERE receipt_id = $1 RETURNING receipt_id)
-    INSERT INTO external_stamp (receipt_id, timestamp) SELECT receipt_id, $2 FROM done
+    INSERT INTO external_stamp (receipt_id, tenant, timestamp)
+    SELECT receipt_id, r.tenant, $2 FROM done JOIN record r USING (receipt_id) WHERE r.receipt_id = $1
     ON CONFLICT (receipt_id) DO NOTHING
 """
 _POSTPONE = "UPDATE stamp_wanted SET due_at = statement_timestamp() + $2::interval WHERE receipt_id = ANY($1::uuid[])"
@@ -39,16 +44,18 @@ _BACKLOG = "SELECT count(*) AS waiting, min(since) AS oldest FROM stamp_wanted"
 
 async def claim(connection: Connection, limit: int, lease: timedelta) -> list[UnstampedSignature]:
     """Those that have waited longest, for this caller alone until the lease is over."""
-    rows = await connection.fetch(_CLAIM, limit, lease)
+    taken = {row["receipt_id"]: row["attempts"] for row in await connection.fetch(_CLAIM, limit, lease)}
+    found = {row["receipt_id"]: row for row in await fetch_pruned(connection, _SIGNED, list(taken))}
     return [
-        UnstampedSignature(row["receipt_id"], row["statement"], row["signature"], row["key_id"], row["attempts"])
-        for row in rows
+        UnstampedSignature(receipt_id, row["statement"], row["signature"], row["key_id"], attempts)
+        for receipt_id, attempts in taken.items()
+        if (row := found.get(receipt_id)) is not None
     ]
 
 
 async def keep(connection: Connection, receipt_id: UUID, timestamp: bytes) -> None:
     """The stamp over a record's signature, where one was still wanted."""
-    await connection.execute(_KEEP, receipt_id, timestamp)
+    await fetch_pruned(connection, _KEEP, receipt_id, timestamp)
 
 
 async def postpone(connection: Connection, receipt_ids: Sequence[UUID], wait: timedelta) -> None:

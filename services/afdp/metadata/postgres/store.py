@@ -14,6 +14,7 @@ from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import (
     batches,
     housekeeping,
+    months,
     queues,
     reconciling,
     records,
@@ -210,8 +211,8 @@ class PostgresStore:
 async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]:
     """The store, after the first attempt to reach PostgreSQL: while it is away every call says so.
 
-    Once it can be reached its schema is brought to this release. Beside run the counting of pending records and the
-    forgetting of old idempotency keys.
+    Once it can be reached its schema is brought to this release. Beside run the counting of pending records, the
+    forgetting of old idempotency keys, and the making of the months that come.
     """
     retention = timedelta(days=settings.idempotency_retention_days)
     pipeline, readers = roles.shared_out(settings)
@@ -223,6 +224,7 @@ async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]
         beside = [
             tasks.create_task(housekeeping.count_waiting(database, settings.pending_refresh_seconds)),
             tasks.create_task(housekeeping.forget_old_keys(database, retention)),
+            tasks.create_task(months.keep_ahead(database)),
         ]
         try:
             yield PostgresStore(database, tenants, retention, settings.max_message_bytes)

@@ -4,6 +4,11 @@
 -- changed. How far a record has come is told by which tables know it: `pending` until it is in the log, `log_entry`
 -- from then on. There are no foreign keys: every statement that writes is atomic by itself, and a check per row would
 -- cost as much as the insert.
+--
+-- What is kept of a record for as long as the record is divided into months by its receipt ID, which begins with the
+-- time: what has expired goes by whole partitions, and its space with it. The bounds hold whatever the session's time
+-- zone is. Each such table has the tenant too, so that row security need not look at another table. `make_months` makes
+-- the partitions; there is none for what belongs nowhere, so that a receipt ID without a time is refused.
 
 -- What lists and searches look at: narrow, so that a million rows fit in memory.
 CREATE TABLE record (
@@ -24,7 +29,7 @@ CREATE TABLE record (
     -- 1 simple, 2 approval, 3 batch: the numbers of WorkflowType.
     workflow_type   smallint    NOT NULL CHECK (workflow_type BETWEEN 1 AND 3),
     batch_id        uuid
-);
+) PARTITION BY RANGE (receipt_id);
 
 -- Every list is newest first; the receipt ID settles ties, so that a page begins exactly where the last one ended.
 CREATE INDEX record_by_time ON record (tenant, notarized_at, receipt_id) INCLUDE (workflow_type);
@@ -39,13 +44,15 @@ CREATE TABLE record_artifact (
     artifact_key  bigint      NOT NULL,
     notarized_at  timestamptz NOT NULL,
     receipt_id    uuid        NOT NULL,
+    tenant        text        NOT NULL,
     artifact_hash bytea       NOT NULL CHECK (octet_length(artifact_hash) = 32)
-);
+) PARTITION BY RANGE (receipt_id);
 CREATE INDEX record_artifact_by_key ON record_artifact (artifact_key, notarized_at);
 
 -- The rest of a record. The bytes stay as they are: compressing a few kilobytes costs more than it saves.
 CREATE TABLE record_content (
     receipt_id     uuid  NOT NULL PRIMARY KEY,
+    tenant         text  NOT NULL,
     issuer         text  NOT NULL,
     subject        text  NOT NULL,
     method         text  NOT NULL,
@@ -53,13 +60,14 @@ CREATE TABLE record_content (
     statement      bytea NOT NULL,
     signature      bytea NOT NULL,
     leaf_hash      bytea NOT NULL CHECK (octet_length(leaf_hash) = 32)
-) WITH (toast_tuple_target = 8160);
+) PARTITION BY RANGE (receipt_id);
 ALTER TABLE record_content ALTER COLUMN evidence SET STORAGE EXTERNAL;
 ALTER TABLE record_content ALTER COLUMN statement SET STORAGE EXTERNAL;
 
 -- Records that are not known to be in the log. A row lives for milliseconds, so vacuum comes by count, not by share.
 CREATE TABLE pending (
     receipt_id   uuid        NOT NULL PRIMARY KEY,
+    tenant       text        NOT NULL,
     notarized_at timestamptz NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 
@@ -73,15 +81,95 @@ CREATE TABLE checkpoint (
 
 CREATE TABLE log_entry (
     receipt_id uuid        NOT NULL PRIMARY KEY,
+    tenant     text        NOT NULL,
     origin     text        NOT NULL,
     log_index  bigint      NOT NULL CHECK (log_index >= 0),
     tree_size  bigint      NOT NULL CHECK (tree_size > log_index),
     proof      bytea       NOT NULL CHECK (octet_length(proof) % 32 = 0),
-    logged_at  timestamptz NOT NULL DEFAULT statement_timestamp(),
-    -- One entry, one record.
-    UNIQUE (origin, log_index)
-);
+    logged_at  timestamptz NOT NULL DEFAULT statement_timestamp()
+) PARTITION BY RANGE (receipt_id);
 ALTER TABLE log_entry ALTER COLUMN proof SET STORAGE EXTERNAL;
+
+-- One entry, one record: what no constraint of a divided table can say. Written with `log_entry`, always at the end of
+-- its index, and kept when the record has expired: an entry of the log then still has a name.
+CREATE TABLE log_place (
+    origin     text   NOT NULL,
+    log_index  bigint NOT NULL,
+    receipt_id uuid   NOT NULL,
+    tenant     text   NOT NULL,
+    PRIMARY KEY (origin, log_index)
+);
+
+-- The least receipt ID of a moment.
+CREATE FUNCTION first_id(moment timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT (lpad(to_hex(floor(extract(epoch FROM moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
+$$;
+
+-- When a receipt ID was made.
+CREATE FUNCTION time_of(id uuid) RETURNS timestamptz LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT to_timestamp(('x0000' || left(replace(id::text, '-', ''), 12))::bit(64)::bigint / 1000.0)
+$$;
+
+-- Makes the partitions of a month (UTC, its first day) of every divided table, unless they are there; whether one was
+-- missing. Any number may do so at once; it holds up nobody who writes or reads.
+CREATE FUNCTION make_month(month date) RETURNS boolean
+LANGUAGE plpgsql SET search_path = afdp_metadata, pg_temp AS $$
+DECLARE
+    start   timestamptz := month::timestamp AT TIME ZONE 'UTC';
+    until   timestamptz := (month + interval '1 month') AT TIME ZONE 'UTC';
+    divided text;
+    part    text;
+    made    boolean := false;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('afdp_metadata.month', 0));
+    FOR divided IN
+        SELECT c.relname FROM pg_class c
+        WHERE c.relnamespace = 'afdp_metadata'::regnamespace AND c.relkind = 'p' ORDER BY c.relname
+    LOOP
+        part := format('%s_%s', divided, to_char(month, 'YYYYMM'));
+        CONTINUE WHEN EXISTS (SELECT FROM pg_tables WHERE schemaname = 'afdp_metadata' AND tablename = part);
+        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', part, divided);
+        IF divided = 'record_content' THEN
+            EXECUTE format('ALTER TABLE %I SET (toast_tuple_target = 8160)', part);
+        END IF;
+        -- It is reached through the table that it is a part of, and nobody is let in directly.
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', part);
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+                       divided, part, first_id(start), first_id(until));
+        made := true;
+    END LOOP;
+    RETURN made;
+END
+$$;
+
+-- Makes room for receipt IDs, with the rights of whoever migrates; whether some was missing. IDs that are not of our time
+-- get none: a table for each month that somebody can think of would be a burden for good.
+CREATE FUNCTION make_months(receipt_ids uuid[]) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = afdp_metadata, pg_temp AS $$
+DECLARE
+    month date;
+    made  boolean := false;
+BEGIN
+    FOR month IN
+        SELECT DISTINCT date_trunc('month', time_of(id) AT TIME ZONE 'UTC')::date FROM unnest(receipt_ids) AS id
+        WHERE id >= first_id('2020-01-01Z') AND id < first_id(now() + interval '40 days')
+    LOOP
+        made := make_month(month) OR made; -- in this order, as what follows a true one is not evaluated
+    END LOOP;
+    RETURN made;
+END
+$$;
+
+-- Makes this month's partitions and the next one's, ahead of need; and of the months of before those that a table lacks,
+-- which a later release has added.
+CREATE FUNCTION make_months_ahead() RETURNS boolean
+LANGUAGE sql SECURITY DEFINER SET search_path = afdp_metadata, pg_temp AS $$
+    SELECT make_months(ARRAY[first_id(now()), first_id(now() + interval '32 days')] || ARRAY(
+        SELECT first_id((right(relname, 6) || '01')::date::timestamp AT TIME ZONE 'UTC')
+        FROM pg_class JOIN pg_inherits ON inhrelid = oid WHERE inhparent = 'record'::regclass
+    ))
+$$;
+REVOKE EXECUTE ON FUNCTION make_month(date), make_months(uuid[]), make_months_ahead() FROM PUBLIC;
 
 -- Which request answered an idempotency key. Rows go once they are past their retention.
 CREATE TABLE idempotency_key (

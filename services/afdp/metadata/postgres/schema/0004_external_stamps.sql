@@ -11,7 +11,8 @@ CREATE INDEX stamp_wanted_by_due ON stamp_wanted (due_at);
 -- Their RFC 3161 responses, DER, over the signatures of records. Beside the records, which are written once.
 CREATE TABLE external_stamp (
     receipt_id uuid        NOT NULL PRIMARY KEY,
+    tenant     text        NOT NULL,
     timestamp  bytea       NOT NULL,
     kept_at    timestamptz NOT NULL DEFAULT statement_timestamp()
-);
+) PARTITION BY RANGE (receipt_id);
 ALTER TABLE external_stamp ALTER COLUMN timestamp SET STORAGE EXTERNAL;

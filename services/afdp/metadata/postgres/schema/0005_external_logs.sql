@@ -2,6 +2,7 @@
 -- written with it, and not in `pending`.
 CREATE TABLE log_queue (
     receipt_id uuid        NOT NULL,
+    tenant     text        NOT NULL,
     -- Its name in the settings.
     log        text        NOT NULL,
     -- Whether the record is LOGGED by it; else it is a further log.
@@ -18,6 +19,7 @@ CREATE INDEX log_queue_by_age ON log_queue (log, queued_at);
 -- Where records are in further logs, beside the one in `log_entry`.
 CREATE TABLE further_entry (
     receipt_id uuid        NOT NULL,
+    tenant     text        NOT NULL,
     origin     text        NOT NULL,
     log_index  bigint      NOT NULL CHECK (log_index >= 0),
     tree_size  bigint      NOT NULL CHECK (tree_size > log_index),
@@ -25,12 +27,13 @@ CREATE TABLE further_entry (
     note       text        NOT NULL,
     logged_at  timestamptz NOT NULL DEFAULT statement_timestamp(),
     PRIMARY KEY (receipt_id, origin)
-);
+) PARTITION BY RANGE (receipt_id);
 ALTER TABLE further_entry ALTER COLUMN proof SET STORAGE EXTERNAL;
 
 -- What an entry of a Rekor v1 has beside its place in the tree.
 CREATE TABLE rekor1_entry (
     receipt_id      uuid   NOT NULL,
+    tenant          text   NOT NULL,
     origin          text   NOT NULL,
     body            bytea  NOT NULL,
     -- Through all trees of the log.
@@ -38,4 +41,4 @@ CREATE TABLE rekor1_entry (
     integrated_time bigint NOT NULL,
     promise         bytea  NOT NULL,
     PRIMARY KEY (receipt_id, origin)
-);
+) PARTITION BY RANGE (receipt_id);

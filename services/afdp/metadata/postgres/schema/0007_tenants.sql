@@ -33,8 +33,10 @@ $$;
 GRANT USAGE ON SCHEMA afdp_metadata TO PUBLIC;
 GRANT SELECT ON schema_migration TO PUBLIC;
 
-GRANT SELECT, INSERT ON record, record_content, record_artifact, log_entry, external_stamp, further_entry, rekor1_entry
-    TO afdp_metadata_writer;
+-- Partitions have no grants: whoever may use a table reaches its parts through it, and only so.
+GRANT SELECT, INSERT ON record, record_content, record_artifact, log_entry, log_place, external_stamp, further_entry,
+    rekor1_entry TO afdp_metadata_writer;
+GRANT EXECUTE ON FUNCTION make_months(uuid[]), make_months_ahead() TO afdp_metadata_writer;
 GRANT SELECT, INSERT, DELETE ON pending TO afdp_metadata_writer;
 GRANT SELECT, INSERT, UPDATE (note) ON checkpoint TO afdp_metadata_writer;
 GRANT SELECT, INSERT, UPDATE ON idempotency_key TO afdp_metadata_writer;
@@ -44,7 +46,7 @@ GRANT SELECT, INSERT, UPDATE (revision) ON trust_repository TO afdp_metadata_wri
 GRANT SELECT, INSERT, UPDATE, DELETE ON trust_file TO afdp_metadata_writer;
 
 -- Checkpoints are what the log publishes, and nobody's.
-GRANT SELECT ON record, record_content, record_artifact, log_entry, pending, checkpoint, external_stamp, further_entry,
+GRANT SELECT ON record, record_content, record_artifact, log_entry, log_place, pending, checkpoint, external_stamp, further_entry,
     rekor1_entry, log_queue, batch, batch_workflow TO afdp_metadata_reader;
 ALTER VIEW batch_workflow SET (security_invoker = true);
 
@@ -57,26 +59,20 @@ DECLARE
     name text;
 BEGIN
     FOREACH name IN ARRAY ARRAY[
-        'record', 'record_content', 'record_artifact', 'log_entry', 'pending', 'external_stamp', 'further_entry',
-        'rekor1_entry', 'log_queue', 'batch', 'stamp_wanted', 'idempotency_key'
+        'record', 'record_content', 'record_artifact', 'log_entry', 'log_place', 'pending', 'external_stamp',
+        'further_entry', 'rekor1_entry', 'log_queue', 'batch', 'stamp_wanted', 'idempotency_key'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('CREATE POLICY of_all_tenants ON %I TO afdp_metadata_writer USING (true) WITH CHECK (true)', name);
     END LOOP;
-    FOREACH name IN ARRAY ARRAY['record', 'batch'] LOOP
+    FOREACH name IN ARRAY ARRAY[
+        'record', 'record_content', 'record_artifact', 'log_entry', 'log_place', 'pending', 'external_stamp',
+        'further_entry', 'rekor1_entry', 'log_queue', 'batch'
+    ] LOOP
         EXECUTE format(
             'CREATE POLICY of_one_tenant ON %I FOR SELECT TO afdp_metadata_reader '
             'USING (tenant = current_setting(''afdp.tenant'', true))', name);
-    END LOOP;
-    -- What has no tenant of its own is of its record's: the policy of `record` holds inside of this one.
-    FOREACH name IN ARRAY ARRAY[
-        'record_content', 'record_artifact', 'log_entry', 'pending', 'external_stamp', 'further_entry', 'rekor1_entry',
-        'log_queue'
-    ] LOOP
-        EXECUTE format(
-            'CREATE POLICY of_one_tenant ON %1$I FOR SELECT TO afdp_metadata_reader '
-            'USING (EXISTS (SELECT FROM record r WHERE r.receipt_id = %1$I.receipt_id))', name);
     END LOOP;
     FOREACH name IN ARRAY ARRAY['pending', 'stamp_wanted', 'idempotency_key'] LOOP
         EXECUTE format('CREATE POLICY housekeeping ON %I TO afdp_metadata_keeper USING (true)', name);
