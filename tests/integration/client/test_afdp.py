@@ -250,6 +250,7 @@ async def test_a_newer_trust_root_with_more_keys_and_revocations_takes_the_old_o
         (TrustRoot((LocalNotary().evidence_key,), (LOCAL.log.log,)), "the key afdp-notary-key:3"),
         (TrustRoot((REVOKED,), (LocalNotary().log.log,)), f"the log {LOCAL.log.log.vkey}"),
     ],
+    ids=["a revocation", "a key", "a log"],
 )
 async def test_a_trust_root_that_takes_something_back_is_taken_only_on_request(
     newer: TrustRoot, words: str, afdp: Afdp, notary: ScriptedNotary, tmp_path: Path

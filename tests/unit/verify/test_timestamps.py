@@ -84,7 +84,7 @@ def test_a_changed_bit_anywhere_is_noticed() -> None:
         assert refused(bytes(changed)), bit
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 50, len(RESPONSE) - 1])
+@pytest.mark.parametrize("size", [0, 1, 2, 50, -1])
 def test_a_truncated_response_is_refused(size: int) -> None:
     assert "must be a time-stamp response" in refused(RESPONSE[:size])
     assert "must be a time-stamp response" in refused(RESPONSE + RESPONSE[:size] + b"\0")
