@@ -6,16 +6,24 @@ import asyncio
 import os
 import signal
 import uuid
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import grpc.aio
 import httpx
 import pytest
 
 from afdp.embedded.stack import Stack
 from afdp.errors import AlreadyExists, InvalidArgument
-from afdp.messages.notary import NotaryServiceClient, SignEvidenceBatchRequest, SignEvidenceRequest
-from afdp.rpc.codec import decoder
+from afdp.messages.notary import (
+    NotaryServiceClient,
+    SignEvidenceBatchRequest,
+    SignEvidenceRequest,
+    SignEvidenceStreamRequest,
+)
+from afdp.rpc.codec import decoder, encoder
 from tests.e2e.answers import BATCH, SIGN, get, problem, until_ready
 from tests.e2e.evidence import package
 from tests.e2e.wire import BUILT, message
@@ -108,13 +116,15 @@ async def test_a_key_holds_when_the_notary_is_killed_and_started_again(
 async def test_other_evidence_under_a_key_is_refused_and_changes_nothing(
     rest: httpx.AsyncClient, notary: NotaryServiceClient
 ) -> None:
-    key, sent, other = new_key(), package(), package()
+    key, sent, other = new_key(), package(metadata={"run": 1}), package(metadata={"run": 1})
     first = await by_header(rest, key, sent)
 
+    differs = {"evidence_package.artifacts[0].hash_sha256": "was another"}
     for refused in (await by_header(rest, key, other), await by_field(rest, key, other)):
-        assert problem(refused, 409, "ALREADY_EXISTS") == {}
-    with pytest.raises(AlreadyExists):
+        assert problem(refused, 409, "ALREADY_EXISTS") == differs
+    with pytest.raises(AlreadyExists) as conflict:
         await by_grpc(notary, key, other)
+    assert {fault.field: fault.message for fault in conflict.value.fields} == differs
 
     assert (await by_header(rest, key, sent)).content == first.content
     artifact = other["artifacts"][0]["hash_sha256"]
@@ -236,8 +246,30 @@ async def test_another_batch_under_the_same_key_is_refused(rest: httpx.AsyncClie
     key, sent = new_key(), [package() for _ in range(3)]
     (await batch(rest, key, sent)).raise_for_status()
 
-    for other in (sent[:2], sent[::-1], [*sent, package()], [*sent[:2], package(event_type="")]):
-        assert problem(await batch(rest, key, other), 409, "ALREADY_EXISTS") == {}
+    first, last = ({f"evidence_packages[{n}]": "was another"} for n in (0, 2))
+    others = {
+        "fewer": (sent[:2], {"evidence_packages": "were 3"}),
+        "in another order": (sent[::-1], first | last),
+        "more": ([*sent, package()], {"evidence_packages": "were 3"}),
+        "one that is refused": ([*sent[:2], package(event_type="")], last),
+    }
+    for name, (other, differs) in others.items():
+        assert problem(await batch(rest, key, other), 409, "ALREADY_EXISTS") == differs, name
+
+
+async def test_an_item_whose_key_was_used_before_fails_alone_and_says_what_differs(rest: httpx.AsyncClient) -> None:
+    key, sent = new_key(), [package(), package(metadata={"build": 7, "of": "main"}), package()]
+    before = package(metadata={"build": 8}, artifacts=sent[1]["artifacts"])
+    receipt_id(await by_header(rest, f"{key}/1", before))
+
+    good, refused, also_good = (await batch(rest, key, sent)).raise_for_status().json()["results"]
+
+    assert (good["error"], also_good["error"]) == (None, None)
+    assert refused["error"]["code"] == "ALREADY_EXISTS"
+    assert {fault["field"]: fault["message"] for fault in refused["error"]["errors"]} == {
+        "evidence_packages[1].metadata.build": "was another",
+        "evidence_packages[1].metadata.of": "was not there",
+    }
 
 
 async def test_an_item_has_the_key_of_its_batch_and_its_place(rest: httpx.AsyncClient) -> None:
@@ -248,6 +280,51 @@ async def test_an_item_has_the_key_of_its_batch_and_its_place(rest: httpx.AsyncC
 
     assert single.json()["receipt"] == whole["results"][1]["receipt"]
     problem(await by_header(rest, key, sent[0]), 409, "ALREADY_EXISTS")
+
+
+# --- the same evidence without a key ----------------------------------------------------------------------------------
+
+
+async def test_the_same_evidence_deduped_at_once_over_every_way_is_notarised_once(
+    rest: httpx.AsyncClient, channel: grpc.aio.Channel
+) -> None:
+    sent = package()
+    single = [rest.post(SIGN, json={"evidence_package": sent, "dedupe": True}) for _ in range(8)]
+    batches = [rest.post(BATCH, json={"evidence_packages": [sent] * 5, "dedupe": True}) for _ in range(4)]
+    stream = SignEvidenceStreamRequest
+    streamed = channel.stream_stream(
+        "/afdp.notary.v1.NotaryService/SignEvidenceStream",
+        request_serializer=encoder(BUILT["SignEvidenceStream"].request),
+        response_deserializer=decoder(BUILT["SignEvidenceStream"].response),
+    )
+
+    async def requests() -> AsyncIterator[SignEvidenceStreamRequest]:
+        for number in range(8):
+            yield stream(number, replace(as_request("", sent), dedupe=True))
+
+    async def over_stream() -> list[str]:
+        answers = [answer async for answer in streamed(requests(), timeout=30)]
+        return [answer.response.receipt.receipt_id for answer in answers]
+
+    answers, wholes, ids = await asyncio.gather(asyncio.gather(*single), asyncio.gather(*batches), over_stream())
+
+    items = [item for whole in wholes for item in whole.raise_for_status().json()["results"]]
+    assert (len(items), len(ids)) == (20, 8)
+    found = {*ids, *(receipt_id(answer) for answer in answers), *(item["receipt"]["receipt_id"] for item in items)}
+    assert len(found) == 1
+    assert {item["receipt"]["state"] for item in items} == {"logged"}
+    evidence_hash = answers[0].json()["receipt"]["evidence_package_hash"]
+    assert (await get(rest, f"/api/v1/evidence/{evidence_hash}"))["receipt_count"] == 1
+
+
+async def test_a_dedupe_waits_as_it_is_asked_to_for_the_record_of_before(rest: httpx.AsyncClient) -> None:
+    sent = {"evidence_package": package(), "dedupe": True}
+    quick = await rest.post(SIGN, json={**sent, "wait_for": "signed"})
+
+    patient = await rest.post(SIGN, json={**sent, "wait_for": "logged"})
+
+    assert receipt_id(patient) == receipt_id(quick)
+    assert patient.json()["receipt"]["state"] == "logged"
 
 
 # --- keys that are none -----------------------------------------------------------------------------------------------

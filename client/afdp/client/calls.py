@@ -112,7 +112,11 @@ def sign(
 
 
 def sign_batch(
-    evidence_packages: Sequence[Evidence], *, wait_for: State | None = None, idempotency_key: str | None = None
+    evidence_packages: Sequence[Evidence],
+    *,
+    wait_for: State | None = None,
+    idempotency_key: str | None = None,
+    dedupe: bool = False,
 ) -> Call[SignedBatch]:
     """Notarises up to 1,000 evidence packages; one that is refused fails alone, with its `error`.
 
@@ -120,11 +124,13 @@ def sign_batch(
         evidence_packages: what happened.
         wait_for: as in `sign`.
         idempotency_key: as in `sign`; item i uses `key/i`.
+        dedupe: as in `sign`, for each.
     """
     fields = _given(
         evidence_packages=[_evidence(each) for each in evidence_packages],
         wait_for=wait_for,
         idempotency_key=idempotency_key or uuid.uuid4().hex,
+        dedupe=dedupe,
     )
     return Call("SignEvidenceBatch", "POST", "/api/v1/evidence/sign/batch", fields, answers.signed_batch)
 

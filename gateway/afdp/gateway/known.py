@@ -41,6 +41,7 @@ CONSTRAINTS: Mapping[str, Mapping[str, Any]] = {
     "SignEvidenceBatchRequest.evidence_packages": {"minItems": 1, "maxItems": 1000},
     "SignEvidenceBatchRequest.wait_for": {"examples": ["logged"]},
     "SignEvidenceBatchRequest.idempotency_key": _IDEMPOTENCY_KEY,
+    "SignEvidenceBatchRequest.dedupe": {"examples": [False]},
     "ValidateEvidenceRequest.signature": {"minLength": 4, "pattern": _BASE64, "examples": ["MEUCIQ=="]},
     "GetEvidenceRequest.evidence_package_hash": {**_SHA256, "examples": [_HASH_EXAMPLE]},
     "SearchEvidenceRequest.page_size": _PAGE_SIZE,

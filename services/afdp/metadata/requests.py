@@ -291,6 +291,7 @@ def read_create_batch(request: messages.CreateBatchRequest) -> Batch:
         idempotency=fields.idempotency("idempotency", request.idempotency),
         item_count=fields.number("item_count", request.item_count, 1, _INT32),
         created_at=fields.moment("created_at", request.created_at),
+        item_hashes=fields.digests("item_hashes", request.item_hashes, MAX_ITEMS),
     )
     fields.require()
     return batch

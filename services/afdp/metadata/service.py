@@ -17,6 +17,7 @@ from afdp.errors import InvalidArgument, NotaryError, NotFound
 from afdp.formats.note import Note, NoteError
 from afdp.messages.metadata import WorkflowType
 from afdp.metadata import pages
+from afdp.metadata.differences import say_what_differs
 from afdp.metadata.pages import PageToken
 from afdp.metadata.values import (
     Batch,
@@ -24,6 +25,7 @@ from afdp.metadata.values import (
     Completion,
     Draft,
     Kept,
+    KeyTaken,
     LogPosition,
     Outcome,
     Place,
@@ -201,7 +203,11 @@ class Metadata:
         checked = [_with_its_hash(draft, index) for index, draft in enumerate(drafts)]
         good = [draft for draft in checked if not isinstance(draft, NotaryError)]
         outcomes: list[Outcome] = await self._store.prepare(good, usage) if good else []
-        return _merged(checked, outcomes)
+        told = [
+            say_what_differs(outcome, draft) if isinstance(outcome, KeyTaken) else outcome
+            for outcome, draft in zip(outcomes, good, strict=True)
+        ]
+        return _merged(checked, told)
 
     async def complete(
         self, checkpoint: Checkpoint, completions: Sequence[Completion | NotaryError]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from afdp.errors import NotaryError
+from afdp.errors import AlreadyExists, NotaryError
 from afdp.messages.metadata import WorkflowState, WorkflowType
 
 
@@ -236,6 +236,14 @@ class Usage:
     bytes: int
 
 
+class KeyTaken(AlreadyExists):
+    """Something else stands under a draft's idempotency key: `before`; None where it is not on record any more."""
+
+    def __init__(self, message: str, before: Record | None) -> None:
+        super().__init__(message)
+        self.before = before
+
+
 # What became of a draft: written, answered by a record from before, or refused.
 Outcome = Prepared | Record | NotaryError
 
@@ -287,13 +295,14 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch workflow as it begins."""
+    """A batch workflow as it begins. `item_hashes`: of each package, 32 bytes; empty where that is not told."""
 
     batch_id: UUID
     submitter: Principal
     idempotency: Idempotency | None
     item_count: int
     created_at: datetime
+    item_hashes: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

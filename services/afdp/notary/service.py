@@ -16,7 +16,7 @@ from typing import Protocol
 
 import uuid_utils
 
-from afdp.errors import InvalidArgument, NotaryError, NotFound, PermissionDenied
+from afdp.errors import AlreadyExists, InvalidArgument, NotaryError, NotFound, PermissionDenied
 from afdp.formats.evidence import MAX_NAME_BYTES
 from afdp.messages import metadata as store
 from afdp.messages import signer as keyring
@@ -171,40 +171,46 @@ class Notary:
         principal: Principal,
         wait_for: ReceiptState,
         idempotency_key: str,
+        *,
+        dedupe: bool = False,
     ) -> Batch:
         """Notarises many packages; each fails alone. Item `i` has the idempotency key `key/i`."""
         _check_batch(evidence, idempotency_key)
         self._allowances.require_batch(principal.tenant, len(evidence))
         wait_for = wait_for or self._default_wait
         await self._check_wait_for(wait_for)
-        fingerprint = sha256(b"".join(each.hash for each in evidence)).digest()
+        hashes = b"".join(each.hash for each in evidence)
         request = store.CreateBatchRequest(
             batch_id=str(uuid_utils.uuid7()),
             submitter=_submitter(principal),
-            idempotency=store.Idempotency(idempotency_key, fingerprint) if idempotency_key else None,
+            idempotency=store.Idempotency(idempotency_key, sha256(hashes).digest()) if idempotency_key else None,
             item_count=len(evidence),
             created_at=datetime.now(UTC),
+            item_hashes=hashes if idempotency_key else b"",
         )
         batch_id = (await self._metadata.create_batch(request, timeout=_READ_TIMEOUT)).batch_id
         orders = [
             each.error
             if isinstance(each, RefusedEvidence)
             else Order(
-                each, principal, f"{idempotency_key}/{index}" if idempotency_key else "", False, wait_for, batch_id
+                each, principal, f"{idempotency_key}/{index}" if idempotency_key else "", dedupe, wait_for, batch_id
             )
             for index, each in enumerate(evidence)
         ]
-        results = await asyncio.gather(*(self._item(order) for order in orders))
+        results = await asyncio.gather(*(self._item(order, index) for index, order in enumerate(orders)))
         failed = sum(isinstance(result, NotaryError) for result in results)
         ended = store.FinishBatchRequest(batch_id, principal.tenant, len(results) - failed, failed)
         await self._metadata.finish_batch(ended, timeout=_READ_TIMEOUT)
         return Batch(BATCH_SIGNING + batch_id, list(results))
 
-    async def _item(self, order: Order | NotaryError) -> Notarised | NotaryError:
+    async def _item(self, order: Order | NotaryError, index: int) -> Notarised | NotaryError:
         if isinstance(order, NotaryError):
             return order
         try:
             return await self.sign(order, wait=True)
+        except AlreadyExists as error:
+            named = [replace(each, field=_in_batch(each.field, index)) for each in error.fields]
+            return AlreadyExists(error.message, fields=named)
         except NotaryError as error:
             return error
 
@@ -474,6 +480,10 @@ class Notary:
         if found.record is None or not self._may_read(principal, found.record):
             raise NotFound("there is no such evidence")
         return found.record, found.count
+
+
+def _in_batch(field: str, index: int) -> str:
+    return f"evidence_packages[{index}]{field.removeprefix('evidence_package')}"
 
 
 def check_idempotency_key(key: str, most: int = MAX_KEY) -> None:

@@ -62,7 +62,9 @@ class NotaryServicer(pb.NotaryServiceBase):
             for index, message in enumerate(request.evidence_packages)
         ]
         self._charge(min(len(evidence), MAX_BATCH))
-        batch = await self._notary.sign_batch(evidence, principal.get(), request.wait_for, request.idempotency_key)
+        batch = await self._notary.sign_batch(
+            evidence, principal.get(), request.wait_for, request.idempotency_key, dedupe=request.dedupe
+        )
         results = [_item(result) for result in batch.results]
         any_good = any(result.receipt is not None for result in results)
         status = pb.WorkflowStatus.COMPLETED if any_good else pb.WorkflowStatus.FAILED

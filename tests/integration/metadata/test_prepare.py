@@ -12,10 +12,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from afdp.errors import AlreadyExists, InvalidArgument, ResourceExhausted
+from afdp.errors import AlreadyExists, FailedPrecondition, InvalidArgument, ResourceExhausted
 from afdp.metadata.postgres import PostgresStore, idempotency, open_store
 from afdp.metadata.service import Metadata
-from afdp.metadata.values import Batch, Completion, Draft, Prepared, Record, Search
+from afdp.metadata.values import Batch, Completion, Draft, KeyTaken, Prepared, Record, Search
 
 Make = Callable[..., Draft]
 
@@ -82,7 +82,7 @@ async def test_of_two_drafts_with_one_key_in_a_batch_the_first_wins(store: Postg
 
     answers = await store.prepare([first, twin, other, free])
 
-    assert [type(answer) for answer in answers] == [Prepared, Record, AlreadyExists, Prepared]
+    assert [type(answer) for answer in answers] == [Prepared, Record, KeyTaken, Prepared]
     assert isinstance(answers[1], Record)
     assert answers[1].draft.receipt_id == first.receipt_id
 
@@ -255,6 +255,24 @@ async def test_services_that_dedupe_the_same_evidence_at_once_write_it_once(
     found = await store.find_evidence(drafts[0].submitter.tenant, drafts[0].evidence_hash, b"")
     assert found is not None
     assert found[1] == 1
+
+
+async def test_a_key_whose_record_was_deleted_brings_it_not_back(
+    own_store: PostgresStore, database: str, make_draft: Make
+) -> None:
+    before, again = (make_draft(evidence=b"{}", key="k") for _ in range(2))
+    await own_store.prepare([before])
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute("DELETE FROM afdp_metadata.record WHERE receipt_id = $1", before.receipt_id)
+    finally:
+        await connection.close()
+
+    (answer,) = await own_store.prepare([again])
+
+    assert isinstance(answer, FailedPrecondition)
+    assert "retention" in answer.message
+    assert await own_store.get_record(again.submitter.tenant, again.receipt_id) is None
 
 
 async def test_a_key_of_a_batch_is_not_a_key_of_a_package(store: PostgresStore, make_draft: Make) -> None:

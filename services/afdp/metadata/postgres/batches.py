@@ -7,7 +7,8 @@ from uuid import UUID
 
 import asyncpg
 
-from afdp.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
+from afdp.errors import Aborted, AlreadyExists, FieldViolation, InvalidArgument, NotFound
+from afdp.metadata.differences import MOST_NAMED
 from afdp.metadata.postgres import idempotency
 from afdp.metadata.values import Batch, Idempotency
 from afdp.postgres import Connection
@@ -67,8 +68,27 @@ async def _claimed_before(connection: Connection, batch: Batch, key: Idempotency
     if not claim.is_batch:
         raise AlreadyExists("this idempotency key was used before, for a single package")
     if claim.fingerprint != key.fingerprint:
-        raise AlreadyExists("this idempotency key was used before, with another batch")
+        differing = await _differences(connection, batch, key, claim.target, retention)
+        raise AlreadyExists("this idempotency key was used before, with another batch", fields=differing)
     return claim.target
+
+
+async def _differences(
+    connection: Connection, batch: Batch, key: Idempotency, before: UUID, retention: timedelta
+) -> list[FieldViolation]:
+    """How a batch differs from the one before, as far as its items have got receipts: item `i` has the key `key/i`."""
+    hashes = [batch.item_hashes[at : at + 32] for at in range(0, len(batch.item_hashes), 32)]
+    keys = [idempotency.digest(batch.submitter, Idempotency(f"{key.key}/{n}", each)) for n, each in enumerate(hashes)]
+    claims = await idempotency.look_up(connection, keys, retention)
+    others = [
+        FieldViolation(f"evidence_packages[{n}]", "was another")
+        for n, (digest, each) in enumerate(zip(keys, hashes, strict=True))
+        if digest in claims and claims[digest].fingerprint != each
+    ]
+    count = await connection.fetchval("SELECT item_count FROM batch WHERE batch_id = $1", before)
+    if count is not None and count != batch.item_count:
+        others.insert(0, FieldViolation("evidence_packages", f"were {count}"))
+    return others[:MOST_NAMED]
 
 
 async def finish(connection: Connection, tenant: str, batch_id: UUID, succeeded: int, failed: int) -> None:

@@ -14,12 +14,12 @@ from uuid import UUID
 
 import asyncpg
 
-from afdp.errors import Aborted, AlreadyExists
+from afdp.errors import Aborted, AlreadyExists, FailedPrecondition
 from afdp.metadata.postgres import idempotency, months, records
 from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.postgres.idempotency import Claim
 from afdp.metadata.postgres.lookup import lookup_key
-from afdp.metadata.values import Draft, Outcome, Prepared, Record, Usage
+from afdp.metadata.values import Draft, KeyTaken, Outcome, Prepared, Record, Usage
 from afdp.postgres import Connection, is_refused, refusal
 from afdp.postgres.errors import FOREIGN, RETRY_AFTER
 
@@ -345,8 +345,11 @@ def _by_claim(draft: Draft, claim: Claim, found: dict[UUID, Record]) -> Outcome 
     if draft.idempotency is None or draft.idempotency.fingerprint != claim.fingerprint:
         same_evidence = before is not None and before.draft.evidence_hash == draft.evidence_hash
         what = "the same evidence and other options" if same_evidence else "other evidence"
-        return AlreadyExists(f"this idempotency key was used before, with {what}")
-    return _by_receipt_id(draft, found) if claim.target == draft.receipt_id else before
+        return KeyTaken(f"this idempotency key was used before, with {what}", before)
+    if claim.target == draft.receipt_id:
+        return _by_receipt_id(draft, found)
+    # A key and its record are written together: what is missing now was deleted, and a retry must not bring it back.
+    return before or FailedPrecondition("what this idempotency key stands for was deleted: its retention is over")
 
 
 def _by_receipt_id(draft: Draft, found: dict[UUID, Record]) -> Outcome | None:

@@ -437,6 +437,11 @@ class CreateBatchRequest(betterproto2.Message):
     When it began.
     """
 
+    item_hashes: "bytes" = betterproto2.field(50, betterproto2.TYPE_BYTES)
+    """
+    SHA-256 of each package, 32 bytes each, concatenated, so that a conflict can say which differ; may be empty.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "CreateBatchRequest", CreateBatchRequest)
 

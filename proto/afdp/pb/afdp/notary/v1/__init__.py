@@ -1720,6 +1720,11 @@ class SignEvidenceBatchRequest(betterproto2.Message):
     As in SignEvidenceRequest; item i uses `key/i`.
     """
 
+    dedupe: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    As in SignEvidenceRequest, for each package.
+    """
+
 
 default_message_pool.register_message("afdp.notary.v1", "SignEvidenceBatchRequest", SignEvidenceBatchRequest)
 
@@ -1768,7 +1773,8 @@ class SignEvidenceRequest(betterproto2.Message):
     idempotency_key: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
     1 to 255 printable ASCII characters. The same key with the same evidence answers with the same receipt; with other
-    evidence it is ALREADY_EXISTS. Over REST also the header `Idempotency-Key`.
+    evidence it is ALREADY_EXISTS, and each field that differs is named. A key is of its tenant and principal, and kept for
+    30 days (`AFDP_IDEMPOTENCY_RETENTION_DAYS`). Over REST also the header `Idempotency-Key`.
     """
 
     dedupe: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
