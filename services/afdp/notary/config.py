@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds, ServiceSettings
@@ -17,6 +17,7 @@ from afdp.notary.access.rates import RateLimits
 from afdp.notary.allowances import ALL, Allowance
 from afdp.notary.entry_rules import EntryRules
 from afdp.notary.stamp_policy import StampRule
+from afdp.redis import RedisSettings
 from afdp.rpc.addresses import Address
 from afdp.tls.plain import is_loopback
 from afdp.vault.settings import VaultAccessSettings
@@ -29,7 +30,7 @@ def _tenant_or_all(name: str) -> str:
     return name if name == ALL else check_tenant(name)
 
 
-class NotarySettings(VaultAccessSettings, ServiceSettings):
+class NotarySettings(RedisSettings, VaultAccessSettings, ServiceSettings):
     """Where its peers are, and how much it takes on."""
 
     port: Port = 50051
@@ -74,13 +75,6 @@ class NotarySettings(VaultAccessSettings, ServiceSettings):
     auth_failures: RateText = Field(
         Rate(1, 60), description="How often credentials from one address may fail: RATE/BURST a second, or `off`."
     )
-    redis_url: SecretStr | None = Field(
-        None, description="Redis (redis:// or rediss://) where all notaries count calls together; none: each alone."
-    )
-    redis_timeout_seconds: Seconds = Field(
-        0.05, description="Longest wait of a call for Redis; then this process counts alone until Redis is back."
-    )
-    redis_retry_seconds: Seconds = Field(1.0, description="How often it is looked whether Redis is back.")
     tls_client_auth: Literal["required", "off"] = Field(
         "required", description="Whether callers must show a certificate; off: the gateway can hand none on, either."
     )

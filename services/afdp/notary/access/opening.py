@@ -18,7 +18,7 @@ from afdp.notary.access.log_trail import LogTrail
 from afdp.notary.access.open import NoCharges, OnThisMachine, OpenAccess
 from afdp.notary.access.policies import LivePolicies
 from afdp.notary.access.quotas import LocalQuotas
-from afdp.notary.access.redis_quotas import RedisQuotas, redis_at
+from afdp.notary.access.redis_quotas import RedisQuotas
 from afdp.notary.access.refusal import CredentialRefused
 from afdp.notary.config import NotarySettings
 from afdp.notary.identity.identity import Identity
@@ -27,6 +27,7 @@ from afdp.notary.service import Access
 from afdp.notary.status import Reporting
 from afdp.policy.facts import Deployment
 from afdp.policy.sources import PolicyError
+from afdp.redis import FollowingRedis
 from afdp.rpc.caller import Caller
 from afdp.rpc.handlers import Admit
 
@@ -92,11 +93,11 @@ def live_policies(settings: NotarySettings) -> LivePolicies:
 
 def _limiter(settings: NotarySettings) -> tuple[RateLimiter, Sequence[Coroutine[Any, Any, None]]]:
     """Where calls are counted, and what keeps that going."""
-    if settings.redis_url is None:
+    redis = FollowingRedis.of(settings)
+    if redis is None:
         return RateLimiter(settings.rate_limits, LocalQuotas()), ()
-    redis = redis_at(settings.redis_url.get_secret_value(), settings.redis_timeout_seconds)
     quotas = RedisQuotas(redis, settings.redis_timeout_seconds, settings.redis_retry_seconds)
-    return RateLimiter(settings.rate_limits, quotas), (quotas.run(),)
+    return RateLimiter(settings.rate_limits, quotas), (quotas.run(), redis.run())
 
 
 def _authenticator(settings: NotarySettings) -> tuple[Authenticator, Sequence[Coroutine[Any, Any, None]]]:

@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Sequence
 from hashlib import sha256
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import Counter, Gauge
 
-from afdp.errors import FailedPrecondition
 from afdp.limits.rates import Rate
 from afdp.notary.access.quotas import UNLIMITED, Account, Exceeded, Left, LocalQuotas, Party, Scope
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
+from afdp.redis import FollowingRedis
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +31,6 @@ _LEASE_SECONDS = 0.1  # for how long a lease should last
 _LAPSE_SECONDS = 1.0
 _ASK_AGAIN_SECONDS = 1.0  # a refusal is not believed for longer, whatever Redis said
 _MOST_OWED = 1000  # calls: the packages of a batch
-_CONNECTIONS = 8
 _PROBE = "afdp:rate:{probe}"
 
 # One time per key, GCRA's, in microseconds of Redis's own clock. Whatever else stands there counts as nothing, and a
@@ -80,8 +75,8 @@ class RedisQuotas:
         retry_seconds: how often it is looked whether Redis is back.
     """
 
-    def __init__(self, redis: Redis, timeout: float, retry_seconds: float) -> None:
-        self._script: Any = redis.register_script(_SCRIPT)
+    def __init__(self, redis: FollowingRedis, timeout: float, retry_seconds: float) -> None:
+        self._script: Any = redis.client.register_script(_SCRIPT)
         self._redis = redis
         self._timeout = timeout
         self._retry_seconds = retry_seconds
@@ -118,19 +113,18 @@ class RedisQuotas:
         lease.owed += count - covered
 
     async def run(self) -> None:
-        """Looks whether Redis is back, for as long as it is away; closes its connections at the end."""
-        try:
-            while True:
-                await self._away.wait()
-                await asyncio.sleep(self._retry_seconds)
-                await self._look()
-        finally:
-            await self._redis.aclose()
+        """Looks whether Redis is back, for as long as it is away, also where its URL leads now."""
+        while True:
+            await self._away.wait()
+            await asyncio.sleep(self._retry_seconds)
+            await self._redis.renew()
+            await self._look()
 
     async def _look(self) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                await self._script(keys=[_PROBE], args=[0, 1, 0, 1, 1])  # writes, which a replica would refuse
+                # It writes, which a replica would refuse.
+                await self._script(keys=[_PROBE], args=[0, 1, 0, 1, 1], client=self._redis.client)
         except Exception as error:  # whatever it is, Redis cannot count
             logger.debug("redis is still away", extra={"fields": {"error": type(error).__name__}})
             return
@@ -160,8 +154,8 @@ class RedisQuotas:
         try:
             async with asyncio.timeout(self._timeout):
                 keys = [_key(party, account) for _, party, _ in parties]
-                answer = [int(part) for part in await self._script(keys=keys, args=arguments)]
-                grant, *rest = answer
+                answer = await self._script(keys=keys, args=arguments, client=self._redis.client)
+                grant, *rest = (int(part) for part in answer)
                 told = [(rest[at], rest[at + 1] / 1e6, rest[at + 2] / 1e6) for at in range(0, 3 * len(parties), 3)]
         except Exception as error:  # whatever Redis does or says, the caller is served
             lease.owed += owed
@@ -219,31 +213,3 @@ def _key(party: Party, account: Account) -> str:
     tenant = sha256(party.name[0].encode()).hexdigest()[:32]
     client = sha256("\0".join(party.name).encode()).hexdigest()[:32] if len(party.name) > 1 else "all"
     return f"afdp:rate:{{{tenant}}}:{account.klass}:{client}"
-
-
-def redis_at(url: str, timeout: float) -> Redis:
-    """A client of Redis at `redis://` or, by TLS 1.3, `rediss://`; nothing is connected yet.
-
-    Raises:
-        FailedPrecondition: the package is not installed, or the URL is none.
-    """
-    try:
-        from redis.asyncio import BlockingConnectionPool, Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-    except ImportError:
-        raise FailedPrecondition("AFDP_REDIS_URL needs the extra `redis`: pip install afdp-notary[redis]") from None
-    tls = {"ssl_min_version": ssl.TLSVersion.TLSv1_3} if url.startswith("rediss:") else {}
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=_CONNECTIONS,
-            timeout=timeout,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-            **tls,
-        )
-    except ValueError:  # its text may hold the URL
-        raise FailedPrecondition("AFDP_REDIS_URL must be redis://HOST:PORT/DB or rediss://…") from None
-    return Redis.from_pool(pool)
