@@ -34,6 +34,7 @@ _PACKAGES = {
     "ssh-add": "openssh-client",
     "promtool": "prometheus",
     "slapd": "slapd",
+    "syslog-ng": "syslog-ng-core",
 }  # what Debian names the package of a tool that we do not build
 
 

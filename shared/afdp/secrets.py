@@ -116,26 +116,31 @@ def _shown(name: str) -> str:
 
 
 def _file_reader(given: object) -> Callable[[], str]:
-    def read() -> str:
-        path = Path(str(given))
-        try:
-            with path.open("rb") as file:
-                if path.stat().st_mode & stat.S_IROTH:
-                    raise SecretError(f"{path} can be read by everybody; take that away (chmod o-r)")
-                content = file.read(_MOST_BYTES + 1)
-        except OSError as error:
-            raise SecretError(f"{path} cannot be read: {error.strerror}") from None
-        if len(content) > _MOST_BYTES:
-            raise SecretError(f"{path} is over {_MOST_BYTES} bytes")
-        try:
-            text = content.decode().rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise SecretError(f"{path} is not UTF-8") from None
-        if not text:
-            raise SecretError(f"{path} is empty")
-        return text
+    return lambda: secret_in(Path(str(given)))
 
-    return read
+
+def secret_in(path: Path) -> str:
+    """The text in a file that not everybody may read, without the ends of lines after it. Blocks.
+
+    Raises:
+        SecretError: there is none.
+    """
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_mode & stat.S_IROTH:
+                raise SecretError(f"{path} can be read by everybody; take that away (chmod o-r)")
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise SecretError(f"{path} cannot be read: {error.strerror}") from None
+    if len(content) > _MOST_BYTES:
+        raise SecretError(f"{path} is over {_MOST_BYTES} bytes")
+    try:
+        text = content.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise SecretError(f"{path} is not UTF-8") from None
+    if not text:
+        raise SecretError(f"{path} is empty")
+    return text
 
 
 def _vault_reader(reference: str, vault: Callable[[], ReadVault | None]) -> Callable[[], str]:
