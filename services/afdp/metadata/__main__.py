@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 import afdp.tls.modern  # noqa: F401 - before what loads gRPC
+from afdp.metadata.audit_trail import AuditTrail
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import SCHEMA, migrate_database, open_store
 from afdp.metadata.postgres.checking import tenants
@@ -24,7 +25,9 @@ async def main(settings: MetadataSettings) -> None:
         telemetry = stack.enter_context(start_telemetry("metadata", settings))
         tls = await stack.enter_async_context(open_tls(settings))
         store = await stack.enter_async_context(open_store(settings))
-        await serve(MetadataServicer(Metadata(store)), settings, telemetry, store.check, tls=tls)
+        await serve(
+            MetadataServicer(Metadata(store), AuditTrail(store.audit)), settings, telemetry, store.check, tls=tls
+        )
 
 
 CHECK = self_check(MetadataSettings, postgres_of(SCHEMA), tenants, grpc_port_of("afdp.metadata.v1.MetadataService"))

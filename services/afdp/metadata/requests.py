@@ -573,3 +573,5 @@ class _Fields:
 
 _TYPES = frozenset({WorkflowType.SIMPLE_SIGNING, WorkflowType.APPROVAL_SIGNING, WorkflowType.BATCH_SIGNING})
 _STATES = frozenset(WorkflowState(number) for number in range(1, 8))
+
+Fields = _Fields

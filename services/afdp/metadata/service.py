@@ -17,6 +17,7 @@ from afdp.errors import InvalidArgument, NotaryError, NotFound
 from afdp.formats.note import Note, NoteError
 from afdp.messages.metadata import WorkflowType
 from afdp.metadata import pages
+from afdp.metadata.audit_trail import NewRow
 from afdp.metadata.differences import say_what_differs
 from afdp.metadata.pages import PageToken
 from afdp.metadata.values import (
@@ -60,14 +61,17 @@ class Store(Protocol):
     Every method raises Unavailable while the technology cannot be reached.
     """
 
-    async def prepare(self, drafts: Sequence[Draft], usage: dict[str, Usage] | None = None) -> list[Outcome]:
+    async def prepare(
+        self, drafts: Sequence[Draft], usage: dict[str, Usage] | None = None, rows: Sequence[NewRow] = ()
+    ) -> list[Outcome]:
         """Write drafts as PENDING records: one outcome per draft, in order; one that is refused fails alone.
 
-        With `usage` what is written counts as its tenant's use of the day, which is put there.
+        With `usage` what is written counts as its tenant's use of the day, which is put there. The rows of the audit
+        trail are written with them.
         """
 
     async def complete(
-        self, checkpoint: Checkpoint, completions: Sequence[Completion]
+        self, checkpoint: Checkpoint, completions: Sequence[Completion], rows: Sequence[NewRow] = ()
     ) -> list[LogPosition | NotaryError]:
         """Turn PENDING records into LOGGED ones: the position on record per completion, in order.
 
@@ -194,15 +198,19 @@ class Metadata:
         self._store = store
 
     async def prepare(
-        self, drafts: Sequence[Draft | NotaryError], usage: dict[str, Usage] | None = None
+        self,
+        drafts: Sequence[Draft | NotaryError],
+        usage: dict[str, Usage] | None = None,
+        rows: Sequence[NewRow] = (),
     ) -> list[Outcome]:
         """Write drafts as PENDING records: one outcome per draft, in order. What is an error already stays one.
 
-        With `usage` what is written counts as its tenant's use of the day, which is put there.
+        With `usage` what is written counts as its tenant's use of the day, which is put there. The rows of the audit
+        trail are written in the same transaction.
         """
         checked = [_with_its_hash(draft, index) for index, draft in enumerate(drafts)]
         good = [draft for draft in checked if not isinstance(draft, NotaryError)]
-        outcomes: list[Outcome] = await self._store.prepare(good, usage) if good else []
+        outcomes: list[Outcome] = await self._store.prepare(good, usage, rows) if good or rows else []
         told = [
             say_what_differs(outcome, draft) if isinstance(outcome, KeyTaken) else outcome
             for outcome, draft in zip(outcomes, good, strict=True)
@@ -210,11 +218,15 @@ class Metadata:
         return _merged(checked, told)
 
     async def complete(
-        self, checkpoint: Checkpoint, completions: Sequence[Completion | NotaryError]
+        self,
+        checkpoint: Checkpoint,
+        completions: Sequence[Completion | NotaryError],
+        rows: Sequence[NewRow] = (),
     ) -> list[LogPosition | NotaryError]:
         """Turn PENDING records into LOGGED ones: the position on record per completion, in order.
 
-        A record that is LOGGED already keeps its position.
+        The rows of the audit trail are written in the same transaction. A record that is LOGGED already keeps its
+        position.
 
         Raises:
             InvalidArgument: the checkpoint is not a note of this log and size.
@@ -223,7 +235,7 @@ class Metadata:
         _require_note_of(checkpoint)
         checked = [_within(checkpoint, completion, index) for index, completion in enumerate(completions)]
         good = [completion for completion in checked if not isinstance(completion, NotaryError)]
-        return _merged(checked, await self._store.complete(checkpoint, good) if good else [])
+        return _merged(checked, await self._store.complete(checkpoint, good, rows) if good else [])
 
     async def list_pending(self, limit: int, after: UUID | None, before: datetime | None) -> list[Record]:
         """PENDING records of all tenants, oldest first; fewer than `limit`: there are no more."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from afdp.messages.metadata import (
+    AnchorAuditSealRequest,
+    AnchorAuditSealResponse,
     ClaimStampsRequest,
     ClaimStampsResponse,
     CompleteQueuedRequest,
@@ -33,6 +35,8 @@ from afdp.messages.metadata import (
     KeepStampResponse,
     LeaseQueuedRequest,
     LeaseQueuedResponse,
+    ListAuditRowsRequest,
+    ListAuditRowsResponse,
     ListKeptRequest,
     ListKeptResponse,
     ListPendingRequest,
@@ -50,12 +54,21 @@ from afdp.messages.metadata import (
     PrepareResponse,
     PutTrustFilesRequest,
     PutTrustFilesResponse,
+    ReadAuditSealsRequest,
+    ReadAuditSealsResponse,
+    ReadAuditTrailRequest,
+    ReadAuditTrailResponse,
+    RecordAuditRowsRequest,
+    RecordAuditRowsResponse,
     ReopenRecordRequest,
     ReopenRecordResponse,
+    SealAuditTrailRequest,
+    SealAuditTrailResponse,
     SearchRecordsRequest,
     SearchRecordsResponse,
 )
-from afdp.metadata import answers, requests
+from afdp.metadata import answers, audit_messages, requests
+from afdp.metadata.audit_trail import AuditTrail
 from afdp.metadata.service import Metadata
 from afdp.metadata.values import Usage
 
@@ -63,18 +76,21 @@ from afdp.metadata.values import Usage
 class MetadataServicer(MetadataServiceBase):
     """Serves `afdp.metadata.v1.MetadataService`."""
 
-    def __init__(self, metadata: Metadata) -> None:
+    def __init__(self, metadata: Metadata, trail: AuditTrail) -> None:
         self._metadata = metadata
+        self._trail = trail
 
     async def prepare(self, request: PrepareRequest) -> PrepareResponse:
         usage: dict[str, Usage] | None = {} if request.count_usage else None
-        outcomes = await self._metadata.prepare(requests.read_prepare(request), usage)
+        rows = audit_messages.read_rows("audit_rows", request.audit_rows)
+        outcomes = await self._metadata.prepare(requests.read_prepare(request), usage, rows)
         results = [answers.to_prepare_result(outcome) for outcome in outcomes]
         return PrepareResponse(results, answers.to_usage(usage or {}))
 
     async def complete(self, request: CompleteRequest) -> CompleteResponse:
         checkpoint, completions = requests.read_complete(request)
-        positions = await self._metadata.complete(checkpoint, completions)
+        rows = audit_messages.read_rows("audit_rows", request.audit_rows)
+        positions = await self._metadata.complete(checkpoint, completions, rows)
         return CompleteResponse(results=[answers.to_complete_result(position) for position in positions])
 
     async def list_pending(self, request: ListPendingRequest) -> ListPendingResponse:
@@ -168,3 +184,27 @@ class MetadataServicer(MetadataServiceBase):
 
     async def put_trust_files(self, request: PutTrustFilesRequest) -> PutTrustFilesResponse:
         return PutTrustFilesResponse(await self._metadata.put_trust_files(requests.read_put_trust_files(request)))
+
+    async def record_audit_rows(self, request: RecordAuditRowsRequest) -> RecordAuditRowsResponse:
+        await self._trail.record(audit_messages.read_rows("rows", request.rows, least=1))
+        return RecordAuditRowsResponse()
+
+    async def list_audit_rows(self, request: ListAuditRowsRequest) -> ListAuditRowsResponse:
+        rows, unfinished = await self._trail.of_tenant(*audit_messages.read_list(request))
+        return ListAuditRowsResponse([audit_messages.to_row(row) for row in rows], unfinished)
+
+    async def read_audit_trail(self, request: ReadAuditTrailRequest) -> ReadAuditTrailResponse:
+        part = audit_messages.read_part("after_sequence", request.after_sequence, request.page_size)
+        rows = await self._trail.read(*part, sealed=request.sealed)
+        return ReadAuditTrailResponse([audit_messages.to_row(row) for row in rows])
+
+    async def read_audit_seals(self, request: ReadAuditSealsRequest) -> ReadAuditSealsResponse:
+        part = audit_messages.read_part("after_number", request.after_number, request.page_size)
+        return ReadAuditSealsResponse([audit_messages.to_seal(seal) for seal in await self._trail.seals(*part)])
+
+    async def seal_audit_trail(self, request: SealAuditTrailRequest) -> SealAuditTrailResponse:
+        return audit_messages.to_state(await self._trail.seal(*audit_messages.read_seal(request)))
+
+    async def anchor_audit_seal(self, request: AnchorAuditSealRequest) -> AnchorAuditSealResponse:
+        await self._trail.anchor(*audit_messages.read_anchor(request))
+        return AnchorAuditSealResponse()

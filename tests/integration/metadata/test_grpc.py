@@ -37,6 +37,7 @@ from afdp.messages.metadata import (
     WorkflowState,
     WorkflowType,
 )
+from afdp.metadata.audit_trail import AuditTrail
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import open_store
 from afdp.metadata.service import Metadata
@@ -55,7 +56,10 @@ async def channel(
     async with (
         open_store(settings) as store,
         running_server(
-            MetadataServicer(Metadata(store)), settings, Telemetry("metadata", TracerProvider()), store.check
+            MetadataServicer(Metadata(store), AuditTrail(store.audit)),
+            settings,
+            Telemetry("metadata", TracerProvider()),
+            store.check,
         ) as port,
         open_channel(f"127.0.0.1:{port}") as opened,
     ):

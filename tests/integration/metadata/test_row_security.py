@@ -15,7 +15,9 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from afdp.audit.rows import write_row
 from afdp.errors import FailedPrecondition
+from afdp.metadata.audit_trail import NewRow
 from afdp.metadata.postgres import SCHEMA, PostgresStore, housekeeping, idempotency, migrate_database, open_store
 from afdp.metadata.postgres.roles import READER, WRITER, as_keeper
 from afdp.metadata.values import Batch, Draft, Principal, Search, WorkflowQuery
@@ -23,8 +25,12 @@ from afdp.postgres import open_database
 
 Make = Callable[..., Draft]
 
-OF_NOBODY = {"schema_migration", "checkpoint", "trust_repository", "trust_file"}
-"""Tables without a tenant's data: the history of the schema, and what is published."""
+OF_NOBODY = {"schema_migration", "checkpoint", "trust_repository", "trust_file"} | {
+    "audit_seal",
+    "audit_anchor",
+    "audit_sealer",
+}
+"""Tables without a tenant's data: the history of the schema, what is published, and hashes over rows of all tenants."""
 
 NOT_FOR_READERS = {"idempotency_key", "stamp_wanted"}
 
@@ -66,7 +72,8 @@ async def _fill(store: PostgresStore, owner_url: str, make_draft: Make, log_draf
     """Rows of a tenant in every table: gives its receipt IDs."""
     logged, waiting = make_draft(tenant=tenant, artifacts=(os.urandom(32),)), make_draft(tenant=tenant, key="k")
     await log_drafts(store, [logged])
-    await store.prepare([waiting])
+    row = write_row({"time": logged.notarized_at, "step": "act", "result": "allow", "tenant": tenant})
+    await store.prepare([waiting], rows=[NewRow.read(row)])
     submitter = Principal(tenant, "", "somebody", "none")
     await store.create_batch(Batch(make_draft().receipt_id, submitter, None, 1, logged.notarized_at))
     async with session(owner_url) as owner:
@@ -129,12 +136,12 @@ async def test_a_tenant_sees_its_own_rows_in_every_table_and_none_of_another_s(
         readable = await _tables(reader) - OF_NOBODY - NOT_FOR_READERS
         two = {"record", "record_content"}
         assert await _counts(reader, readable) == {name: 2 if name in two else 1 for name in readable}
-        for name in readable - {"batch", "tenant_usage"}:
+        for name in readable - {"batch", "tenant_usage", "audit_row"}:
             found = {row["receipt_id"] for row in await reader.fetch(f"SELECT receipt_id FROM {name}")}
             assert found <= set(own), name
             rows = await reader.fetch(f"SELECT * FROM {name} WHERE receipt_id = ANY($1::uuid[])", foreign)
             assert rows == [], name
-        for name in ("record", "batch", "batch_workflow", "tenant_usage"):
+        for name in ("record", "batch", "batch_workflow", "tenant_usage", "audit_row"):
             assert await reader.fetchval(f"SELECT count(*) FROM {name} WHERE tenant <> $1", mine) == 0
         for name in NOT_FOR_READERS:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 
 from afdp.messages.transport import Caller
 from afdp.pb.afdp.metadata.v1 import (
+    AnchorAuditSealRequest,
+    AnchorAuditSealResponse,
     ClaimStampsRequest,
     ClaimStampsResponse,
     CompleteQueuedRequest,
@@ -34,6 +36,8 @@ from afdp.pb.afdp.metadata.v1 import (
     KeepStampResponse,
     LeaseQueuedRequest,
     LeaseQueuedResponse,
+    ListAuditRowsRequest,
+    ListAuditRowsResponse,
     ListKeptRequest,
     ListKeptResponse,
     ListPendingRequest,
@@ -50,8 +54,16 @@ from afdp.pb.afdp.metadata.v1 import (
     PrepareResponse,
     PutTrustFilesRequest,
     PutTrustFilesResponse,
+    ReadAuditSealsRequest,
+    ReadAuditSealsResponse,
+    ReadAuditTrailRequest,
+    ReadAuditTrailResponse,
+    RecordAuditRowsRequest,
+    RecordAuditRowsResponse,
     ReopenRecordRequest,
     ReopenRecordResponse,
+    SealAuditTrailRequest,
+    SealAuditTrailResponse,
     SearchRecordsRequest,
     SearchRecordsResponse,
 )
@@ -137,6 +149,24 @@ class MetadataServiceBase:
         raise NotImplementedError
 
     async def reopen_record(self, request: ReopenRecordRequest) -> ReopenRecordResponse:
+        raise NotImplementedError
+
+    async def record_audit_rows(self, request: RecordAuditRowsRequest) -> RecordAuditRowsResponse:
+        raise NotImplementedError
+
+    async def list_audit_rows(self, request: ListAuditRowsRequest) -> ListAuditRowsResponse:
+        raise NotImplementedError
+
+    async def read_audit_trail(self, request: ReadAuditTrailRequest) -> ReadAuditTrailResponse:
+        raise NotImplementedError
+
+    async def read_audit_seals(self, request: ReadAuditSealsRequest) -> ReadAuditSealsResponse:
+        raise NotImplementedError
+
+    async def seal_audit_trail(self, request: SealAuditTrailRequest) -> SealAuditTrailResponse:
+        raise NotImplementedError
+
+    async def anchor_audit_seal(self, request: AnchorAuditSealRequest) -> AnchorAuditSealResponse:
         raise NotImplementedError
 
 
@@ -315,5 +345,53 @@ class MetadataServiceClient:
     ) -> ReopenRecordResponse:
         answer: ReopenRecordResponse = await self._caller.unary_unary(
             "/afdp.metadata.v1.MetadataService/ReopenRecord", request, timeout
+        )
+        return answer
+
+    async def record_audit_rows(
+        self, request: RecordAuditRowsRequest, *, timeout: float | None = None
+    ) -> RecordAuditRowsResponse:
+        answer: RecordAuditRowsResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/RecordAuditRows", request, timeout
+        )
+        return answer
+
+    async def list_audit_rows(
+        self, request: ListAuditRowsRequest, *, timeout: float | None = None
+    ) -> ListAuditRowsResponse:
+        answer: ListAuditRowsResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ListAuditRows", request, timeout
+        )
+        return answer
+
+    async def read_audit_trail(
+        self, request: ReadAuditTrailRequest, *, timeout: float | None = None
+    ) -> ReadAuditTrailResponse:
+        answer: ReadAuditTrailResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ReadAuditTrail", request, timeout
+        )
+        return answer
+
+    async def read_audit_seals(
+        self, request: ReadAuditSealsRequest, *, timeout: float | None = None
+    ) -> ReadAuditSealsResponse:
+        answer: ReadAuditSealsResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ReadAuditSeals", request, timeout
+        )
+        return answer
+
+    async def seal_audit_trail(
+        self, request: SealAuditTrailRequest, *, timeout: float | None = None
+    ) -> SealAuditTrailResponse:
+        answer: SealAuditTrailResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/SealAuditTrail", request, timeout
+        )
+        return answer
+
+    async def anchor_audit_seal(
+        self, request: AnchorAuditSealRequest, *, timeout: float | None = None
+    ) -> AnchorAuditSealResponse:
+        answer: AnchorAuditSealResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/AnchorAuditSeal", request, timeout
         )
         return answer

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from afdp.errors import FailedPrecondition, NotaryError, NotFound
+from afdp.metadata.audit_trail import NewRow
+from afdp.metadata.postgres import audit
 from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.values import Checkpoint, Completion, LogPosition
 from afdp.postgres import Connection, is_refused, refusal
@@ -31,16 +33,20 @@ _STATEMENT = r"""
     ), placed AS (
         INSERT INTO log_place (origin, log_index, receipt_id, tenant)
         SELECT $1, log_index, receipt_id, tenant FROM logged {unless}
+    ), in_audit AS (
+        {audit}
     )
     SELECT (SELECT note FROM noted) AS note, ARRAY(SELECT receipt_id FROM logged) AS logged
 """
-_WRITE = _STATEMENT.format(unless="")
+_ROWS = audit.insert(7, where="EXISTS (SELECT FROM noted)")
+_WRITE = _STATEMENT.format(unless="", audit=_ROWS)
 # A record that had lost its row of `log_entry` gets it again, and its place is there.
 _WRITE_AGAIN = _STATEMENT.format(
     unless="""WHERE NOT EXISTS (
         SELECT FROM log_place p
         WHERE p.origin = $1 AND p.log_index = logged.log_index AND p.receipt_id = logged.receipt_id
-    )"""
+    )""",
+    audit=_ROWS,
 )
 _ON_RECORD = """
     SELECT e.receipt_id, e.origin, e.log_index, e.tree_size, e.proof, c.note
@@ -52,20 +58,22 @@ _Answers = dict[UUID, LogPosition | NotaryError]
 
 
 async def complete(
-    connection: Connection, checkpoint: Checkpoint, completions: Sequence[Completion]
+    connection: Connection, checkpoint: Checkpoint, completions: Sequence[Completion], rows: Sequence[NewRow] = ()
 ) -> list[LogPosition | NotaryError]:
     """The position on record per completion, in order; one that is LOGGED already keeps its first position.
+
+    The rows of the audit trail are written in the same transaction.
 
     Raises:
         FailedPrecondition: another tree of the same size is on record for this log.
     """
     distinct = list({completion.receipt_id: completion for completion in reversed(completions)}.values())
     try:
-        answers = await _write(connection, checkpoint, distinct, _WRITE)
+        answers = await _write(connection, checkpoint, distinct, _WRITE, rows)
     except FOREIGN as error:
         if not is_refused(error):
             raise
-        answers = await _write_singly(connection, checkpoint, distinct)
+        answers = await _write_singly(connection, checkpoint, distinct, rows)
     missing = [completion.receipt_id for completion in distinct if completion.receipt_id not in answers]
     if missing:
         answers |= await _on_record(connection, missing)
@@ -74,7 +82,11 @@ async def complete(
 
 
 async def _write(
-    connection: Connection, checkpoint: Checkpoint, completions: Sequence[Completion], statement: str
+    connection: Connection,
+    checkpoint: Checkpoint,
+    completions: Sequence[Completion],
+    statement: str,
+    rows: Sequence[NewRow] = (),
 ) -> _Answers:
     """The positions of those that were PENDING and are now LOGGED."""
     row = await connection.fetchrow(
@@ -85,6 +97,7 @@ async def _write(
         [completion.receipt_id for completion in completions],
         [completion.log_index for completion in completions],
         [completion.proof for completion in completions],
+        *audit.columns(rows),
     )
     if row is None or row["note"] is None:
         raise FailedPrecondition("another tree of this size is on record for this log: it must not be used any further")
@@ -96,9 +109,12 @@ async def _write(
     }
 
 
-async def _write_singly(connection: Connection, checkpoint: Checkpoint, completions: Sequence[Completion]) -> _Answers:
+async def _write_singly(
+    connection: Connection, checkpoint: Checkpoint, completions: Sequence[Completion], rows: Sequence[NewRow]
+) -> _Answers:
     answers: _Answers = {}
     async with connection.transaction():
+        await audit.add_rows(connection, rows)
         for completion in completions:
             try:
                 async with connection.transaction():

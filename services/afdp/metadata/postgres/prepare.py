@@ -10,12 +10,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import asyncpg
 
 from afdp.errors import Aborted, AlreadyExists, FailedPrecondition
-from afdp.metadata.postgres import idempotency, months, records
+from afdp.metadata.audit_trail import NewRow
+from afdp.metadata.postgres import audit, idempotency, months, records
 from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.postgres.idempotency import Claim
 from afdp.metadata.postgres.lookup import lookup_key
@@ -72,6 +74,8 @@ _STATEMENT = """
         UNION ALL
         SELECT receipt_id, tenant, log, false
         FROM unnest($33::uuid[], $34::text[]) AS further (receipt_id, log) JOIN new USING (receipt_id)
+    ), in_audit AS (
+        {audit}
     ), in_usage AS (
         INSERT INTO tenant_usage AS u (tenant, day, slot, records, bytes)
         SELECT tenant, current_date, pg_backend_pid() % 32, count(*), sum(octet_length(evidence)) FROM new
@@ -90,7 +94,7 @@ _STATEMENT = """
     ) AS others ON true
 """
 _CLAIMED = "SELECT digest, fingerprint, target, false FROM draft WHERE digest IS NOT NULL ORDER BY digest"
-_WRITE = _STATEMENT.format(claimed=idempotency.CLAIM.format(rows=_CLAIMED))
+_WRITE = _STATEMENT.format(claimed=idempotency.CLAIM.format(rows=_CLAIMED), audit=audit.insert(36))
 
 # Two writers that dedupe the same evidence take turns, so that the second one finds the first one's record.
 _TAKE_TURNS = """
@@ -128,9 +132,15 @@ _Write = Callable[[Connection, Sequence[_Item], timedelta, _Usage], Awaitable[tu
 
 
 async def prepare(
-    connection: Connection, drafts: Sequence[Draft], retention: timedelta, usage: _Usage = None
+    connection: Connection,
+    drafts: Sequence[Draft],
+    retention: timedelta,
+    usage: _Usage = None,
+    rows: Sequence[NewRow] = (),
 ) -> list[Outcome]:
     """One outcome per draft, in order. With `usage` what is written counts as its tenant's use of the day.
+
+    The rows of the audit trail are written in the same transaction, whatever becomes of the drafts.
 
     An idempotency key has one answer: the record of the first draft that claimed it. A receipt ID that is on record
     with the same content is `Prepared` while PENDING, and answered by its record once LOGGED.
@@ -138,18 +148,23 @@ async def prepare(
     Raises:
         Aborted: keys expired or records vanished while this ran.
     """
+    if not drafts:
+        await audit.add_rows(connection, rows)
+        return []
     items = [_item(place, draft) for place, draft in enumerate(drafts)]
     first, later = _independent(items)
     try:
         # One statement is a transaction by itself.
         one_statement = not later and not any(item.draft.dedupe for item in first)
-        return await _in_rounds(connection, items, retention, usage, _write_together, in_transaction=not one_statement)
+        write = partial(_write_together, rows=rows if one_statement else ())
+        before = () if one_statement else rows
+        return await _in_rounds(connection, items, retention, usage, write, before, in_transaction=not one_statement)
     except FOREIGN as error:
         if not is_refused(error):
             raise
         if isinstance(error, asyncpg.CheckViolationError):
             await months.make_for(connection, [draft.receipt_id for draft in drafts])
-    return await _in_rounds(connection, items, retention, usage, _write_singly, in_transaction=True)
+    return await _in_rounds(connection, items, retention, usage, _write_singly, rows, in_transaction=True)
 
 
 def _item(place: int, draft: Draft) -> _Item:
@@ -164,6 +179,7 @@ async def _in_rounds(
     retention: timedelta,
     usage: _Usage,
     write: _Write,
+    rows: Sequence[NewRow],
     *,
     in_transaction: bool,
 ) -> list[Outcome]:
@@ -172,6 +188,7 @@ async def _in_rounds(
     async with AsyncExitStack() as stack:
         if in_transaction:
             await stack.enter_async_context(connection.transaction())
+        await audit.add_rows(connection, rows)
         waiting = items
         for _ in range(_ROUNDS):
             waiting = await _with_targets(connection, waiting)
@@ -220,14 +237,18 @@ def _independent(items: Sequence[_Item]) -> tuple[list[_Item], list[_Item]]:
 
 
 async def _write_together(
-    connection: Connection, items: Sequence[_Item], retention: timedelta, usage: _Usage
+    connection: Connection,
+    items: Sequence[_Item],
+    retention: timedelta,
+    usage: _Usage,
+    rows: Sequence[NewRow] = (),
 ) -> tuple[set[UUID], dict[int, Outcome]]:
     columns = (*_artifact_columns(items), *_columns(items), *_further_columns(items))
-    rows = await connection.fetch(_WRITE, retention, *columns, usage is not None)
+    told = await connection.fetch(_WRITE, retention, *columns, usage is not None, *audit.columns(rows))
     if usage is not None:
-        for row in [row for row in rows if row["receipt_id"] is None]:
+        for row in [row for row in told if row["receipt_id"] is None]:
             usage[row["tenant"]] = Usage(row["day"], row["records"], row["bytes"])
-    return {row["receipt_id"] for row in rows} - {None}, {}
+    return {row["receipt_id"] for row in told} - {None}, {}
 
 
 async def _write_singly(

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from afdp.errors import NotaryError
 from afdp.messages.metadata import WorkflowType
+from afdp.metadata.audit_trail import NewRow
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import (
     batches,
@@ -23,6 +24,7 @@ from afdp.metadata.postgres import (
     trust_files,
     workflow_list,
 )
+from afdp.metadata.postgres.audit import PostgresAudit
 from afdp.metadata.postgres.complete import complete
 from afdp.metadata.postgres.migrating import MIGRATIONS, SCHEMA, SERVICE
 from afdp.metadata.postgres.prepare import prepare
@@ -67,6 +69,7 @@ class PostgresStore:
         self._tenants = tenants
         self._retention = retention
         self._max_answer_bytes = max_answer_bytes
+        self.audit = PostgresAudit(database, tenants, max_answer_bytes)
 
     async def check(self) -> None:
         """Raise a NotaryError if PostgreSQL cannot be used at present."""
@@ -78,15 +81,17 @@ class PostgresStore:
         await self._database.until_reachable()
         await self._tenants.until_reachable()
 
-    async def prepare(self, drafts: Sequence[Draft], usage: dict[str, Usage] | None = None) -> list[Outcome]:
+    async def prepare(
+        self, drafts: Sequence[Draft], usage: dict[str, Usage] | None = None, rows: Sequence[NewRow] = ()
+    ) -> list[Outcome]:
         """Drafts become PENDING records."""
-        return await self._database.run(lambda connection: prepare(connection, drafts, self._retention, usage))
+        return await self._database.run(lambda connection: prepare(connection, drafts, self._retention, usage, rows))
 
     async def complete(
-        self, checkpoint: Checkpoint, completions: Sequence[Completion]
+        self, checkpoint: Checkpoint, completions: Sequence[Completion], rows: Sequence[NewRow] = ()
     ) -> list[LogPosition | NotaryError]:
         """PENDING records become LOGGED ones."""
-        return await self._database.run(lambda connection: complete(connection, checkpoint, completions))
+        return await self._database.run(lambda connection: complete(connection, checkpoint, completions, rows))
 
     async def list_pending(self, limit: int, after: UUID | None, before: datetime | None) -> list[Record]:
         """PENDING records by ascending receipt ID.
