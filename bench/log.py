@@ -148,7 +148,12 @@ async def _fsck(place: Place) -> dict[str, Any]:
 async def _place(folder: Path, name: str, database: str) -> AsyncIterator[Place]:
     """A database with a signer that runs."""
     signer, log = free_port(), free_port()
-    own = {"AFDP_PORT": str(signer), "AFDP_METRICS_PORT": "0", "AFDP_DATA_DIR": str(folder / f"{name}-signer")}
+    own = {
+        "AFDP_PORT": str(signer),
+        "AFDP_TLS": "off",
+        "AFDP_METRICS_PORT": "0",
+        "AFDP_DATA_DIR": str(folder / f"{name}-signer"),
+    }
     process = await _spawn(f"{name}-signer", "afdp.signer", folder / f"{name}-signer.log", own)
     try:
         await process.until(
@@ -156,6 +161,7 @@ async def _place(folder: Path, name: str, database: str) -> AsyncIterator[Place]
         )
         settings = {
             "AFDP_PORT": str(log),
+            "AFDP_TLS": "off",
             "AFDP_HTTP_PORT": str(free_port()),
             "AFDP_METRICS_PORT": "0",
             "AFDP_SIGNER_ADDRESS": f"{LOOPBACK}:{signer}",

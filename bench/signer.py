@@ -87,7 +87,7 @@ async def _engine(adapter: Adapter, batch: int, seconds: float) -> Run:
 async def _signer(folder: Path, settings: Mapping[str, str]) -> AsyncIterator[str]:
     """A signer's address."""
     port = free_port()
-    own = {"AFDP_PORT": str(port), "AFDP_METRICS_PORT": "0", "AFDP_DATA_DIR": str(folder)}
+    own = {"AFDP_PORT": str(port), "AFDP_TLS": "off", "AFDP_METRICS_PORT": "0", "AFDP_DATA_DIR": str(folder)}
     process = await ServerProcess.spawn(
         folder.name,
         [sys.executable, "-m", "afdp.signer"],

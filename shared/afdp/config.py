@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -120,6 +120,16 @@ class ServiceSettings(BaseSettings):
         return TlsPaths(self.tls_cert, self.tls_key, self.tls_ca, self.tls_client_ca, self.tls_crl)
 
     @property
+    def unsaid(self) -> tuple[str, ...]:
+        """What a service does not start without being told, though it has a default: how open it is."""
+        if "tls" in self.model_fields_set:
+            return ()
+        return (
+            "AFDP_TLS is not said: set it to required, with AFDP_TLS_CERT, AFDP_TLS_KEY and AFDP_TLS_CA, or to off for "
+            "plain text, which stays on this machine",
+        )
+
+    @property
     def grpc_clients(self) -> tuple[bool, bool]:
         """Whether clients of the gRPC port must show a certificate, and whether they may come from outside."""
         return True, False
@@ -213,8 +223,13 @@ def load_or_exit(schema: type[S]) -> S:
     try:
         return load(schema)
     except SettingsError as error:
-        print(f"The settings are wrong:\n{error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        complain_and_exit([str(error)])
+
+
+def complain_and_exit(wrong: Iterable[str]) -> NoReturn:
+    """Says what is wrong with the settings on standard error, and ends the process with 2."""
+    print("The settings are wrong:", *wrong, sep="\n", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def shown(settings: ServiceSettings) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import orjson
 import uvloop
 
-from afdp.config import ServiceSettings, load_or_exit, shown
+from afdp.config import ServiceSettings, complain_and_exit, load_or_exit, shown
 from afdp.errors import NotaryError
 from afdp.fips import FipsError, require_fips
 
@@ -48,6 +48,8 @@ def run(
     service = schema.__name__.removesuffix("Settings").lower()
     if settings.fips == "required" and name != "config":
         _require_fips_or_exit(service)
+    if settings.unsaid and not name:
+        complain_and_exit(settings.unsaid)
     try:
         status = uvloop.run(_until_signalled(mains[name](settings)))
     except (NotaryError, OSError) as error:  # it cannot start: say why, in a line

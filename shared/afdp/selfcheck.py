@@ -58,7 +58,7 @@ def self_check(schema: type[S], *looks: Look[S]) -> Callable[[S], Coroutine[Any,
 
     async def check(settings: S) -> int | None:
         configure_logging(service, "ERROR")
-        findings = [Finding("settings", True, "can be read, and each is known")]
+        findings = [_settings(settings)]
         for look in looks:
             findings += await _patiently(look, settings)
         document = {"service": service, "findings": [asdict(finding) for finding in findings]}
@@ -66,6 +66,13 @@ def self_check(schema: type[S], *looks: Look[S]) -> Callable[[S], Coroutine[Any,
         return 0 if all(finding.good for finding in findings) else 1
 
     return check
+
+
+def _settings(settings: ServiceSettings) -> Finding:
+    if unsaid := settings.unsaid:
+        what, how = (" and ".join(each.split(": ")[side] for each in unsaid) for side in (0, 1))
+        return Finding("settings", False, what, how)
+    return Finding("settings", True, "can be read, and each is known")
 
 
 async def _patiently(look: Look[S], settings: S) -> Sequence[Finding]:

@@ -42,7 +42,7 @@ def signer(environment: dict[str, str], folder: Path, *arguments: str) -> subpro
     """The signer's process, to its end."""
     return subprocess.run(
         [sys.executable, "-m", "afdp.signer", *arguments],
-        env={"PATH": os.environ["PATH"], "AFDP_DATA_DIR": str(folder / "signer"), **environment},
+        env={"PATH": os.environ["PATH"], "AFDP_TLS": "off", "AFDP_DATA_DIR": str(folder / "signer"), **environment},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -107,6 +107,7 @@ async def test_a_signer_that_starts_while_its_token_is_away_serves_when_it_comes
             "PATH": os.environ["PATH"],
             "AFDP_DATA_DIR": str(tmp_path / "signer"),
             "AFDP_PORT": str(port),
+            "AFDP_TLS": "off",
             "AFDP_METRICS_PORT": "0",
             **token.signer_settings,
         },

@@ -51,7 +51,15 @@ async def second_notary(stack: Stack) -> AsyncIterator[None]:
         "notary",
         [sys.executable, "-m", "afdp.notary"],
         log=stack.data_dir / "logs" / "second-notary.log",
-        environment={**os.environ, **peers, **QUICK, "AFDP_PORT": str(free_port()), "AFDP_METRICS_PORT": "0"},
+        environment={
+            **os.environ,
+            **peers,
+            **QUICK,
+            "AFDP_PORT": str(free_port()),
+            "AFDP_METRICS_PORT": "0",
+            "AFDP_TLS": "off",
+            "AFDP_AUTH": "off",
+        },
         folder=stack.data_dir / "notary",
     )
     try:

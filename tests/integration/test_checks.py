@@ -90,7 +90,7 @@ async def check(service: str, folder: Path, **environment: str) -> dict[str, Any
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", f"afdp.{service}", "check"),
         cwd=folder,
-        env={**os.environ, **environment},
+        env={**os.environ, "AFDP_TLS": "off", **environment},
         stdout=asyncio.subprocess.PIPE,
     )
     out, _ = await process.communicate()
@@ -114,6 +114,7 @@ async def test_the_notary_tells_a_peer_that_is_there_from_another_and_from_none(
             AFDP_TRANSPARENCY_ADDRESS=f"127.0.0.1:{metadata}",
             AFDP_METADATA_ADDRESS=f"127.0.0.1:{unused_tcp_port}",
             AFDP_PORT=str(signer),
+            AFDP_AUTH="off",
         )
 
     assert found["signer"]["good"]

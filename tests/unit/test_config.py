@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -174,6 +177,30 @@ def test_tls_needs_its_files_and_files_need_tls(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("AFDP_TLS_NAMES", '{"singer": ["afdp-singer"]}')
     with pytest.raises(SettingsError, match="singer: no such service"):
         load(Settings)
+
+
+@pytest.mark.parametrize("service", ["gateway", "notary", "signer", "transparency", "metadata"])
+def test_a_service_that_is_not_told_how_open_it_is_does_not_start(service: str, tmp_path: Path) -> None:
+    """Plain text, and everybody let in, have to be said."""
+    environment = {"PATH": os.environ["PATH"], "AFDP_DATA_DIR": str(tmp_path / "data"), "AFDP_PORT": "0"}
+    command = [sys.executable, "-m", f"afdp.{service}"]
+    refused = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert refused.returncode == 2
+    said = refused.stderr.splitlines()
+    assert said[:1] == ["The settings are wrong:"]
+    assert [line.split(" is not said")[0] for line in said[1:]] == ["AFDP_TLS", "AFDP_AUTH"][
+        : 2 if service == "notary" else 1
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_said_is_enough_also_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFDP_TLS", "off")
+    assert [line.split(" is not said")[0] for line in load(NotarySettings).unsaid] == ["AFDP_AUTH"]
+    (tmp_path / "afdp.yaml").write_text("auth: required\n")
+    monkeypatch.setenv("AFDP_CONFIG", str(tmp_path / "afdp.yaml"))
+    assert load(NotarySettings).unsaid == ()
 
 
 def test_a_notary_that_other_machines_reach_asks_who_calls(monkeypatch: pytest.MonkeyPatch) -> None:

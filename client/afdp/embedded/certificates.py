@@ -29,6 +29,11 @@ def tls_settings(folder: Path, service: str) -> dict[str, str]:
     }
 
 
+def open_settings(service: str) -> dict[str, str]:
+    """The environment of a service without any of this, which has to be said."""
+    return {"AFDP_TLS": "off", **({"AFDP_AUTH": "off"} if service == "notary" else {})}
+
+
 def client_settings(folder: Path, person: str) -> dict[str, str]:
     """The environment of a client that calls as one of `PEOPLE`."""
     return {

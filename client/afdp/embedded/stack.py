@@ -22,7 +22,13 @@ from typing import Protocol
 
 import httpx
 
-from afdp.embedded.certificates import authority_context, client_settings, prepare_certificates, tls_settings
+from afdp.embedded.certificates import (
+    authority_context,
+    client_settings,
+    open_settings,
+    prepare_certificates,
+    tls_settings,
+)
 from afdp.embedded.openbao import OpenBao
 from afdp.embedded.postgres import Postgres
 from afdp.embedded.process import LOOPBACK, FolderLock, ServerProcess, claim_port, free_port
@@ -304,7 +310,7 @@ class Stack:
             "AFDP_METRICS_PORT": str(METRICS_PORTS[service] + offset if service in METRICS_PORTS else 0),
             "AFDP_DATA_DIR": str(self.data_dir / service),
             "AFDP_DRAIN_SECONDS": "2",
-            **(tls_settings(self.certificates, service) if self._options.tls else {}),
+            **(tls_settings(self.certificates, service) if self._options.tls else open_settings(service)),
             **peers,
             **own,
         }

@@ -195,6 +195,17 @@ class NotarySettings(RedisSettings, VaultAccessSettings, ServiceSettings):
         return self
 
     @property
+    def unsaid(self) -> tuple[str, ...]:
+        """As `ServiceSettings.unsaid`."""
+        if "auth" in self.model_fields_set:
+            return super().unsaid
+        return (
+            *super().unsaid,
+            "AFDP_AUTH is not said: set it to required, and AFDP_IDENTITY to who is believed, or to off to let in "
+            "everybody on this machine",
+        )
+
+    @property
     def grpc_clients(self) -> tuple[bool, bool]:
         """Callers from outside come here."""
         return self.tls_client_auth == "required", True

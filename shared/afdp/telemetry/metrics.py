@@ -15,10 +15,8 @@ from prometheus_client import make_wsgi_app, start_http_server
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from afdp.config import ServiceSettings
-from afdp.errors import FailedPrecondition
 from afdp.tls.files import TlsFiles
 from afdp.tls.http import HANDSHAKE_SECONDS, Clients, context_of
-from afdp.tls.material import TlsError
 from afdp.tls.peers import PeerRefused, Peers
 
 logger = logging.getLogger(__name__)
@@ -34,13 +32,10 @@ def start_metrics(settings: ServiceSettings) -> WSGIServer:
         OSError: the address is taken or not ours.
         FailedPrecondition: the files of TLS do not serve.
     """
-    if settings.tls_paths is None:
+    files = TlsFiles.of(settings)
+    if files is None:
         server, _ = start_http_server(settings.metrics_port, addr=settings.host)
         return server
-    try:
-        files = TlsFiles(settings.tls_paths, settings.tls_names)
-    except TlsError as error:
-        raise FailedPrecondition(str(error)) from None
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     server = _TlsServer((settings.host, settings.metrics_port), family, files, settings.metrics_client_auth)
     server.set_app(make_wsgi_app())

@@ -55,6 +55,20 @@ class TlsFiles:
         self._said: set[str] = set()  # reasons that the log has since all was well
         self._tell()
 
+    @classmethod
+    def of(cls, settings: TlsSettings) -> TlsFiles | None:
+        """Those that the settings name; None where TLS is off.
+
+        Raises:
+            FailedPrecondition: they do not serve; begins with the setting's name.
+        """
+        if (paths := settings.tls_paths) is None:
+            return None
+        try:
+            return cls(paths, settings.tls_names)
+        except TlsError as error:
+            raise FailedPrecondition(f"{paths.setting(error.path)}: {error}") from None
+
     def subscribe(self, listener: Callable[[Material], None]) -> Callable[[], None]:
         """Has it called, on the event loop, with what was read anew; gives what ends that."""
         self._listeners.append(listener)
@@ -146,13 +160,10 @@ async def open_tls(settings: TlsSettings) -> AsyncIterator[TlsFiles | None]:
     Raises:
         FailedPrecondition: they do not serve.
     """
-    if (paths := settings.tls_paths) is None:
+    files = TlsFiles.of(settings)
+    if files is None:
         yield None
         return
-    try:
-        files = TlsFiles(paths, settings.tls_names)
-    except TlsError as error:
-        raise FailedPrecondition(str(error)) from None
     watch = asyncio.create_task(files.run())
     try:
         yield files

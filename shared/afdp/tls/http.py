@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from typing import Any, Literal
 
 from afdp.tls.files import TlsFiles
-from afdp.tls.material import Material
+from afdp.tls.material import Material, show
 
 Clients = Literal["required", "optional", "off"]
 """Whether clients must show a certificate, may, or are not asked."""
@@ -57,7 +56,7 @@ class ClientContext(ssl.SSLContext):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(cadata=self._tls.material.services_pem.decode("ascii"))
-        _show(context, self._tls.material)
+        show(context, self._tls.material.chain, self._tls.material.key)
         return context.wrap_bio(*arguments, **options)
 
 
@@ -72,13 +71,5 @@ def context_of(material: Material, clients: Clients, protocols: tuple[str, ...] 
     context.verify_mode = _VERIFY[clients]
     if clients != "off":
         context.load_verify_locations(cadata=material.authorities.decode("ascii"))
-    _show(context, material)
+    show(context, material.chain, material.key)
     return context
-
-
-def _show(context: ssl.SSLContext, material: Material) -> None:
-    """A context takes files only, and what stands in those on disk may be newer than what was looked through."""
-    number = os.memfd_create("tls", os.MFD_CLOEXEC)
-    with os.fdopen(number, "wb", buffering=0) as file:
-        file.write(material.key + b"\n" + material.chain)
-        context.load_cert_chain(f"/proc/self/fd/{number}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +15,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 
 class TlsError(Exception):
-    """The files do not serve; the message says which and why, and shows nothing of a key."""
+    """The files do not serve; the message says which and why, and shows nothing of a key.
+
+    Attributes:
+        path: the file that it is about.
+    """
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} {why}")
+        self.path = path
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,10 @@ class TlsPaths:
     def all(self) -> tuple[Path, ...]:
         """Each file there is."""
         return tuple(each for each in (self.cert, self.key, self.ca, self.client_ca, self.crl) if each is not None)
+
+    def setting(self, path: Path) -> str:
+        """The name of a service's setting that names a file."""
+        return next(f"AFDP_TLS_{field.name.upper()}" for field in fields(self) if getattr(self, field.name) == path)
 
 
 Serial = tuple[str, int]
@@ -83,6 +97,7 @@ def load_material(paths: TlsPaths) -> Material:
     services = _certificates(paths.ca, _read(paths.ca))
     clients = _certificates(paths.client_ca, _read(paths.client_ca)) if paths.client_ca else ()
     authorities = (*services, *clients)
+    _require_use(paths, chain, key)
     lists = _revocation_lists(paths.crl, authorities) if paths.crl else ()
     dues = [each.next_update_utc for each in lists if each.next_update_utc is not None]
     return Material(
@@ -100,24 +115,47 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise TlsError(f"{path} cannot be read: {error.strerror}") from None
+        raise TlsError(path, f"cannot be read: {error.strerror}") from None
 
 
 def _certificates(path: Path, data: bytes) -> tuple[x509.Certificate, ...]:
     try:
         return tuple(x509.load_pem_x509_certificates(data))
     except ValueError:
-        raise TlsError(f"{path} holds no certificate in PEM, or a broken one") from None
+        raise TlsError(path, "holds no certificate in PEM, or a broken one") from None
 
 
 def _require_pair(paths: TlsPaths, own: x509.Certificate, pem: bytes) -> None:
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it is encrypted
-        raise TlsError(f"{paths.key} holds no key in PEM that can be read without a password") from None
+        raise TlsError(paths.key, "holds no key in PEM that can be read without a password") from None
     spki = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     if key.public_key().public_bytes(*spki) != own.public_key().public_bytes(*spki):
-        raise TlsError(f"{paths.key} is not the key of the certificate in {paths.cert}")
+        raise TlsError(paths.key, f"is not the key of the certificate in {paths.cert}")
+
+
+def show(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
+    """Has connections of a context show a certificate.
+
+    A context takes files only, and what stands in those on disk may be newer than what was looked through.
+
+    Raises:
+        ssl.SSLError: OpenSSL does not take it.
+    """
+    number = os.memfd_create("tls", os.MFD_CLOEXEC)
+    with os.fdopen(number, "wb", buffering=0) as file:
+        file.write(key + b"\n" + chain)
+        context.load_cert_chain(f"/proc/self/fd/{number}")
+
+
+def _require_use(paths: TlsPaths, chain: bytes, key: bytes) -> None:
+    """What is in order by itself may be too weak for TLS."""
+    try:
+        show(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), chain, key)
+    except ssl.SSLError as error:
+        why = (error.reason or "it is refused").replace("_", " ").lower()
+        raise TlsError(paths.cert, f"cannot be used for TLS with {paths.key}: {why}") from None
 
 
 def _revocation_lists(
@@ -130,12 +168,12 @@ def _revocation_lists(
         try:
             each = x509.load_pem_x509_crl(part + end)
         except ValueError:
-            raise TlsError(f"{path} holds a revocation list that cannot be read") from None
+            raise TlsError(path, "holds a revocation list that cannot be read") from None
         if not any(_signed_by(each, authority) for authority in authorities):
-            raise TlsError(f"{path} holds a revocation list that none of the authorities has signed")
+            raise TlsError(path, "holds a revocation list that none of the authorities has signed")
         found.append(each)
     if not found:
-        raise TlsError(f"{path} holds no revocation list in PEM")
+        raise TlsError(path, "holds no revocation list in PEM")
     return tuple(found)
 
 

@@ -278,7 +278,7 @@ async def test_a_log_that_is_away_is_said_at_once(start_gateway: Any, notary: An
 
 async def start_process(port: int, **settings: str) -> asyncio.subprocess.Process:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AFDP_")}
-    environment |= {"AFDP_PORT": str(port), **settings}
+    environment |= {"AFDP_PORT": str(port), "AFDP_TLS": "off", **settings}
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "afdp.gateway", env=environment, stderr=asyncio.subprocess.PIPE
     )

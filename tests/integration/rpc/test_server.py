@@ -344,7 +344,7 @@ run(Settings, main)
 async def test_sigterm_lets_calls_under_way_end(unused_tcp_port: int, tmp_path: Path) -> None:
     script = tmp_path / "slow.py"
     script.write_text(SLOW_SERVICE)
-    environment = {**os.environ, "AFDP_PORT": str(unused_tcp_port)}
+    environment = {**os.environ, "AFDP_PORT": str(unused_tcp_port), "AFDP_TLS": "off"}
     process = await asyncio.create_subprocess_exec(sys.executable, script, env=environment)
     try:
         async with open_channel(f"127.0.0.1:{unused_tcp_port}") as channel:

@@ -30,7 +30,13 @@ BANK = DataKeyScope("bank", "*")
 async def signer(folder: Path) -> AsyncIterator[tuple[SignerServiceClient, ServerProcess]]:
     """A signer on the folder, killed at the end of the block."""
     port = free_port()
-    settings = {"AFDP_PORT": str(port), "AFDP_METRICS_PORT": "0", "AFDP_DATA_DIR": str(folder), "AFDP_TSA": "off"}
+    settings = {
+        "AFDP_PORT": str(port),
+        "AFDP_METRICS_PORT": "0",
+        "AFDP_DATA_DIR": str(folder),
+        "AFDP_TSA": "off",
+        "AFDP_TLS": "off",
+    }
     process = await ServerProcess.spawn(
         "signer",
         [sys.executable, "-m", "afdp.signer"],

@@ -93,7 +93,12 @@ async def running_signer(
 ) -> AsyncIterator[Signer]:
     port = free_port()
     given = {f"AFDP_{name.upper()}": value for name, value in settings.items()}
-    common = {"AFDP_PORT": str(port), "AFDP_METRICS_PORT": "0", "AFDP_DATA_DIR": str(folder / "data")}
+    common = {
+        "AFDP_PORT": str(port),
+        "AFDP_METRICS_PORT": "0",
+        "AFDP_DATA_DIR": str(folder / "data"),
+        "AFDP_TLS": "off",
+    }
     environment = {**common, **given, **(surroundings or {})}
     process = await ServerProcess.spawn(
         "signer", [sys.executable, "-m", "afdp.signer"], log=folder / "signer.log", environment=environment

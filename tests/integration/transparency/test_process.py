@@ -107,6 +107,7 @@ async def running_stack(database: str, folder: Path) -> AsyncIterator[Stack]:
         "afdp.signer",
         {
             "AFDP_PORT": signer_port,
+            "AFDP_TLS": "off",
             "AFDP_METRICS_PORT": "0",
             "AFDP_DATA_DIR": str(folder / "signer"),
             "AFDP_LOG_ORIGINS": "notary.localhost,acme.example.org",
@@ -114,6 +115,7 @@ async def running_stack(database: str, folder: Path) -> AsyncIterator[Stack]:
     )
     environment = {
         "AFDP_PORT": free_port(),
+        "AFDP_TLS": "off",
         "AFDP_HTTP_PORT": free_port(),
         "AFDP_METRICS_PORT": "0",
         "AFDP_DATABASE_URL": database,

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from afdp.certs.authority import Authority
 from afdp.certs.deployment import hand_out, identity, prepare
@@ -16,6 +18,7 @@ from afdp.cli.certs import init, inspect, issue, revoke
 from afdp.errors import AlreadyExists, InvalidArgument, NotFound
 from afdp.notary.identity.settings import parse_identity
 from afdp.tls.material import TlsError, TlsPaths, load_material
+from tests.local_tls import TlsAuthority
 
 DOMAIN = "acme.example"
 ALICE = Names(uris=(f"spiffe://{DOMAIN}/alice",))
@@ -122,6 +125,9 @@ def test_the_people_of_a_deployment_are_known_to_the_notary() -> None:
 def test_files_that_do_not_go_together_are_refused_and_named(tmp_path: Path) -> None:
     ca, other = (Authority.make(tmp_path / name, DOMAIN) for name in ("ca", "other"))
     mine, yours = ca.issue("a", ALICE), ca.issue("b", ALICE)
+    weak = TlsAuthority(tmp_path, "weak", key=rsa.generate_private_key(65537, 1024))
+    weak_key = tmp_path / "weak-key.pem"
+    weak_key.write_bytes(weak.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     broken = tmp_path / "broken.pem"
     broken.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
 
@@ -132,6 +138,10 @@ def test_files_that_do_not_go_together_are_refused_and_named(tmp_path: Path) -> 
         (TlsPaths(mine.cert, mine.key, tmp_path / "none"), "cannot be read"),
         (TlsPaths(mine.cert, mine.key, ca.file, crl=other.list_file), "none of the authorities has signed"),
         (TlsPaths(mine.cert, mine.key, ca.file, crl=ca.file), "holds no revocation list"),
+        (
+            TlsPaths(weak.file, weak_key, ca.file),
+            r"weak.pem cannot be used for TLS with .*weak-key.pem: ee key too small",
+        ),
     ]:
         with pytest.raises(TlsError, match=reason):
             load_material(paths)

@@ -32,7 +32,7 @@ def test_a_list_that_could_not_be_read_for_a_moment_is_taken_afterwards(
     authority: Authority, files: TlsFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(_: TlsPaths) -> Material:
-        raise TlsError("crl.pem cannot be read: Too many open files")
+        raise TlsError(Path("crl.pem"), "cannot be read: Too many open files")
 
     authority.revoke("alice")
     monkeypatch.setattr(module, "load_material", fails)
