@@ -181,7 +181,7 @@ async def test_whatever_a_superuser_changes_in_one_row_is_named_and_never_writte
     gone, replaced = kept.receipts[len(TAMPERING)], kept.receipts[-1]
     for name, (statement, _) in TAMPERING.items():
         await kept.tamper(statement, changed[name])
-    for table in ("record", "record_content", "record_artifact", "log_entry"):
+    for table in ("record", "record_content", "record_artifact", "record_term", "log_entry"):
         await kept.tamper(f"DELETE FROM {table} WHERE receipt_id = $1", gone)
     body = "(SELECT body FROM afdp_log.entry WHERE log_id = 2 AND leaf_index = 0)"
     await kept.tamper(

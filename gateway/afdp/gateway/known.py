@@ -47,6 +47,8 @@ CONSTRAINTS: Mapping[str, Mapping[str, Any]] = {
     "SearchEvidenceRequest.page_size": _PAGE_SIZE,
     "SearchEvidenceRequest.evidence_package_hash": _SHA256_OR_NONE,
     "SearchEvidenceRequest.artifact_hash": {**_SHA256_OR_NONE, "examples": [_HASH_EXAMPLE]},
+    "SearchEvidenceRequest.key_id": {"examples": ["afdp-notary-key:1"]},
+    "SearchEvidenceRequest.metadata": {"maxItems": 8, "examples": [["model.name=credit-risk"]]},
     "GetReceiptRequest.receipt_id": {"pattern": f"^{_UUID}$", "examples": [_RECEIPT_ID]},
     "GetWorkflowStatusRequest.workflow_id": _WORKFLOW_ID,
     "GetNotarizationReceiptRequest.workflow_id": _WORKFLOW_ID,

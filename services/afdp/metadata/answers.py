@@ -25,6 +25,7 @@ from afdp.metadata.values import (
     TrustFile,
     UnstampedSignature,
     Usage,
+    WholePage,
     Workflow,
 )
 
@@ -133,7 +134,17 @@ def to_summary(summary: Summary) -> messages.RecordSummary:
         notarized_at=summary.notarized_at,
         state=RecordState.PENDING if summary.log_index is None else RecordState.LOGGED,
         log_index=summary.log_index or 0,
+        log_origin=summary.log_origin,
         workflow_type=summary.workflow_type,
+    )
+
+
+def to_whole(page: WholePage) -> messages.ReadRecordsResponse:
+    """A page of whole records."""
+    return messages.ReadRecordsResponse(
+        records=[to_record(record) for record in page.records],
+        next_after=str(page.ended.id) if page.ended else "",
+        next_after_notarized_at=page.ended.time if page.ended else None,
     )
 
 

@@ -10,7 +10,7 @@ from afdp.audit.rows import MAX_ROW_BYTES
 from afdp.errors import InvalidArgument
 from afdp.messages import metadata as messages
 from afdp.metadata.audit_trail import NewRow, Row, RowQuery, Sealed, SealState
-from afdp.metadata.requests import Fields
+from afdp.metadata.fields import Fields
 
 MAX_ROWS = 1024
 MAX_PAGE = 1000

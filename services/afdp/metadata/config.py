@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+import re
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds
 from afdp.postgres import DatabaseSettings
@@ -21,4 +25,25 @@ class MetadataSettings(DatabaseSettings):
     idempotency_retention_days: int = Field(
         30, ge=1, le=3650, description="How long an idempotency key is remembered; an older one counts as new."
     )
+    searchable_metadata: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        max_length=64,
+        description="Places in the metadata of evidence that search finds it by, dotted, by commas, such as "
+        "model.name,run_id; records of before are not found by a place that is added.",
+    )
     pending_refresh_seconds: Seconds = Field(15.0, description="How often the gauges of pending records are counted.")
+
+    @field_validator("searchable_metadata", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("searchable_metadata")
+    @classmethod
+    def _are_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_PATH.fullmatch(path) and len(path) <= 255 for path in value):
+            raise ValueError("each must be names with dots between them, without `=`, of at most 255 characters")
+        return value
+
+
+_PATH = re.compile(r"[^.=,\s]+(\.[^.=,\s]+)*")

@@ -43,6 +43,7 @@ from afdp.metadata.values import (
     TrustFiles,
     UnstampedSignature,
     Usage,
+    WholePage,
     Workflow,
     WorkflowQuery,
 )
@@ -115,7 +116,14 @@ class Store(Protocol):
         """
 
     async def search(self, query: Search, after: Position | None, limit: int) -> list[Summary]:
-        """Records that match, newest first, from right after a position."""
+        """Records that match, in order, from right after a position.
+
+        Raises:
+            InvalidArgument: it asks for a place in metadata that is not searchable.
+        """
+
+    async def read(self, query: Search, after: Position | None, limit: int) -> WholePage:
+        """As `search`, the records whole, and fewer where they are large."""
 
     async def signed(self, query: Search, after: Position | None, limit: int) -> list[SignedRecord]:
         """As `search`, with no more told than which records they are."""
@@ -286,10 +294,11 @@ class Metadata:
         return _found(found, "no record has this evidence" + (" with this signature" if signature else ""))
 
     async def search(self, query: Search, page_size: int, page_token: str) -> SearchPage:
-        """A page of the records that match, newest first; it may be shorter than asked for and still not the last.
+        """A page of the records that match, in order; it may be shorter than asked for and still not the last.
 
         Raises:
-            InvalidArgument: the token is damaged or belongs to another query.
+            InvalidArgument: the token is damaged or belongs to another query, or the query asks for a place in metadata
+                that is not searchable.
         """
         token = pages.decode(page_token, query)
         found = await self._store.search(query, token.position if token else None, page_size + 1)
@@ -299,19 +308,30 @@ class Metadata:
         position = Position(shown[-1].notarized_at, shown[-1].receipt_id)
         return SearchPage(shown, pages.encode(PageToken(position), query))
 
+    async def read(self, query: Search, page_size: int, after: UUID | Position | None) -> WholePage:
+        """Records that match, whole, in order, from right after one of them.
+
+        Raises:
+            InvalidArgument: there is no record to go on after, or the query asks for a place in metadata that is not
+                searchable.
+        """
+        return await self._store.read(query, await self._position(query, after), page_size)
+
     async def signed(self, query: Search, page_size: int, after: UUID | None) -> list[SignedRecord]:
         """The records that a key version signed, newest first, from right after one of them.
 
         Raises:
             InvalidArgument: there is no record to go on after.
         """
-        position = None
-        if after is not None:
-            time = await self._store.notarized_at(query.tenant, after)
-            if time is None:
-                raise InvalidArgument.field("after", "is not the ID of a receipt")
-            position = Position(time, after)
-        return await self._store.signed(query, position, page_size)
+        return await self._store.signed(query, await self._position(query, after), page_size)
+
+    async def _position(self, query: Search, after: UUID | Position | None) -> Position | None:
+        if not isinstance(after, UUID):
+            return after
+        time = await self._store.notarized_at(query.tenant, after)
+        if time is None:
+            raise InvalidArgument.field("after", "is not the ID of a receipt")
+        return Position(time, after)
 
     async def claim_stamps(self, limit: int, lease: timedelta) -> list[UnstampedSignature]:
         """Signatures that wait for a stamp by an authority outside, for this caller alone until the lease is over."""

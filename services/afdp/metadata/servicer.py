@@ -58,6 +58,8 @@ from afdp.messages.metadata import (
     ReadAuditSealsResponse,
     ReadAuditTrailRequest,
     ReadAuditTrailResponse,
+    ReadRecordsRequest,
+    ReadRecordsResponse,
     RecordAuditRowsRequest,
     RecordAuditRowsResponse,
     ReopenRecordRequest,
@@ -67,7 +69,7 @@ from afdp.messages.metadata import (
     SearchRecordsRequest,
     SearchRecordsResponse,
 )
-from afdp.metadata import answers, audit_messages, requests
+from afdp.metadata import answers, audit_messages, requests, search_requests
 from afdp.metadata.audit_trail import AuditTrail
 from afdp.metadata.service import Metadata
 from afdp.metadata.values import Usage
@@ -131,13 +133,16 @@ class MetadataServicer(MetadataServiceBase):
         return FindEvidenceResponse(record=answers.to_record(record), count=count)
 
     async def search_records(self, request: SearchRecordsRequest) -> SearchRecordsResponse:
-        page = await self._metadata.search(*requests.read_search(request))
+        page = await self._metadata.search(*search_requests.read_search(request))
         return SearchRecordsResponse(
             records=[answers.to_summary(summary) for summary in page.records], next_page_token=page.next_page_token
         )
 
+    async def read_records(self, request: ReadRecordsRequest) -> ReadRecordsResponse:
+        return answers.to_whole(await self._metadata.read(*search_requests.read_whole(request)))
+
     async def list_signed_records(self, request: ListSignedRecordsRequest) -> ListSignedRecordsResponse:
-        return answers.to_columns(await self._metadata.signed(*requests.read_list_signed(request)))
+        return answers.to_columns(await self._metadata.signed(*search_requests.read_list_signed(request)))
 
     async def claim_stamps(self, request: ClaimStampsRequest) -> ClaimStampsResponse:
         claimed = await self._metadata.claim_stamps(*requests.read_claim_stamps(request))

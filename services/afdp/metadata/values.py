@@ -250,7 +250,7 @@ Outcome = Prepared | Record | NotaryError
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a list shows of a record; `log_index` is None while it is PENDING."""
+    """What a list shows of a record; `log_index` is None, and `log_origin` empty, while it is PENDING."""
 
     receipt_id: UUID
     evidence_hash: bytes
@@ -259,6 +259,7 @@ class Summary:
     notarized_at: datetime
     workflow_type: WorkflowType
     log_index: int | None
+    log_origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,15 +274,29 @@ class SignedRecord:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where in a list, newest first, a page ended: the next one begins right after it."""
+    """Where in a list a page ended: the next one begins right after it."""
 
     time: datetime
     id: UUID
 
 
 @dataclass(frozen=True, slots=True)
+class WholePage:
+    """Whole records, and where the page ended; None: there are no more."""
+
+    records: list[Record]
+    ended: Position | None
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
-    """Which records of a tenant; None: any. `start_time` belongs to the span, `end_time` does not."""
+    """Which records of a tenant; None: any. `start_time` belongs to the span, `end_time` does not.
+
+    Attributes:
+        submitter: the subject of who submitted it.
+        metadata: places in its metadata, dotted, and what stands there as text; all must hold.
+        oldest_first: the order; else the newest comes first.
+    """
 
     tenant: str
     evidence_hash: bytes | None = None
@@ -291,6 +306,12 @@ class Search:
     key_id: str | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
+    actor_type: str | None = None
+    submitter: str | None = None
+    log_index: int | None = None
+    log_origin: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+    oldest_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

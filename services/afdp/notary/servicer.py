@@ -17,8 +17,9 @@ from afdp.notary.access.limiter import Charges
 from afdp.notary.entries import LOG_INDEX, EntryDesk, check_count
 from afdp.notary.evidence import checked, checked_item, to_message
 from afdp.notary.health import PeerWatch
-from afdp.notary.ids import NAMES, PREFIXES, SIMPLE_SIGNING, parse_hash
+from afdp.notary.ids import NAMES, PREFIXES, SIMPLE_SIGNING
 from afdp.notary.model import Order
+from afdp.notary.searching import summary_of, wanted_records
 from afdp.notary.service import MAX_BATCH, Notarised, Notary, Page
 from afdp.notary.status import ServiceStatus
 from afdp.notary.streams import answer_each
@@ -114,18 +115,9 @@ class NotaryServicer(pb.NotaryServiceBase):
 
     async def search_evidence(self, request: pb.SearchEvidenceRequest) -> pb.SearchEvidenceResponse:
         page = Page.of(request.page_size, request.page_token)
-        wanted = store.SearchRecordsRequest(
-            page_size=page.size,
-            page_token=page.token,
-            evidence_hash=_optional_hash("evidence_package_hash", request.evidence_package_hash),
-            artifact_hash=_optional_hash("artifact_hash", request.artifact_hash),
-            event_type=request.event_type,
-            actor_id=request.actor_id,
-            start_time=request.start_time,
-            end_time=request.end_time,
-        )
+        wanted = wanted_records(request, page)
         found = await self._notary.search(principal.get(), wanted)
-        return pb.SearchEvidenceResponse([_summary(each) for each in found.records], found.next_page_token)
+        return pb.SearchEvidenceResponse([summary_of(each) for each in found.records], found.next_page_token)
 
     async def get_workflow_status(self, request: pb.GetWorkflowStatusRequest) -> pb.GetWorkflowStatusResponse:
         workflow, record = await self._notary.workflow(principal.get(), request.workflow_id)
@@ -269,25 +261,6 @@ def _entry_result(result: bytes | NotaryError) -> pb.AddLogEntryResult:
         index = int(result.metadata.get(LOG_INDEX, 0))
         return pb.AddLogEntryResult(error=to_item(result), log_index=index)
     return pb.AddLogEntryResult(response=pb.AddLogEntryResponse(result))
-
-
-def _optional_hash(field: str, text: str) -> bytes:
-    return parse_hash(field, text) if text else b""
-
-
-def _summary(record: store.RecordSummary) -> pb.EvidenceSummary:
-    terms = record.terms if record.terms is not None else store.SearchTerms()
-    logged = record.state == store.RecordState.LOGGED
-    return pb.EvidenceSummary(
-        evidence_package_hash=record.evidence_hash.hex(),
-        receipt_id=record.receipt_id,
-        workflow_id=PREFIXES.get(record.workflow_type, SIMPLE_SIGNING) + record.receipt_id,
-        event_type=terms.event_type,
-        actor_id=terms.actor_id,
-        timestamp_utc=terms.timestamp_utc,
-        notarized_at=record.notarized_at,
-        state=pb.ReceiptState.LOGGED if logged else pb.ReceiptState.SIGNED,
-    )
 
 
 def _result(workflow: store.Workflow, record: store.Record | None) -> dict[str, object]:

@@ -24,6 +24,7 @@ DIVIDED = {
     "record",
     "record_content",
     "record_artifact",
+    "record_term",
     "log_entry",
     "external_stamp",
     "further_entry",

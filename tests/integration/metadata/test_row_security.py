@@ -134,7 +134,7 @@ async def test_a_tenant_sees_its_own_rows_in_every_table_and_none_of_another_s(
 
     async with session(service_url, mine, **READER) as reader:
         readable = await _tables(reader) - OF_NOBODY - NOT_FOR_READERS
-        two = {"record", "record_content"}
+        two = {"record", "record_content", "record_term"}
         assert await _counts(reader, readable) == {name: 2 if name in two else 1 for name in readable}
         for name in readable - {"batch", "tenant_usage", "audit_row"}:
             found = {row["receipt_id"] for row in await reader.fetch(f"SELECT receipt_id FROM {name}")}
@@ -183,7 +183,15 @@ async def test_the_pipeline_can_neither_change_nor_delete_what_was_notarised(
     service: PostgresStore, service_url: str
 ) -> None:
     async with session(service_url, **WRITER) as writer:
-        for name in ("record", "record_content", "record_artifact", "log_entry", "external_stamp", "further_entry"):
+        for name in (
+            "record",
+            "record_content",
+            "record_artifact",
+            "record_term",
+            "log_entry",
+            "external_stamp",
+            "further_entry",
+        ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await writer.execute(f"UPDATE {name} SET receipt_id = receipt_id")
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

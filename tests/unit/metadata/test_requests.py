@@ -29,7 +29,7 @@ from afdp.messages.metadata import (
     WorkflowState,
     WorkflowType,
 )
-from afdp.metadata import requests
+from afdp.metadata import requests, search_requests
 
 ID = "0192f0c1-2d3e-7abc-8def-0123456789ab"
 TIME = datetime(2026, 11, 24, 4, 9, 28, tzinfo=UTC)
@@ -192,11 +192,13 @@ BAD_FIELDS: list[tuple[Callable[[Any], Any], Any, list[tuple[str, Any]]]] = [
         [("tenant", ""), ("evidence_hash", b""), ("signature", bytes(1025))],
     ),
     (
-        requests.read_search,
+        search_requests.read_search,
         SearchRecordsRequest(tenant="t", page_size=1),
         [
             *[("tenant", ""), ("page_size", 0), ("page_size", 1001), ("evidence_hash", b"x"), ("artifact_hash", b"x")],
             *[("event_type", NUL), ("actor_id", LONG), ("key_id", ROUND), ("start_time", NAIVE), ("end_time", NAIVE)],
+            *[("actor_type", NUL), ("submitter", LONG), ("log_index", 2**63), ("log_origin", NUL)],
+            *[("metadata", ["a=b"] * 9)],
         ],
     ),
     (
@@ -230,6 +232,12 @@ BAD_FIELDS: list[tuple[Callable[[Any], Any], Any, list[tuple[str, Any]]]] = [
 ]
 
 
+def test_a_place_in_metadata_without_a_path_or_a_value_is_refused_by_its_number() -> None:
+    request = SearchRecordsRequest(tenant="t", page_size=1, metadata=["a.b=c=d", "no equals sign", "=c", "a.b="])
+
+    assert fields_of(search_requests.read_search, request) == ["metadata[1]", "metadata[2]"]
+
+
 @pytest.mark.parametrize(
     ("read", "good", "path", "value"),
     [(read, good, path, value) for read, good, bad in BAD_FIELDS for path, value in bad],
@@ -246,9 +254,10 @@ def test_a_request_with_one_bad_field_is_refused_by_its_name(
 
 
 def test_what_is_optional_may_be_absent() -> None:
-    query, page_size, token = requests.read_search(SearchRecordsRequest(tenant="t", page_size=10))
+    query, page_size, token = search_requests.read_search(SearchRecordsRequest(tenant="t", page_size=10))
 
     assert (query.tenant, page_size, token) == ("t", 10, "")
     assert (query.evidence_hash, query.artifact_hash, query.event_type, query.actor_id, query.key_id) == (None,) * 5
+    assert (query.actor_type, query.submitter, query.log_index, query.log_origin, query.metadata) == (*[None] * 4, ())
     assert requests.read_list_workflows(ListWorkflowsRequest(tenant="t", page_size=1))[0].state is None
     assert requests.read_list_pending(ListPendingRequest(page_size=1)) == (1, None, None)

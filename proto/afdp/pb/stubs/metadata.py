@@ -58,6 +58,8 @@ from afdp.pb.afdp.metadata.v1 import (
     ReadAuditSealsResponse,
     ReadAuditTrailRequest,
     ReadAuditTrailResponse,
+    ReadRecordsRequest,
+    ReadRecordsResponse,
     RecordAuditRowsRequest,
     RecordAuditRowsResponse,
     ReopenRecordRequest,
@@ -92,6 +94,9 @@ class MetadataServiceBase:
         raise NotImplementedError
 
     async def search_records(self, request: SearchRecordsRequest) -> SearchRecordsResponse:
+        raise NotImplementedError
+
+    async def read_records(self, request: ReadRecordsRequest) -> ReadRecordsResponse:
         raise NotImplementedError
 
     async def list_signed_records(self, request: ListSignedRecordsRequest) -> ListSignedRecordsResponse:
@@ -213,6 +218,12 @@ class MetadataServiceClient:
     ) -> SearchRecordsResponse:
         answer: SearchRecordsResponse = await self._caller.unary_unary(
             "/afdp.metadata.v1.MetadataService/SearchRecords", request, timeout
+        )
+        return answer
+
+    async def read_records(self, request: ReadRecordsRequest, *, timeout: float | None = None) -> ReadRecordsResponse:
+        answer: ReadRecordsResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ReadRecords", request, timeout
         )
         return answer
 

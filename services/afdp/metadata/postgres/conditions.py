@@ -34,15 +34,23 @@ class Conditions:
         if values != (None,):
             self._all.append(condition.format(*map(self._parameters.place, values)))
 
+    def add_all(self, others: Conditions | str) -> None:
+        """Conditions whose values have their places already."""
+        if text := str(others):
+            self._all.append(text)
+
     def add_span(self, time: str, start: datetime | None, end: datetime | None) -> None:
         """Times from `start` on and before `end`."""
         self.add(f"{time} >= {{}}", start)
         self.add(f"{time} < {{}}", end)
 
-    def add_position(self, time: str, identifier: str, after: Position | None) -> None:
-        """What comes after the position in a list that is newest first."""
+    def add_position(self, time: str, identifier: str, after: Position | None, *, ascending: bool = False) -> None:
+        """What comes after the position in a list that is newest first, or oldest first."""
         if after is not None:
-            self.add(f"({time}, {identifier}) < ({{}}, {{}})", after.time, after.id)
+            self.add(f"({time}, {identifier}) {'>' if ascending else '<'} ({{}}, {{}})", after.time, after.id)
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
 
     def __str__(self) -> str:
         return " AND ".join(self._all)

@@ -20,7 +20,8 @@ from afdp.metadata.audit_trail import NewRow
 from afdp.metadata.postgres import audit, idempotency, months, records
 from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.postgres.idempotency import Claim
-from afdp.metadata.postgres.lookup import lookup_key
+from afdp.metadata.postgres.lookup import lookup_key, term_key
+from afdp.metadata.terms import Terms
 from afdp.metadata.values import Draft, KeyTaken, Outcome, Prepared, Record, Usage
 from afdp.postgres import Connection, is_refused, refusal
 from afdp.postgres.errors import FOREIGN, RETRY_AFTER
@@ -63,6 +64,11 @@ _STATEMENT = """
         SELECT a.artifact_key, a.notarized_at, receipt_id, new.tenant, a.artifact_hash
         FROM unnest($2::bigint[], $3::timestamptz[], $4::uuid[], $5::bytea[])
             AS a (artifact_key, notarized_at, receipt_id, artifact_hash) JOIN new USING (receipt_id)
+    ), in_term AS (
+        INSERT INTO record_term (term_key, notarized_at, receipt_id, tenant, term)
+        SELECT t.term_key, new.notarized_at, receipt_id, new.tenant, t.term
+        FROM unnest($36::bigint[], $37::uuid[], $38::bytea[]) AS t (term_key, receipt_id, term)
+            JOIN new USING (receipt_id)
     ), in_stamp_wanted AS (
         INSERT INTO stamp_wanted (receipt_id, since) SELECT receipt_id, notarized_at FROM new WHERE external_stamp
     ), in_pending AS (
@@ -94,7 +100,7 @@ _STATEMENT = """
     ) AS others ON true
 """
 _CLAIMED = "SELECT digest, fingerprint, target, false FROM draft WHERE digest IS NOT NULL ORDER BY digest"
-_WRITE = _STATEMENT.format(claimed=idempotency.CLAIM.format(rows=_CLAIMED), audit=audit.insert(36))
+_WRITE = _STATEMENT.format(claimed=idempotency.CLAIM.format(rows=_CLAIMED), audit=audit.insert(39))
 
 # Two writers that dedupe the same evidence take turns, so that the second one finds the first one's record.
 _TAKE_TURNS = """
@@ -123,6 +129,7 @@ class _Item:
     digest: bytes | None
     evidence_key: int
     target: UUID
+    terms: list[bytes]
 
 
 _Usage = dict[str, Usage] | None
@@ -135,6 +142,7 @@ async def prepare(
     connection: Connection,
     drafts: Sequence[Draft],
     retention: timedelta,
+    terms: Terms,
     usage: _Usage = None,
     rows: Sequence[NewRow] = (),
 ) -> list[Outcome]:
@@ -151,7 +159,7 @@ async def prepare(
     if not drafts:
         await audit.add_rows(connection, rows)
         return []
-    items = [_item(place, draft) for place, draft in enumerate(drafts)]
+    items = [_item(place, draft, terms.of(draft)) for place, draft in enumerate(drafts)]
     first, later = _independent(items)
     try:
         # One statement is a transaction by itself.
@@ -167,10 +175,10 @@ async def prepare(
     return await _in_rounds(connection, items, retention, usage, _write_singly, rows, in_transaction=True)
 
 
-def _item(place: int, draft: Draft) -> _Item:
+def _item(place: int, draft: Draft, terms: list[bytes]) -> _Item:
     key = idempotency.digest(draft.submitter, draft.idempotency) if draft.idempotency else None
     evidence_key = lookup_key(draft.submitter.tenant, draft.evidence_hash)
-    return _Item(place, draft, key, evidence_key, draft.receipt_id)
+    return _Item(place, draft, key, evidence_key, draft.receipt_id, terms)
 
 
 async def _in_rounds(
@@ -244,7 +252,9 @@ async def _write_together(
     rows: Sequence[NewRow] = (),
 ) -> tuple[set[UUID], dict[int, Outcome]]:
     columns = (*_artifact_columns(items), *_columns(items), *_further_columns(items))
-    told = await connection.fetch(_WRITE, retention, *columns, usage is not None, *audit.columns(rows))
+    told = await connection.fetch(
+        _WRITE, retention, *columns, usage is not None, *_term_columns(items), *audit.columns(rows)
+    )
     if usage is not None:
         for row in [row for row in told if row["receipt_id"] is None]:
             usage[row["tenant"]] = Usage(row["day"], row["records"], row["bytes"])
@@ -284,6 +294,12 @@ def _artifact_columns(items: Sequence[_Item]) -> tuple[list[object], ...]:
             for column, value in zip(columns, row, strict=True):
                 column.append(value)
     return columns
+
+
+def _term_columns(items: Sequence[_Item]) -> tuple[list[int], list[UUID], list[bytes]]:
+    """Parameters 36 to 38 of `_WRITE`: one element per draft and term."""
+    rows = [(item.draft.receipt_id, term) for item in items for term in item.terms]
+    return [term_key(term) for _, term in rows], [receipt_id for receipt_id, _ in rows], [term for _, term in rows]
 
 
 def _columns(items: Sequence[_Item]) -> list[list[object]]:

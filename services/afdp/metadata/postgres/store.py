@@ -22,6 +22,7 @@ from afdp.metadata.postgres import (
     roles,
     stamps,
     trust_files,
+    whole,
     workflow_list,
 )
 from afdp.metadata.postgres.audit import PostgresAudit
@@ -29,6 +30,7 @@ from afdp.metadata.postgres.complete import complete
 from afdp.metadata.postgres.migrating import MIGRATIONS, SCHEMA, SERVICE
 from afdp.metadata.postgres.prepare import prepare
 from afdp.metadata.postgres.search import search, signed
+from afdp.metadata.terms import Terms
 from afdp.metadata.values import (
     Batch,
     Checkpoint,
@@ -51,10 +53,13 @@ from afdp.metadata.values import (
     TrustFiles,
     UnstampedSignature,
     Usage,
+    WholePage,
     Workflow,
     WorkflowQuery,
 )
 from afdp.postgres import Database, open_database
+
+_PAGE_BYTES = 2 * 1024 * 1024  # of whole records
 
 
 class PostgresStore:
@@ -64,7 +69,10 @@ class PostgresStore:
     role that row security confines to this tenant; the pipeline, whose batches are of many, has another one.
     """
 
-    def __init__(self, database: Database, tenants: Database, retention: timedelta, max_answer_bytes: int) -> None:
+    def __init__(
+        self, database: Database, tenants: Database, retention: timedelta, max_answer_bytes: int, terms: Terms
+    ) -> None:
+        self._terms = terms
         self._database = database
         self._tenants = tenants
         self._retention = retention
@@ -85,7 +93,9 @@ class PostgresStore:
         self, drafts: Sequence[Draft], usage: dict[str, Usage] | None = None, rows: Sequence[NewRow] = ()
     ) -> list[Outcome]:
         """Drafts become PENDING records."""
-        return await self._database.run(lambda connection: prepare(connection, drafts, self._retention, usage, rows))
+        return await self._database.run(
+            lambda connection: prepare(connection, drafts, self._retention, self._terms, usage, rows)
+        )
 
     async def complete(
         self, checkpoint: Checkpoint, completions: Sequence[Completion], rows: Sequence[NewRow] = ()
@@ -146,8 +156,20 @@ class PostgresStore:
         )
 
     async def search(self, query: Search, after: Position | None, limit: int) -> list[Summary]:
-        """Records that match, newest first."""
-        return await self._tenants.run_for(query.tenant, lambda connection: search(connection, query, after, limit))
+        """Records that match, in order."""
+        self._terms.require_searchable(query)
+        terms = self._terms.asked(query)
+        return await self._tenants.run_for(
+            query.tenant, lambda connection: search(connection, query, terms, after, limit)
+        )
+
+    async def read(self, query: Search, after: Position | None, limit: int) -> WholePage:
+        """The same, whole; fewer where they are large."""
+        self._terms.require_searchable(query)
+        terms, most = self._terms.asked(query), min(_PAGE_BYTES, self._max_answer_bytes // 2)
+        return await self._tenants.run_for(
+            query.tenant, lambda connection: whole.read(connection, query, terms, after, limit, most)
+        )
 
     async def signed(self, query: Search, after: Position | None, limit: int) -> list[SignedRecord]:
         """As `search`, with no more told than which records they are."""
@@ -232,7 +254,9 @@ async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]
             tasks.create_task(months.keep_ahead(database)),
         ]
         try:
-            yield PostgresStore(database, tenants, retention, settings.max_message_bytes)
+            yield PostgresStore(
+                database, tenants, retention, settings.max_message_bytes, Terms(settings.searchable_metadata)
+            )
         finally:
             for task in beside:
                 task.cancel()

@@ -73,6 +73,8 @@ __all__ = (
     "ReadAuditSealsResponse",
     "ReadAuditTrailRequest",
     "ReadAuditTrailResponse",
+    "ReadRecordsRequest",
+    "ReadRecordsResponse",
     "Record",
     "RecordAuditRowsRequest",
     "RecordAuditRowsResponse",
@@ -1897,6 +1899,60 @@ default_message_pool.register_message("afdp.metadata.v1", "ReadAuditTrailRespons
 
 
 @dataclass(eq=False, repr=False)
+class ReadRecordsRequest(betterproto2.Message):
+    """
+    Which records, whole.
+    """
+
+    query: "SearchRecordsRequest | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    As for a search; no page token.
+    """
+
+    after: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Right after this record, a UUIDv7 in text form; empty: from the first.
+    """
+
+    after_notarized_at: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When that was notarised, where it is known: then nobody looks whether the record is still there.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ReadRecordsRequest", ReadRecordsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ReadRecordsResponse(betterproto2.Message):
+    """
+    Whole records.
+    """
+
+    records: "list[Record]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    In the order that was asked for; fewer than asked for where they are large.
+    """
+
+    next_after: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The record that the page ended with, to go on after; empty: there are no more.
+    """
+
+    next_after_notarized_at: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When that was notarised.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ReadRecordsResponse", ReadRecordsResponse)
+
+
+@dataclass(eq=False, repr=False)
 class Record(betterproto2.Message):
     """
     A record, whole.
@@ -2014,6 +2070,11 @@ class RecordSummary(betterproto2.Message):
     )
     """
     Which workflow type made it.
+    """
+
+    log_origin: "str" = betterproto2.field(40, betterproto2.TYPE_STRING)
+    """
+    The origin of the log; empty while PENDING.
     """
 
 
@@ -2197,6 +2258,36 @@ class SearchRecordsRequest(betterproto2.Message):
     Signed with this key version; empty: any.
     """
 
+    actor_type: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
+    """
+    The actor's type; empty: any.
+    """
+
+    submitter: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
+    """
+    The subject of who submitted it; empty: any.
+    """
+
+    log_index: "int | None" = betterproto2.field(13, betterproto2.TYPE_UINT64, optional=True)
+    """
+    Where it is in a log; absent: anywhere.
+    """
+
+    log_origin: "str" = betterproto2.field(14, betterproto2.TYPE_STRING)
+    """
+    The origin of that log; empty: any.
+    """
+
+    metadata: "list[str]" = betterproto2.field(15, betterproto2.TYPE_STRING, repeated=True)
+    """
+    `PATH=VALUE` of what its metadata says, in places that are searchable here; all must hold.
+    """
+
+    oldest_first: "bool" = betterproto2.field(16, betterproto2.TYPE_BOOL)
+    """
+    Whether the oldest comes first.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "SearchRecordsRequest", SearchRecordsRequest)
 
@@ -2209,7 +2300,7 @@ class SearchRecordsResponse(betterproto2.Message):
 
     records: "list[RecordSummary]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    Newest first.
+    In the order that was asked for.
     """
 
     next_page_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)

@@ -768,6 +768,26 @@ class EvidenceSummary(betterproto2.Message):
     How far the receipt has come.
     """
 
+    actor_type: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    As the package has it.
+    """
+
+    key_id: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    `name:version` of the key that signed it.
+    """
+
+    log_index: "int" = betterproto2.field(11, betterproto2.TYPE_UINT64)
+    """
+    Its zero-based place in the log; meaningless before it is logged.
+    """
+
+    log_origin: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
+    """
+    The origin of that log; empty before it is logged.
+    """
+
 
 default_message_pool.register_message("afdp.notary.v1", "EvidenceSummary", EvidenceSummary)
 
@@ -1675,6 +1695,41 @@ class SearchEvidenceRequest(betterproto2.Message):
     Notarised before this.
     """
 
+    actor_type: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    The actor's type, whole.
+    """
+
+    submitter: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    The subject of who submitted it, whole.
+    """
+
+    key_id: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
+    """
+    `name:version` of the key that signed it.
+    """
+
+    log_index: "int | None" = betterproto2.field(12, betterproto2.TYPE_UINT64, optional=True)
+    """
+    Its zero-based place in a log.
+    """
+
+    log_origin: "str" = betterproto2.field(13, betterproto2.TYPE_STRING)
+    """
+    The origin of that log.
+    """
+
+    metadata: "list[str]" = betterproto2.field(14, betterproto2.TYPE_STRING, repeated=True)
+    """
+    `PATH=VALUE` of what its metadata says, in places that are searchable here; all must hold.
+    """
+
+    oldest_first: "bool" = betterproto2.field(15, betterproto2.TYPE_BOOL)
+    """
+    Whether the oldest comes first.
+    """
+
 
 default_message_pool.register_message("afdp.notary.v1", "SearchEvidenceRequest", SearchEvidenceRequest)
 
@@ -1687,7 +1742,7 @@ class SearchEvidenceResponse(betterproto2.Message):
 
     evidence: "list[EvidenceSummary]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    Newest first.
+    Newest first, or oldest first. What the caller may not see is left out.
     """
 
     next_page_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
