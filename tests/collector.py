@@ -41,6 +41,7 @@ class Collector:
         most: bytes of a body, beyond which it answers 413.
         padding: bytes of each answer's body.
         going: while it is not set, no request is answered.
+        lets_through: posts that it answers before it waits for `going` to be set anew, and `waits`.
     """
 
     url: str = ""
@@ -50,6 +51,8 @@ class Collector:
     most: int = 2**30
     padding: int = 2
     going: Event = field(default_factory=Event)
+    lets_through: int = 2**30
+    waits: Event = field(default_factory=Event)
 
     @property
     def uids(self) -> list[str]:
@@ -72,6 +75,9 @@ def running_collector(authority: TlsAuthority | None = None, *, clients: bool = 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             post = Post(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+            if len(collector.taken) >= collector.lets_through and not collector.waits.is_set():
+                collector.going.clear()
+                collector.waits.set()
             collector.going.wait(120)
             status, headers = (413, {}) if len(body) > collector.most else (200, {})
             if collector.answers:

@@ -11,6 +11,8 @@ from afdp.metadata.postgres import SCHEMA, migrate_database, open_store
 from afdp.metadata.postgres.checking import tenants
 from afdp.metadata.service import Metadata
 from afdp.metadata.servicer import MetadataServicer
+from afdp.metadata.sinks.checking import audit_sinks
+from afdp.metadata.sinks.opening import forwarding
 from afdp.postgres.check import postgres_of
 from afdp.process import run
 from afdp.rpc import serve
@@ -25,12 +27,18 @@ async def main(settings: MetadataSettings) -> None:
         telemetry = stack.enter_context(start_telemetry("metadata", settings))
         tls = await stack.enter_async_context(open_tls(settings))
         store = await stack.enter_async_context(open_store(settings))
-        await serve(
-            MetadataServicer(Metadata(store), AuditTrail(store.audit)), settings, telemetry, store.check, tls=tls
-        )
+        sinks = await stack.enter_async_context(forwarding(settings.audit_sinks, store.sinks))
+        servicer = MetadataServicer(Metadata(store), AuditTrail(store.audit), sinks)
+        await serve(servicer, settings, telemetry, store.check, tls=tls)
 
 
-CHECK = self_check(MetadataSettings, postgres_of(SCHEMA), tenants, grpc_port_of("afdp.metadata.v1.MetadataService"))
+CHECK = self_check(
+    MetadataSettings,
+    postgres_of(SCHEMA),
+    tenants,
+    audit_sinks,
+    grpc_port_of("afdp.metadata.v1.MetadataService"),
+)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from afdp.errors import NotaryError
 from afdp.items import to_item
 from afdp.messages import metadata as messages
 from afdp.messages.metadata import RecordState
+from afdp.metadata.sinks.ledger import SinkState
 from afdp.metadata.values import (
     Kept,
     LogPosition,
@@ -208,3 +209,8 @@ def _to_rekor1(entry: Rekor1Entry) -> messages.Rekor1Entry:
 def to_trust_file(file: TrustFile) -> messages.TrustFile:
     """One file of the trust root."""
     return messages.TrustFile(file.name, file.content)
+
+
+def to_sink(state: SinkState) -> messages.AuditSink:
+    """How a sink of the audit trail stands."""
+    return messages.AuditSink(state.name, state.waiting, state.oldest, state.trouble, state.since)

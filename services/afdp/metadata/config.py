@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
@@ -32,6 +33,9 @@ class MetadataSettings(DatabaseSettings):
         "model.name,run_id; records of before are not found by a place that is added.",
     )
     pending_refresh_seconds: Seconds = Field(15.0, description="How often the gauges of pending records are counted.")
+    audit_sinks: Path | None = Field(
+        None, description="A YAML file: where events of the audit trail are forwarded to; none: nowhere. docs/siem.md."
+    )
 
     @field_validator("searchable_metadata", mode="before")
     @classmethod

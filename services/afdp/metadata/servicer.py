@@ -19,6 +19,8 @@ from afdp.messages.metadata import (
     FindEvidenceResponse,
     FinishBatchRequest,
     FinishBatchResponse,
+    GetAuditSinksRequest,
+    GetAuditSinksResponse,
     GetQueuesRequest,
     GetQueuesResponse,
     GetRecordRequest,
@@ -72,15 +74,17 @@ from afdp.messages.metadata import (
 from afdp.metadata import answers, audit_messages, requests, search_requests
 from afdp.metadata.audit_trail import AuditTrail
 from afdp.metadata.service import Metadata
+from afdp.metadata.sinks.watch import SinkWatch
 from afdp.metadata.values import Usage
 
 
 class MetadataServicer(MetadataServiceBase):
     """Serves `afdp.metadata.v1.MetadataService`."""
 
-    def __init__(self, metadata: Metadata, trail: AuditTrail) -> None:
+    def __init__(self, metadata: Metadata, trail: AuditTrail, sinks: SinkWatch) -> None:
         self._metadata = metadata
         self._trail = trail
+        self._sinks = sinks
 
     async def prepare(self, request: PrepareRequest) -> PrepareResponse:
         usage: dict[str, Usage] | None = {} if request.count_usage else None
@@ -213,3 +217,6 @@ class MetadataServicer(MetadataServiceBase):
     async def anchor_audit_seal(self, request: AnchorAuditSealRequest) -> AnchorAuditSealResponse:
         await self._trail.anchor(*audit_messages.read_anchor(request))
         return AnchorAuditSealResponse()
+
+    async def get_audit_sinks(self, request: GetAuditSinksRequest) -> GetAuditSinksResponse:
+        return GetAuditSinksResponse([answers.to_sink(each) for each in await self._sinks.states()])

@@ -13,6 +13,7 @@ from afdp.notary.access.checking import identity, policies
 from afdp.notary.access.opening import opened
 from afdp.notary.allowances import Allowances
 from afdp.notary.anchors import Anchors
+from afdp.notary.audit_sinks import AuditSinks
 from afdp.notary.config import NotarySettings
 from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.entries import DEPTH, BatchLimits, EntryDesk, Submitted
@@ -34,7 +35,7 @@ from afdp.notary.service import Notary
 from afdp.notary.servicer import NotaryServicer
 from afdp.notary.stamp_policy import StampPolicy
 from afdp.notary.stamps import ExternalStamps
-from afdp.notary.status import ServiceStatus
+from afdp.notary.status import Reporting, ServiceStatus
 from afdp.notary.tenant_labels import TenantLabels
 from afdp.notary.trust import TrustOffice
 from afdp.notary.validation import Validator
@@ -108,7 +109,8 @@ async def main(settings: NotarySettings) -> None:
         waits = settings.witness_wait_seconds
         rights = way_in.access, way_in.key_rights
         notary = Notary(pipeline, office, keys, metadata, signer, external, waits, *rights, allowances)
-        status = ServiceStatus(peers, signer, settings.fips, trust, stamps, external, *way_in.reporting)
+        reporting: tuple[Reporting, ...] = trust, stamps, external, AuditSinks(metadata), *way_in.reporting
+        status = ServiceStatus(peers, signer, settings.fips, *reporting)
         validator = Validator(notary, trust)
         servicer = NotaryServicer(
             notary, validator, entries, trust, peers, status, settings.stream_in_flight, way_in.charges

@@ -42,6 +42,7 @@ from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import open_store
 from afdp.metadata.service import Metadata
 from afdp.metadata.servicer import MetadataServicer
+from afdp.metadata.sinks.watch import SinkWatch
 from afdp.rpc import GrpcCaller, open_channel
 from afdp.rpc.server import running_server
 from afdp.telemetry import Telemetry
@@ -56,7 +57,7 @@ async def channel(
     async with (
         open_store(settings) as store,
         running_server(
-            MetadataServicer(Metadata(store), AuditTrail(store.audit)),
+            MetadataServicer(Metadata(store), AuditTrail(store.audit), SinkWatch([], store.sinks)),
             settings,
             Telemetry("metadata", TracerProvider()),
             store.check,

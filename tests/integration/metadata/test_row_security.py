@@ -29,6 +29,7 @@ OF_NOBODY = {"schema_migration", "checkpoint", "trust_repository", "trust_file"}
     "audit_seal",
     "audit_anchor",
     "audit_sealer",
+    "audit_sink",
 }
 """Tables without a tenant's data: the history of the schema, what is published, and hashes over rows of all tenants."""
 

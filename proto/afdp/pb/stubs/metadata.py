@@ -20,6 +20,8 @@ from afdp.pb.afdp.metadata.v1 import (
     FindEvidenceResponse,
     FinishBatchRequest,
     FinishBatchResponse,
+    GetAuditSinksRequest,
+    GetAuditSinksResponse,
     GetQueuesRequest,
     GetQueuesResponse,
     GetRecordRequest,
@@ -172,6 +174,9 @@ class MetadataServiceBase:
         raise NotImplementedError
 
     async def anchor_audit_seal(self, request: AnchorAuditSealRequest) -> AnchorAuditSealResponse:
+        raise NotImplementedError
+
+    async def get_audit_sinks(self, request: GetAuditSinksRequest) -> GetAuditSinksResponse:
         raise NotImplementedError
 
 
@@ -404,5 +409,13 @@ class MetadataServiceClient:
     ) -> AnchorAuditSealResponse:
         answer: AnchorAuditSealResponse = await self._caller.unary_unary(
             "/afdp.metadata.v1.MetadataService/AnchorAuditSeal", request, timeout
+        )
+        return answer
+
+    async def get_audit_sinks(
+        self, request: GetAuditSinksRequest, *, timeout: float | None = None
+    ) -> GetAuditSinksResponse:
+        answer: GetAuditSinksResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/GetAuditSinks", request, timeout
         )
         return answer

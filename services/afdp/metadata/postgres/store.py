@@ -26,6 +26,7 @@ from afdp.metadata.postgres import (
     workflow_list,
 )
 from afdp.metadata.postgres.audit import PostgresAudit
+from afdp.metadata.postgres.audit_sinks import PostgresLedger
 from afdp.metadata.postgres.complete import complete
 from afdp.metadata.postgres.migrating import MIGRATIONS, SCHEMA, SERVICE
 from afdp.metadata.postgres.prepare import prepare
@@ -78,6 +79,7 @@ class PostgresStore:
         self._retention = retention
         self._max_answer_bytes = max_answer_bytes
         self.audit = PostgresAudit(database, tenants, max_answer_bytes)
+        self.sinks = PostgresLedger(database, self.audit)
 
     async def check(self) -> None:
         """Raise a NotaryError if PostgreSQL cannot be used at present."""

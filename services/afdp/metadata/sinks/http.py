@@ -105,7 +105,7 @@ class HttpSink:
                     yield client
         except TimeoutError:
             raise SinkError(f"{self._place} does not answer within {seconds:g} seconds") from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # the last: TLS, where our certificate is refused
             raise SinkError(f"{self._place}: {_why(error)}") from None
 
     async def _context(self, seconds: float) -> ssl.SSLContext | bool:
@@ -129,13 +129,15 @@ def _patience(text: str) -> float | None:
     return min(max(seconds, 0.0), MOST_PATIENCE)
 
 
-def _why(error: httpx.HTTPError) -> str:
+def _why(error: Exception) -> str:
     """httpx's own words may quote what was sent; those of the socket below it do not."""
+    innermost: OSError | None = None
     below: BaseException | None = error
     while below is not None:
-        if isinstance(below, OSError):
-            return why_not(below)
+        innermost = below if isinstance(below, OSError) else innermost
         below = below.__cause__ or below.__context__
+    if innermost is not None:
+        return why_not(innermost)
     if isinstance(error, httpx.TimeoutException):
         return "it does not answer in time"
     return "nobody answers there" if isinstance(error, httpx.ConnectError) else "it breaks the connection off"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def why_not(error: OSError) -> str:
         return f"TLS: {(error.reason or 'it failed').lower().replace('_', ' ')}"
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
-    return error.strerror or type(error).__name__
+    return _told(error) or type(error).__name__
 
 
 def _none() -> str:
@@ -50,4 +51,9 @@ def _none() -> str:
 
 
 def _why(error: Exception) -> str:
-    return (isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.strerror) or "it is not PEM"
+    return (isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and _told(error)) or "it is not PEM"
+
+
+def _told(error: OSError) -> str:
+    """The system's own words, where it has some: asyncio puts others in their place."""
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror or ""
