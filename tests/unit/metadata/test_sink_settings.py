@@ -107,3 +107,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 )
 def test_an_address_has_a_port(address: str, found: tuple[str, int]) -> None:
     assert split_address(address) == found
+
+
+def test_the_example_in_the_documents_is_right_and_names_every_setting() -> None:
+    document = (Path(__file__).parents[3] / "docs" / "siem.md").read_text()
+    example = document.partition("```yaml\n")[2].partition("```")[0]
+
+    assert [each.kind for each in parse_sinks(example.encode(), "siem.md").sinks] == ["syslog", "http", "file"]
+    table = document.partition("| setting | of |")[2].partition("\n\n")[0]
+    kinds = (SyslogSettings, HttpSettings, FileSettings)
+    assert [name for kind in kinds for name in kind.model_fields if f"`{name}`" not in table] == ["kind"] * 3
