@@ -119,7 +119,7 @@ def activity_of(event: RecordedEvent) -> tuple[int, str]:
 def severity_of(event: RecordedEvent) -> int:
     """How much an event matters: OCSF's severity_id, 1 to 4."""
     if event.result == "error":
-        return HIGH
+        return MEDIUM if event.step == "act" else HIGH
     administers = class_of(event) == ENTITY_MANAGEMENT
     if event.result == "allow":
         return LOW if administers else INFORMATIONAL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import orjson
 import pytest
 
 from afdp.audit.event import RecordedEvent
@@ -26,10 +27,13 @@ from afdp.metadata.sinks.file import FileSink
 from afdp.metadata.sinks.forwarding import Forwarder
 from afdp.metadata.sinks.ledger import SinkState
 from afdp.metadata.sinks.opening import forwarding
-from afdp.metadata.sinks.settings import FileSettings
+from afdp.metadata.sinks.settings import FileSettings, SyslogSettings
 from afdp.metadata.sinks.sink import SinkError
+from afdp.metadata.sinks.syslog import SyslogSink
 from afdp.metadata.sinks.watch import SinkWatch
 from tests.collector import Post, running_collector
+from tests.local_tls import TlsAuthority
+from tests.syslog_server import running_syslog
 
 SETTINGS = FileSettings(name="kept", kind="file", path=Path("unused"), batch_events=10)
 
@@ -364,6 +368,38 @@ async def test_a_check_says_of_each_sink_whether_it_can_be_reached(tmp_path: Pat
     assert (lake.name, lake.good) == ("audit sink lake", False)
     assert lake.detail == "http://127.0.0.1:1: Connection refused"
     assert ["sinks[0].path" in each.detail or "sinks[0].colour" in each.detail for each in wrong] == [True, True]
+
+
+async def test_a_receiver_of_syslog_that_is_killed_gets_what_it_missed_once_it_is_back(
+    store: PostgresStore, module_database: str, tool: Callable[[str], Path], tmp_path: Path
+) -> None:
+    authority = TlsAuthority(tmp_path)
+    cert, key = authority.issue("metadata")
+    async with running_syslog(tool("syslog-ng"), tmp_path / "syslog", authority) as receiver:
+        files = {"ca": authority.file, "cert": cert, "key": key}
+        sink = SyslogSink(SyslogSettings(name="soc", kind="syslog", address=receiver.address, **files))
+        forwarder = await begun(store, sink, batch_events=50)
+        await recorded(store, *(row(number) for number in range(120)))
+        assert await forwarder.forward()
+        await receiver.received(50)
+
+        receiver.freeze()
+        sending = asyncio.create_task(forwarder.forward())
+        await receiver.kill()
+        assert not await sending
+        assert (await state_of(store, forwarder.name)).trouble
+        await receiver.start()
+        await due_now(module_database)
+        await sent(forwarder)
+        async with asyncio.timeout(60):
+            while len(told := dict.fromkeys(map(reason_of, receiver.messages()))) < 120:  # noqa: ASYNC110 - nor of this
+                await asyncio.sleep(0.02)
+
+    assert list(told) == [str(number) for number in range(120)]
+
+
+def reason_of(message: dict[str, Any]) -> str:
+    return str(orjson.loads(message["MESSAGE"])["status_detail"])
 
 
 @asynccontextmanager

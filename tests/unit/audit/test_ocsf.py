@@ -47,8 +47,9 @@ ROTATED = replace(LET_IN, rpc="RotateKey", permission="keys.admin", resource="ke
 REVOKED = replace(ROTATED, rpc="RevokeKey", result="deny", reason="it is the last one", policies=())
 INTENDED = replace(ROTATED, phase="intent")
 LISTED = replace(LET_IN, rpc="ListKeys", permission="keys.admin", resource="", policies=())
+FAILED = replace(LET_IN, step="act", result="error", phase="outcome", reason="the caller went away", policies=())
 BY_ITSELF = replace(LET_IN, method="service", subject="key-lifecycle", issuer="afdp-notary", address="")
-ALL = [LET_IN, REFUSED, UNKNOWN, IN_DOUBT, LIMITED, ROTATED, REVOKED, INTENDED, LISTED, BY_ITSELF]
+ALL = [LET_IN, REFUSED, UNKNOWN, IN_DOUBT, LIMITED, ROTATED, REVOKED, INTENDED, LISTED, FAILED, BY_ITSELF]
 
 
 @cache
@@ -126,6 +127,7 @@ def test_whatever_is_on_record_makes_a_valid_event(event: RecordedEvent) -> None
         (LIMITED, 6003, 600301, "Failure", "Denied", "Low"),
         (ROTATED, 3004, 300403, "Success", "Allowed", "Low"),
         (REVOKED, 3004, 300409, "Failure", "Denied", "High"),
+        (FAILED, 6003, 600301, "Failure", "Denied", "Medium"),
         (INTENDED, 3004, 300403, "Intended", "Allowed", "Low"),
         (LISTED, 6003, 600302, "Success", "Allowed", "Informational"),
     ],

@@ -31,15 +31,14 @@ class FileSink:
 
     async def deliver(self, events: Sequence[RecordedEvent]) -> None:
         """As `Sink.deliver`: the disk has them then."""
-        lines = b"".join(self._form(event) + b"\n" for event in events)
-        await self._thread.run(lambda: self._named(lines), self._settings.timeout_seconds)
+        await self._thread.run(lambda: self._named(events), self._settings.timeout_seconds)
 
     async def probe(self) -> str:
         """As `Sink.probe`: makes no file."""
         return await self._thread.run(self._look, self._settings.timeout_seconds)
 
-    def _named(self, lines: bytes) -> None:
-        path = self._settings.path
+    def _named(self, events: Sequence[RecordedEvent]) -> None:
+        path, lines = self._settings.path, b"".join(self._form(event) + b"\n" for event in events)
         try:
             self._append(path, lines)
         except OSError as error:

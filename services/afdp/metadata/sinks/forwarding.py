@@ -94,11 +94,12 @@ class Forwarder:
     async def _deliver(self, rows: Sequence[TrailRow]) -> bool:
         """Sends what the sink wants of some rows; False where it has become another's in the midst."""
         events = (event for row in rows for event in _events(row) if self._wants(event))
-        batch = list(islice(events, self._most))
+        # In a thread, as is what the sinks make of events: a batch takes tens of milliseconds to read.
+        batch = await asyncio.to_thread(list, islice(events, self._most))
         while batch:
             await self._sink.deliver(batch)
             _sent.labels(self.name).inc(len(batch))
-            batch = list(islice(events, self._most))
+            batch = await asyncio.to_thread(list, islice(events, self._most))
             if batch and await self._ledger.hold(self.name, self._holder, self._lease) is None:
                 return False
         return True

@@ -42,7 +42,7 @@ class HttpSink:
     async def deliver(self, events: Sequence[RecordedEvent]) -> None:
         """As `Sink.deliver`. What is too much for one request is sent in halves."""
         async with self._client() as client:
-            await self._post(client, [self._form(event) for event in events])
+            await self._post(client, await asyncio.to_thread(lambda: [self._form(event) for event in events]))
 
     async def probe(self) -> str:
         """As `Sink.probe`: whatever answers to HEAD is there. Whether it takes our token only a POST can tell."""

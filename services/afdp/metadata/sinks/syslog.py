@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import TypeVar
 
@@ -41,9 +41,8 @@ class SyslogSink:
 
     async def deliver(self, events: Sequence[RecordedEvent]) -> None:
         """As `Sink.deliver`."""
-        messages = [framed(syslog_message(event, self._form(event), self._sender)) for event in events]
         seconds = self._settings.timeout_seconds
-        await self._thread.run(lambda: self._send(messages, monotonic() + seconds), seconds + _GRACE)
+        await self._thread.run(lambda: self._send(map(self._frame, events), monotonic() + seconds), seconds + _GRACE)
 
     async def probe(self) -> str:
         """As `Sink.probe`: a connection without a message, to its end."""
@@ -51,7 +50,10 @@ class SyslogSink:
         version = await self._thread.run(lambda: self._send([], monotonic() + seconds), seconds + _GRACE)
         return f"{self._settings.address} takes our certificate, over {version}"
 
-    def _send(self, messages: Sequence[bytes], until: float) -> str:
+    def _frame(self, event: RecordedEvent) -> bytes:
+        return framed(syslog_message(event, self._form(event), self._sender))
+
+    def _send(self, messages: Iterable[bytes], until: float) -> str:
         """Sends frames and sees to it that they were read. Gives the version of TLS. Blocks."""
         host, port = split_address(self._settings.address)
         context = client_context(self._settings.ca, self._settings.cert, self._settings.key)
