@@ -20,7 +20,11 @@ import pytest
 import pytest_asyncio
 
 from afdp.embedded.stack import Stack, StackOptions, running_stack
+from afdp.errors import DeadlineExceeded, Unavailable
 from afdp.formats.receipt import Receipt
+from afdp.notary.config import NotarySettings
+from afdp.notary.reconcile_command import open_reconciler
+from afdp.notary.reconciling import Progress
 from afdp.verify.receipts import verify_receipt
 from tests.conftest import open_folder
 from tests.e2e.conftest import NO_KEY_RECORDS, fetch_trust, free_offset
@@ -154,6 +158,26 @@ async def test_after_all_crashes_every_record_has_its_entry_and_every_entry_its_
     assert (found["gaps"], found["records"], found["entries"]) == ([], *[len(harness.acknowledged)] * 2)
 
 
+async def _assert_nothing_to_reconcile(harness: Harness) -> None:
+    """As `afdp reconcile --check --grace 0` does, once every service has come back."""
+    given = harness.stack.settings("notary").items()
+    settings = NotarySettings.model_validate({name.removeprefix("AFDP_").lower(): value for name, value in given})
+    progress = Progress()
+
+    async def go_on(progress: Progress) -> None: ...
+
+    async with AsyncExitStack() as stack:
+        reconciler = await open_reconciler(settings, 0, stack)
+        while True:
+            try:
+                await reconciler.run(progress, go_on, close=False)
+                break
+            except (Unavailable, DeadlineExceeded):
+                await asyncio.sleep(0.05)
+    assert (progress.gaps, progress.on_the_way) == ([], 0)
+    assert progress.records == sum(progress.entries.values()) == len(harness.acknowledged)
+
+
 async def _notarise_some(harness: Harness, rest: httpx.AsyncClient) -> None:
     for _ in range(EACH):
         await harness.notarise(rest)
@@ -178,6 +202,7 @@ async def _assert_whole(harness: Harness, rest: httpx.AsyncClient) -> None:
         await connection.close()
     expected = len(harness.acknowledged)
     assert (records, entries, leaves, matched) == (expected, expected, expected, expected)
+    await _assert_nothing_to_reconcile(harness)
     trust = await fetch_trust(rest)
     for receipt in harness.acknowledged.values():
         assert verify_receipt(Receipt.from_object(receipt), trust).verified

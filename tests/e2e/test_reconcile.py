@@ -24,7 +24,7 @@ from tests.e2e.test_logs import FIRST, FREEZE, OPEN, operate
 from tests.local_entries import ENTRIES, fresh_request
 
 SECOND = f"second.{FIRST}"
-IN_FIRST, IN_SECOND, STRANGERS = 14, 4, 3
+IN_FIRST, IN_SECOND, STRANGERS = 22, 4, 3
 
 SETTINGS = {
     "signer": {"AFDP_LOG_ORIGINS": f"{FIRST},*.{FIRST}"},
@@ -172,6 +172,34 @@ TAMPERING = {
     "other evidence": ("UPDATE record_content SET evidence = evidence || ' ' WHERE receipt_id = $1", "altered"),
     "another tenant": ("UPDATE record SET tenant = 'other' WHERE receipt_id = $1", "altered"),
     "another event": ("UPDATE record SET event_type = 'ai.model.retired' WHERE receipt_id = $1", "altered"),
+    "another timestamp": (
+        "UPDATE record_content SET timestamp = set_byte(timestamp, octet_length(timestamp) - 1,"
+        " get_byte(timestamp, octet_length(timestamp) - 1) # 1) WHERE receipt_id = $1",
+        "altered",
+    ),
+    "another way to its evidence": (
+        "UPDATE record SET evidence_key = evidence_key # 1 WHERE receipt_id = $1",
+        "stray",
+    ),
+    "an artifact that does not lead to it": (
+        "UPDATE record_artifact SET artifact_key = artifact_key # 1 WHERE receipt_id = $1",
+        "stray",
+    ),
+    "a submitter that does not lead to it": (
+        "UPDATE record_term SET term = decode(md5('mallory'), 'hex') WHERE receipt_id = $1",
+        "stray",
+    ),
+    "no place held": ("DELETE FROM log_place WHERE receipt_id = $1", "stray"),
+    "a batch that is not there": (
+        "UPDATE record SET batch_id = gen_random_uuid() WHERE receipt_id = $1",
+        "stray",
+    ),
+    "a part of another tenant": ("UPDATE record_content SET tenant = 'other' WHERE receipt_id = $1", "stray"),
+    "a place, and waiting for one": (
+        "INSERT INTO pending (receipt_id, tenant, notarized_at, log_origin)"
+        " SELECT receipt_id, tenant, notarized_at, '' FROM record WHERE receipt_id = $1",
+        "stray",
+    ),
 }
 
 
@@ -196,6 +224,10 @@ async def test_whatever_a_superuser_changes_in_one_row_is_named_and_never_writte
     expected[f"{FIRST} entry {gone['log_index']}"] = "unrecorded"
     expected[replaced["receipt_id"]] = "misplaced"
     expected[kept.receipts[IN_FIRST]["receipt_id"]] = "doubled"  # whose entry stands in the other's place, too
+    beside = {"log_place": ("a record that is gone", "another index", "another log")}
+    beside |= dict.fromkeys(("record_artifact", "record_term"), ("a record that is gone", "another tenant"))
+    strays = [f"{table} {changed[name]['receipt_id']}" for table, names in beside.items() for name in names]
+    expected |= dict.fromkeys([*strays, f"log_place {gone['receipt_id']}"], "stray")
     assert kinds(found) == expected
     assert found["closed"] == {}
     assert kinds(await kept.reconcile("--check", code=1)) == expected

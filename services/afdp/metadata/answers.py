@@ -22,6 +22,7 @@ from afdp.metadata.values import (
     Rekor1Entry,
     SearchTerms,
     SignedRecord,
+    Stray,
     Summary,
     TrustFile,
     UnstampedSignature,
@@ -90,7 +91,13 @@ def to_kept(kept: Kept) -> messages.KeptRecord:
         waits=kept.waits,
         evidence_fits=kept.evidence_fits,
         record=None if kept.record is None else to_record(kept.record),
+        faults=list(kept.faults),
     )
+
+
+def to_strays(strays: Sequence[Stray], after: Sequence[str]) -> messages.ListStraysResponse:
+    """Rows that contradict records, and where their page ends."""
+    return messages.ListStraysResponse([messages.Stray(each.subject, each.why) for each in strays], list(after))
 
 
 def to_places(places: Sequence[Place]) -> messages.ListPlacesResponse:

@@ -175,6 +175,16 @@ def read_list_places(request: messages.ListPlacesRequest) -> tuple[str, int, int
     return origin, start, end
 
 
+def read_list_strays(request: messages.ListStraysRequest) -> tuple[str, list[str], int]:
+    """The table, where the page before ended, and how many rows to look at."""
+    fields = Fields()
+    table = fields.text("table", request.table)
+    after = [fields.text(f"after[{index}]", each) for index, each in enumerate(request.after)]
+    limit = fields.number("page_size", request.page_size, 1, MAX_PLACES)
+    fields.require()
+    return table, after, limit
+
+
 def read_reopen_record(request: messages.ReopenRecordRequest) -> tuple[UUID, str, str]:
     """The receipt ID, the origin of a log of ours, the name of one of others."""
     fields = Fields()

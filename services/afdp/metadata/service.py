@@ -39,6 +39,7 @@ from afdp.metadata.values import (
     Search,
     SignedRecord,
     StampBacklog,
+    Stray,
     Summary,
     TrustFiles,
     UnstampedSignature,
@@ -88,6 +89,13 @@ class Store(Protocol):
 
     async def places(self, origin: str, start: int, end: int) -> list[Place]:
         """Which records say that they are in this part of a log, by ascending index."""
+
+    async def strays(self, table: str, after: Sequence[str], limit: int) -> tuple[list[Stray], list[str]]:
+        """What is amiss with the next rows of a table, and where they end; an empty end: there are no more.
+
+        Raises:
+            InvalidArgument: there is no such table, or it has another key.
+        """
 
     async def reopen(self, receipt_id: UUID, log_origin: str, external_log: str) -> bool:
         """Make a record PENDING that has no place and waits for none; whether that was done."""
@@ -256,6 +264,10 @@ class Metadata:
     async def places(self, origin: str, start: int, end: int) -> list[Place]:
         """Which records say that they are in this part of a log, by ascending index."""
         return await self._store.places(origin, start, end)
+
+    async def strays(self, table: str, after: Sequence[str], limit: int) -> tuple[list[Stray], list[str]]:
+        """What is amiss with the next rows of a table beside the records, and where they end."""
+        return await self._store.strays(table, after, limit)
 
     async def reopen(self, receipt_id: UUID, log_origin: str, external_log: str) -> bool:
         """Make a record PENDING again that has no place in a log and waits for none; whether that was done."""

@@ -47,6 +47,8 @@ from afdp.messages.metadata import (
     ListPlacesResponse,
     ListSignedRecordsRequest,
     ListSignedRecordsResponse,
+    ListStraysRequest,
+    ListStraysResponse,
     ListWorkflowsRequest,
     ListWorkflowsResponse,
     MetadataServiceBase,
@@ -109,6 +111,9 @@ class MetadataServicer(MetadataServiceBase):
 
     async def list_places(self, request: ListPlacesRequest) -> ListPlacesResponse:
         return answers.to_places(await self._metadata.places(*requests.read_list_places(request)))
+
+    async def list_strays(self, request: ListStraysRequest) -> ListStraysResponse:
+        return answers.to_strays(*await self._metadata.strays(*requests.read_list_strays(request)))
 
     async def reopen_record(self, request: ReopenRecordRequest) -> ReopenRecordResponse:
         return ReopenRecordResponse(await self._metadata.reopen(*requests.read_reopen_record(request)))

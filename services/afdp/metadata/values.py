@@ -146,6 +146,7 @@ class Kept:
         record: without its evidence; None where `has_head` or `has_content` is false.
         waits: whether it is PENDING, or queued for the log of others that is to make it LOGGED.
         evidence_fits: whether the evidence has the hash on record.
+        faults: what rows beside it say against it, in sentences.
     """
 
     receipt_id: UUID
@@ -154,6 +155,15 @@ class Kept:
     waits: bool
     evidence_fits: bool
     record: Record | None
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A row that contradicts a record, or that points to nothing: what it is called, and one sentence of why."""
+
+    subject: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

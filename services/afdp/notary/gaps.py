@@ -33,6 +33,8 @@ class Kind(StrEnum):
     """A record is not where it says that it is in a log."""
     DOUBLED = "doubled"
     """A record's entry is in one log twice."""
+    STRAY = "stray"
+    """A row beside the records contradicts them, or points to nothing."""
     UNREADABLE = "unreadable"
     """A log has lost entries, or does not reach as far as a record says."""
 

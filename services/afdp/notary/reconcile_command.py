@@ -58,7 +58,7 @@ def _asked(arguments: Sequence[str]) -> argparse.Namespace:
 
 async def _through(settings: NotarySettings, asked: argparse.Namespace, progress: Progress) -> None:
     async with AsyncExitStack() as stack:
-        reconciler = await _reconciler(settings, asked.grace, stack)
+        reconciler = await open_reconciler(settings, asked.grace, stack)
         written = time.monotonic()
 
         async def keep(progress: Progress) -> None:
@@ -75,8 +75,14 @@ async def _through(settings: NotarySettings, asked: argparse.Namespace, progress
             raise
 
 
-async def _reconciler(settings: NotarySettings, grace: float | None, stack: AsyncExitStack) -> Reconciler:
-    """One that speaks to the peers as the service does."""
+async def open_reconciler(settings: NotarySettings, grace: float | None, stack: AsyncExitStack) -> Reconciler:
+    """One that speaks to the peers as the service does, for as long as `stack` is open.
+
+    Args:
+        settings: those of the service.
+        grace: how long a record may wait to be logged, in seconds; None: as the settings say.
+        stack: closes its connections.
+    """
     tls = await stack.enter_async_context(open_tls(settings))
 
     async def caller(service: str, address: str) -> GrpcCaller:

@@ -62,6 +62,7 @@ def _to_object(progress: Progress) -> dict[str, Any]:
         "format": _FORMAT,
         "entries": progress.entries,
         "after": progress.after,
+        "strays": progress.strays,
         **{name: getattr(progress, name) for name in _COUNTS},
         "remembered": [[leaf.hex(), *at] for leaf, at in progress.remembered.items()],
         "contradicted": progress.contradicted,
@@ -76,6 +77,7 @@ def _from_object(content: dict[str, Any]) -> Progress:
     return Progress(
         entries=content["entries"],
         after=content["after"],
+        strays=content["strays"],
         **{name: content[name] for name in _COUNTS},
         remembered={bytes.fromhex(leaf): (origin, index) for leaf, origin, index in content["remembered"]},
         contradicted=content["contradicted"],

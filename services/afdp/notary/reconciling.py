@@ -25,6 +25,7 @@ from afdp.messages.metadata import (
     KeptRecord,
     ListKeptRequest,
     ListPlacesRequest,
+    ListStraysRequest,
     LogPosition,
     MetadataServiceClient,
     Record,
@@ -37,10 +38,12 @@ from afdp.notary.keys import KeyDirectory
 from afdp.notary.pipeline import Logged
 from afdp.notary.receipts import Entry, check_place, log_entry
 from afdp.verify.result import NotVerifiedError
+from afdp.verify.timestamps import UncountedError, UnknownAuthorityError, verify_stamp
 
 logger = logging.getLogger(__name__)
 
-ENTRIES, RECORDS = 256, 256  # a page
+ENTRIES, RECORDS, ROWS = 256, 256, 1024  # a page
+BESIDE = ("idempotency_key", "batch", "record_artifact", "record_term", "log_place", "tenant_usage")
 MOST_REMEMBERED = 100_000  # entries of ours without a record, until records were gone through
 MOST_NAMED = 10_000  # gaps; all are counted
 
@@ -55,6 +58,7 @@ class Progress:
     Attributes:
         entries: by log, the index of the next entry.
         after: the last receipt ID; empty before the first.
+        strays: by table beside the records, where its last page ended.
         remembered: entries of ours that no record claims, by leaf hash: the log and the index.
         contradicted: records that claim an entry which is another's, by receipt ID, in words.
         furthest: by log, the largest tree that a record's proof is of.
@@ -62,6 +66,7 @@ class Progress:
 
     entries: dict[str, int] = field(default_factory=dict)
     after: str = ""
+    strays: dict[str, list[str]] = field(default_factory=dict)
     records: int = 0
     strangers: int = 0
     copies: int = 0
@@ -138,6 +143,8 @@ class Reconciler:
             why = "one of our keys signed it, and no record has it"
             progress.add(Gap(Kind.UNRECORDED, f"{origin} entry {index}", why))
         progress.remembered.clear()
+        for table in BESIDE:
+            await self._through_table(table, progress, pause)
         await self._measure_logs(progress)
 
     async def _through_log(self, origin: str, ours: dict[bytes, str], progress: Progress, pause: Pause) -> None:
@@ -198,6 +205,18 @@ class Reconciler:
                 raise
             await pause(progress)
 
+    async def _through_table(self, table: str, progress: Progress, pause: Pause) -> None:
+        """Names what contradicts records, or points to nothing, in a table beside them."""
+        after, began = progress.strays.get(table, []), table in progress.strays
+        while after or not began:
+            request = ListStraysRequest(table, after, ROWS)
+            found = await self._metadata.list_strays(request, timeout=self._timeout)
+            for stray in found.strays:
+                progress.add(Gap(Kind.STRAY, f"{table} {stray.subject}", stray.why))
+            progress.strays[table] = after = found.next
+            began = True
+            await pause(progress)
+
     async def _judge_page(self, page: Sequence[KeptRecord], progress: Progress, *, close: bool) -> None:
         wanting: list[tuple[Kind, str, Record]] = []
         for kept in page:
@@ -218,19 +237,22 @@ class Reconciler:
             progress.add(Gap(Kind.INCOMPLETE, kept.receipt_id, part))
             return
         draft = kept.record.draft
-        faults = list(alterations(draft, kept.evidence_fits))
+        faults = [*alterations(draft, kept.evidence_fits), *await self._stamp_faults(kept.record)]
         entry = await self._entry(draft, faults)
         place = progress.remembered.pop(draft.leaf_hash, None)
         if entry is not None and entry.leaf_hash != draft.leaf_hash:
             place = place or progress.remembered.pop(entry.leaf_hash, None)
             faults.append("its statement or signature is not what its leaf hash was made of")
         if faults or entry is None:
-            progress.add(Gap(Kind.ALTERED, kept.receipt_id, "; ".join(faults)))
+            progress.add(Gap(Kind.ALTERED, kept.receipt_id, "; ".join([*faults, *kept.faults])))
             return
+        known = progress.found.total()
         if kept.record.log is None:
             self._judge_waiting(kept, kept.record, place, progress, wanting)
-            return
-        await self._judge_place(kept.record, entry, place, contradicted, progress)
+        else:
+            await self._judge_place(kept.record, entry, place, contradicted, progress)
+        if kept.faults and known == progress.found.total():
+            progress.add(Gap(Kind.STRAY, kept.receipt_id, "; ".join(kept.faults)))
 
     def _judge_waiting(
         self,
@@ -332,6 +354,34 @@ class Reconciler:
         except ValueError:
             faults.append("its signature is missing")
         return None
+
+    async def _stamp_faults(self, record: Record) -> list[str]:
+        """Why timestamps over its signature do not hold. One whose authority was revoked since holds for what it is."""
+        faults = []
+        draft, known = _draft(record), await self._keys.authorities()
+        for name, response in (("timestamp", draft.timestamp), ("timestamp from outside", record.external_timestamp)):
+            if not response:
+                continue
+            try:
+                verify_stamp(response, draft.signature, known)
+            except UncountedError:
+                continue
+            except UnknownAuthorityError as error:  # of one outside that is asked no more its receipts say nothing
+                if response is draft.timestamp and await self._is_strange(draft):
+                    faults.append(f"its {name} does not hold: {error.reason}")
+            except NotVerifiedError as error:
+                faults.append(f"its {name} does not hold: {error.reason}")
+        return faults
+
+    async def _is_strange(self, draft: Draft) -> bool:
+        """Whether nobody knows the authority of a timestamp, not even the signer, asked now."""
+        try:
+            verify_stamp(draft.timestamp, draft.signature, await self._keys.authorities(newest=True))
+        except UnknownAuthorityError:
+            return True
+        except NotVerifiedError:
+            return False
+        return False
 
     async def _entries(self, origin: str, start: int, limit: int) -> ListEntriesResponse:
         return await self._transparency.list_entries(ListEntriesRequest(origin, start, limit), timeout=self._timeout)

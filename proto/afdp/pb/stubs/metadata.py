@@ -48,6 +48,8 @@ from afdp.pb.afdp.metadata.v1 import (
     ListPlacesResponse,
     ListSignedRecordsRequest,
     ListSignedRecordsResponse,
+    ListStraysRequest,
+    ListStraysResponse,
     ListWorkflowsRequest,
     ListWorkflowsResponse,
     PostponeStampsRequest,
@@ -177,6 +179,9 @@ class MetadataServiceBase:
         raise NotImplementedError
 
     async def get_audit_sinks(self, request: GetAuditSinksRequest) -> GetAuditSinksResponse:
+        raise NotImplementedError
+
+    async def list_strays(self, request: ListStraysRequest) -> ListStraysResponse:
         raise NotImplementedError
 
 
@@ -417,5 +422,11 @@ class MetadataServiceClient:
     ) -> GetAuditSinksResponse:
         answer: GetAuditSinksResponse = await self._caller.unary_unary(
             "/afdp.metadata.v1.MetadataService/GetAuditSinks", request, timeout
+        )
+        return answer
+
+    async def list_strays(self, request: ListStraysRequest, *, timeout: float | None = None) -> ListStraysResponse:
+        answer: ListStraysResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ListStrays", request, timeout
         )
         return answer

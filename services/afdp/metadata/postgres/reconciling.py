@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import asyncpg
 
 from afdp.metadata.postgres import records
 from afdp.metadata.postgres.conditions import fetch_pruned
-from afdp.metadata.values import Kept, Place, Record
+from afdp.metadata.postgres.lookup import lookup_key, term_key
+from afdp.metadata.terms import Terms
+from afdp.metadata.values import Draft, Kept, Place, Record
 from afdp.postgres import Connection
 
 # Whatever table knows a receipt ID, so that a row that was deleted somewhere is missed. Each is read along its key.
@@ -21,6 +23,9 @@ _IDS = """
         UNION (SELECT receipt_id FROM pending WHERE receipt_id > $1 ORDER BY receipt_id LIMIT $2)
         UNION (SELECT DISTINCT receipt_id FROM log_queue WHERE receipt_id > $1 ORDER BY receipt_id LIMIT $2)
         UNION (SELECT DISTINCT receipt_id FROM further_entry WHERE receipt_id > $1 ORDER BY receipt_id LIMIT $2)
+        UNION (SELECT DISTINCT receipt_id FROM rekor1_entry WHERE receipt_id > $1 ORDER BY receipt_id LIMIT $2)
+        UNION (SELECT receipt_id FROM stamp_wanted WHERE receipt_id > $1 ORDER BY receipt_id LIMIT $2)
+        UNION (SELECT receipt_id FROM external_stamp WHERE receipt_id > $1 ORDER BY receipt_id LIMIT $2)
     ) AS known ORDER BY receipt_id LIMIT $2
 """
 # A page ends before the statement that is too much for one answer; the first is never that.
@@ -28,14 +33,44 @@ _PAGE = """
     SELECT receipt_id, r.receipt_id IS NOT NULL AS has_head, c.receipt_id IS NOT NULL AS has_content,
            EXISTS (SELECT FROM pending p WHERE p.receipt_id = id.receipt_id)
                OR EXISTS (SELECT FROM log_queue q WHERE q.receipt_id = id.receipt_id AND q.main) AS waits,
-           coalesce(sha256(c.evidence) = r.evidence_hash, false) AS evidence_fits,
+           coalesce(sha256(c.evidence) = r.evidence_hash, false) AS evidence_fits, r.evidence_key,
+           array_remove(ARRAY[
+               CASE WHEN c.tenant <> r.tenant OR e.tenant <> r.tenant
+                   OR EXISTS (SELECT FROM pending p WHERE p.receipt_id = id.receipt_id AND p.tenant <> r.tenant)
+                   OR EXISTS (SELECT FROM log_queue q WHERE q.receipt_id = id.receipt_id AND q.tenant <> r.tenant)
+                   THEN 'a part of it is of another tenant' END,
+               CASE WHEN e.receipt_id IS NOT NULL
+                   AND EXISTS (SELECT FROM pending p WHERE p.receipt_id = id.receipt_id)
+                   THEN 'it has its place in a log, and waits for one' END,
+               CASE WHEN e.receipt_id IS NOT NULL AND NOT EXISTS (
+                       SELECT FROM log_place l WHERE l.origin = e.origin AND l.log_index = e.log_index
+                       AND l.receipt_id = e.receipt_id AND l.tenant = e.tenant
+                   ) THEN 'its place in the log is not held for it' END,
+               CASE WHEN r.batch_id IS NOT NULL AND NOT EXISTS (
+                       SELECT FROM batch b WHERE b.batch_id = r.batch_id AND b.tenant = r.tenant
+                   ) THEN 'its batch is not there' END
+           ], NULL) AS faults,
            sum(4096 + coalesce(octet_length(c.statement), 0)) OVER (ORDER BY receipt_id)
                - coalesce(octet_length(c.statement), 0) AS before
     FROM unnest($1::uuid[]) AS id (receipt_id)
     LEFT JOIN (SELECT * FROM record WHERE receipt_id = ANY($1::uuid[])) AS r USING (receipt_id)
     LEFT JOIN (SELECT * FROM record_content WHERE receipt_id = ANY($1::uuid[])) AS c USING (receipt_id)
+    LEFT JOIN (SELECT * FROM log_entry WHERE receipt_id = ANY($1::uuid[])) AS e USING (receipt_id)
     ORDER BY receipt_id
 """
+# What is to lead to records, by their own word, and does not: to be completed by a table and its columns.
+_UNFOUND = """
+    SELECT DISTINCT w.receipt_id
+    FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bytea[], $5::text[]) AS w (
+        receipt_id, key, notarized_at, value, tenant
+    )
+    WHERE NOT EXISTS (
+        SELECT FROM {table} t WHERE (t.{key}, t.notarized_at) = (w.key, w.notarized_at)
+            AND (t.receipt_id, t.{value}, t.tenant) = (w.receipt_id, w.value, w.tenant)
+    )
+"""
+_UNFOUND_BY_ARTIFACT = _UNFOUND.format(table="record_artifact", key="artifact_key", value="artifact_hash")
+_UNFOUND_BY_TERM = _UNFOUND.format(table="record_term", key="term_key", value="term")
 _PLACES = """
     SELECT log_index, receipt_id FROM log_place WHERE origin = $1 AND log_index >= $2 AND log_index < $3
 """
@@ -62,6 +97,7 @@ _QUEUE = f"""
     SELECT receipt_id, tenant, $2, true FROM ({_LOST}) AS lost ON CONFLICT DO NOTHING RETURNING receipt_id
 """  # noqa: S608 - of a constant
 _BEFORE_ALL = UUID(int=0)
+_ALWAYS = Terms()
 
 
 async def kept(connection: Connection, limit: int, after: UUID | None, max_bytes: int) -> list[Kept]:
@@ -71,7 +107,8 @@ async def kept(connection: Connection, limit: int, after: UUID | None, max_bytes
         rows = [row for row in await fetch_pruned(connection, _PAGE, known) if row["before"] <= max_bytes]
         whole = [row["receipt_id"] for row in rows if row["has_head"] and row["has_content"]]
         found = await records.by_ids(connection, whole, with_evidence=False)
-    return [_kept(row, found) for row in rows]
+        unfound = await _unfound(connection, [record.draft for record in found.values()])
+    return [_kept(row, found, unfound) for row in rows]
 
 
 async def places(connection: Connection, origin: str, start: int, end: int) -> list[Place]:
@@ -90,6 +127,37 @@ async def reopen(connection: Connection, receipt_id: UUID, log_origin: str, exte
     return await connection.fetchval(query, receipt_id, target) is not None
 
 
-def _kept(row: asyncpg.Record, found: dict[UUID, Record]) -> Kept:
-    seen = Kept(row["receipt_id"], row["has_head"], row["has_content"], row["waits"], row["evidence_fits"], None)
-    return replace(seen, record=found.get(seen.receipt_id))
+_Unfound = Mapping[str, set[UUID]]
+
+
+async def _unfound(connection: Connection, drafts: Sequence[Draft]) -> _Unfound:
+    """The records that are not found by what they have to be found by, by what that is.
+
+    Terms of metadata are not among it: which there are depends on what the settings were when a record was made.
+    """
+    by_artifact = [
+        (draft, lookup_key(draft.submitter.tenant, each), each)
+        for draft in drafts
+        for each in dict.fromkeys(draft.terms.artifact_hashes)
+    ]
+    by_term = [(draft, term_key(term), term) for draft in drafts for term in _ALWAYS.of(draft)]
+    return {
+        "each of its artifacts": await _missed(connection, _UNFOUND_BY_ARTIFACT, by_artifact),
+        "its submitter": await _missed(connection, _UNFOUND_BY_TERM, by_term),
+    }
+
+
+async def _missed(connection: Connection, query: str, wanted: Sequence[tuple[Draft, int, bytes]]) -> set[UUID]:
+    rows = [(draft.receipt_id, key, draft.notarized_at, each, draft.submitter.tenant) for draft, key, each in wanted]
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 5
+    return {row["receipt_id"] for row in await connection.fetch(query, *columns)}
+
+
+def _kept(row: asyncpg.Record, found: dict[UUID, Record], unfound: _Unfound) -> Kept:
+    receipt_id, faults = row["receipt_id"], list(row["faults"])
+    record = found.get(receipt_id)
+    if record and row["evidence_key"] != lookup_key(record.draft.submitter.tenant, record.draft.evidence_hash):
+        faults.append("it is not found by its evidence")
+    faults += [f"it is not found by {what}" for what, missed in unfound.items() if receipt_id in missed]
+    whole = row["has_head"], row["has_content"], row["waits"], row["evidence_fits"]
+    return Kept(receipt_id, *whole, record, tuple(faults))

@@ -21,6 +21,7 @@ from afdp.metadata.postgres import (
     records,
     roles,
     stamps,
+    strays,
     trust_files,
     whole,
     workflow_list,
@@ -50,6 +51,7 @@ from afdp.metadata.values import (
     Search,
     SignedRecord,
     StampBacklog,
+    Stray,
     Summary,
     TrustFiles,
     UnstampedSignature,
@@ -122,6 +124,10 @@ class PostgresStore:
     async def places(self, origin: str, start: int, end: int) -> list[Place]:
         """Which records say that they are in this part of a log."""
         return await self._database.run(lambda connection: reconciling.places(connection, origin, start, end))
+
+    async def strays(self, table: str, after: Sequence[str], limit: int) -> tuple[list[Stray], list[str]]:
+        """Rows beside the records that contradict them."""
+        return await self._database.run(lambda connection: strays.strays(connection, table, after, limit))
 
     async def reopen(self, receipt_id: UUID, log_origin: str, external_log: str) -> bool:
         """A record that has lost its place is PENDING again."""
