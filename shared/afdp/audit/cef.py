@@ -10,7 +10,18 @@ from collections.abc import Iterator
 from typing import Final
 
 from afdp.audit.event import RecordedEvent
-from afdp.audit.ocsf import HIGH, INFORMATIONAL, LOW, MEDIUM, message_of, severity_of, to_ocsf, uid_of, valid_address
+from afdp.audit.ocsf import (
+    HIGH,
+    INFORMATIONAL,
+    LOW,
+    MEDIUM,
+    message_of,
+    severity_of,
+    status_of,
+    type_name_of,
+    uid_of,
+    valid_address,
+)
 from afdp.version import VERSION
 
 SEVERITIES: Final = {INFORMATIONAL: 2, LOW: 4, MEDIUM: 6, HIGH: 8}
@@ -19,22 +30,23 @@ SEVERITIES: Final = {INFORMATIONAL: 2, LOW: 4, MEDIUM: 6, HIGH: 8}
 _OUTCOMES = {"Intended": "intended", "Success": "success", "Failure": "failure"}
 # What no line may have in it, but for the ends of lines, which are escaped where they may be.
 _CONTROL = re.compile("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]")
+_PLAIN = re.compile("[^\\\\=\x00-\x1f\x7f\x85\u2028\u2029]*")
 _LINE_END = re.compile("[\r\n]+")
 
 
 def cef(event: RecordedEvent) -> bytes:
     """An event as one line of CEF in UTF-8, without the line's end."""
-    told = to_ocsf(event)
+    did = "allowed" if event.result == "allow" else "denied"
     header = (
         "CEF:0",
         "AFDP",
         "Notary Service",
         VERSION,
         f"{event.step}.{event.result}",
-        f"{told['type_name']}, {told['action'].lower()}",
+        f"{type_name_of(event)}, {did}",
         str(SEVERITIES[severity_of(event)]),
     )
-    facts = " ".join(f"{key}={escaped(value)}" for key, value in _extension(event, told["status"]))
+    facts = " ".join(f"{key}={escaped(value)}" for key, value in _extension(event, status_of(event)["status"]))
     return ("|".join(map(escaped_header, header)) + "|" + facts).encode()
 
 
@@ -45,6 +57,8 @@ def escaped_header(text: str) -> str:
 
 def escaped(text: str) -> str:
     """A value of the extension: a backslash, an equals sign and ends of lines are escaped; a pipe is not."""
+    if _PLAIN.fullmatch(text):
+        return text
     plain = _CONTROL.sub(" ", text).replace("\\", "\\\\").replace("=", "\\=")
     return plain.replace("\r", "\\r").replace("\n", "\\n")
 

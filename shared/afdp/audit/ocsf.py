@@ -79,10 +79,10 @@ def to_ocsf(event: RecordedEvent) -> dict[str, Any]:
         "activity_id": activity,
         "activity_name": activity_name,
         "type_uid": kind * 100 + activity,
-        "type_name": f"{class_name}: {activity_name}",
+        "type_name": type_name_of(event),
         "severity_id": severity,
         "severity": SEVERITIES[severity],
-        **_status(event),
+        **status_of(event),
         "action_id": _ALLOWED if allowed else _DENIED,
         "action": "Allowed" if allowed else "Denied",
         "message": message_of(event),
@@ -116,6 +116,11 @@ def activity_of(event: RecordedEvent) -> tuple[int, str]:
     return found, names.get(found) or event.rpc or "Other"
 
 
+def type_name_of(event: RecordedEvent) -> str:
+    """Class and activity in words, such as `API Activity: Read`."""
+    return f"{_CLASSES[class_of(event)][2]}: {activity_of(event)[1]}"
+
+
 def severity_of(event: RecordedEvent) -> int:
     """How much an event matters: OCSF's severity_id, 1 to 4."""
     if event.result == "error":
@@ -126,6 +131,17 @@ def severity_of(event: RecordedEvent) -> int:
     if event.step == "authorization":
         return HIGH if administers else MEDIUM
     return LOW
+
+
+def status_of(event: RecordedEvent) -> dict[str, Any]:
+    """What came of it: `status_id`, `status`, and why."""
+    if event.phase == "intent" and event.result == "allow":
+        found: dict[str, Any] = {"status_id": 99, "status": "Intended"}
+    elif event.result == "allow":
+        found = {"status_id": _SUCCESS, "status": "Success"}
+    else:
+        found = {"status_id": _FAILURE, "status": "Failure", "status_code": event.result}
+    return found | ({"status_detail": event.reason} if event.reason else {})
 
 
 def message_of(event: RecordedEvent) -> str:
@@ -177,16 +193,6 @@ def _metadata(event: RecordedEvent) -> dict[str, Any]:
     if event.cut:
         found["labels"] = ["truncated"]
     return found
-
-
-def _status(event: RecordedEvent) -> dict[str, Any]:
-    if event.phase == "intent" and event.result == "allow":
-        found: dict[str, Any] = {"status_id": 99, "status": "Intended"}
-    elif event.result == "allow":
-        found = {"status_id": _SUCCESS, "status": "Success"}
-    else:
-        found = {"status_id": _FAILURE, "status": "Failure", "status_code": event.result}
-    return found | ({"status_detail": event.reason} if event.reason else {})
 
 
 def _source(event: RecordedEvent) -> dict[str, Any]:
