@@ -18,6 +18,7 @@ import pytest
 
 from afdp.audit.event import RecordedEvent
 from afdp.audit.rows import write_row
+from afdp.errors import FailedPrecondition
 from afdp.metadata.audit_trail import AuditTrail, NewRow
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import PostgresStore
@@ -351,7 +352,7 @@ async def test_the_sinks_of_a_file_are_fed_and_looked_at(
     assert target.read_text().startswith("CEF:0|")
 
 
-async def test_a_check_says_of_each_sink_whether_it_can_be_reached(tmp_path: Path) -> None:
+async def test_a_check_says_of_each_sink_whether_it_can_be_reached(store: PostgresStore, tmp_path: Path) -> None:
     file = tmp_path / "sinks.yaml"
     file.write_text(
         f"sinks:\n  - {{name: disk, kind: file, path: {tmp_path}/audit.ocsf}}\n"
@@ -362,6 +363,9 @@ async def test_a_check_says_of_each_sink_whether_it_can_be_reached(tmp_path: Pat
     disk, lake = await audit_sinks(settings)
     file.write_text("sinks:\n  - {name: disk, kind: file, colour: red}\n")
     wrong = await audit_sinks(settings)
+    with pytest.raises(FailedPrecondition, match=r"AFDP_AUDIT_SINKS: sinks\[0\]\.colour"):
+        async with forwarding(file, store.sinks):
+            pass
 
     assert (disk.name, disk.good) == ("audit sink disk", True)
     assert "can be written" in disk.detail

@@ -67,7 +67,7 @@ class Forwarder:
                     if await self.forward():
                         continue
                 except NotaryError as error:
-                    logger.info("audit events cannot be read to be sent", extra={"fields": {"reason": error.message}})
+                    logger.debug("audit events cannot be read to be sent", extra={"fields": {"reason": error.message}})
                 await asyncio.sleep(LOOK)
         finally:
             await self._let_go()

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from afdp.config import SettingsError
+from afdp.errors import FailedPrecondition
 from afdp.metadata.sinks.file import FileSink
 from afdp.metadata.sinks.forwarding import Forwarder
 from afdp.metadata.sinks.http import HttpSink
@@ -29,9 +31,12 @@ async def forwarding(file: Path | None, ledger: Ledger) -> AsyncIterator[SinkWat
     """The sinks of a file get what is theirs for the length of a block; gives what says how they are. None: no sinks.
 
     Raises:
-        SettingsError: the file is not right.
+        FailedPrecondition: the file is not right; names each fault and where it is.
     """
-    sinks: Sequence[SinkSettings] = read_sinks(file).sinks if file is not None else ()
+    try:
+        sinks: Sequence[SinkSettings] = read_sinks(file).sinks if file is not None else ()
+    except SettingsError as error:
+        raise FailedPrecondition(str(error)) from None
     watch = SinkWatch([each.name for each in sinks], ledger)
     async with asyncio.TaskGroup() as tasks:
         beside = [tasks.create_task(Forwarder(each, sink_of(each), ledger).run()) for each in sinks]

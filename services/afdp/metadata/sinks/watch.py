@@ -34,7 +34,7 @@ class SinkWatch:
             try:
                 await self.states()
             except NotaryError as error:
-                logger.info("the sinks were not looked at", extra={"fields": {"reason": error.message}})
+                logger.debug("the sinks were not looked at", extra={"fields": {"reason": error.message}})
             await asyncio.sleep(LOOK)
 
     async def states(self) -> Sequence[SinkState]:
