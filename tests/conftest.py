@@ -35,7 +35,10 @@ _PACKAGES = {
     "promtool": "prometheus",
     "slapd": "slapd",
     "syslog-ng": "syslog-ng-core",
+    "postgres": "postgresql-15",
+    "redis-server": "redis-server",
 }  # what Debian names the package of a tool that we do not build
+_DEBIANS_POSTGRESQL = "/usr/lib/postgresql/15/bin"  # not on its path; other than that of the wheel it speaks TLS
 
 
 def tools_folder() -> Path:
@@ -49,7 +52,7 @@ def find_tool(name: str) -> Path | None:
     for folder in (tools_folder() / "bin", Path(sys.executable).parent):
         if os.access(folder / name, os.X_OK):
             return folder / name
-    found = shutil.which(name)
+    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_DEBIANS_POSTGRESQL}")
     return Path(found) if found else None
 
 

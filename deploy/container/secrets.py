@@ -1,11 +1,11 @@
 """Makes the secrets that the containers of compose.yaml share, each once, from the system's random numbers.
 
-    python secrets.py DATABASE_FOLDER METADATA_FOLDER VAULT_FOLDER
+    python secrets.py DATABASE_FOLDER METADATA_FOLDER VAULT_FOLDER REDIS_FOLDER REDIS_CLIENTS_FOLDER
 
 DATABASE_FOLDER gets `password` for PostgreSQL and `settings.yaml` for who logs in with it, and `metadata-setup.yaml`
 for who makes the role of the metadata service. METADATA_FOLDER gets that role's `password` and `settings.yaml`. Their
-group may read them. VAULT_FOLDER gets `seal-key`, 32 bytes that open Vault's storage, for the owner alone. What is
-there stays.
+group may read them. VAULT_FOLDER gets `seal-key`, 32 bytes that open Vault's storage, for the owner alone. REDIS_FOLDER
+gets `password.conf` for Redis, REDIS_CLIENTS_FOLDER its `url`. What is there stays.
 """
 
 import os
@@ -13,15 +13,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-DATABASE_URL = "postgresql://{role}:{password}@postgres:5432/afdp"
+DATABASE_URL = "postgresql://{role}:{password}@postgres:5432/afdp?sslmode=verify-full&sslrootcert=/run/tls/ca.pem"
+REDIS_URL = "rediss://:{password}@redis:6379/0"
 
 
-def make_secrets(database: Path, metadata: Path, vault: Path) -> None:
+def make_secrets(database: Path, metadata: Path, vault: Path, redis: Path, redis_clients: Path) -> None:
     """Makes what is missing."""
     owner, service = login(database, "afdp"), login(metadata, "afdp_metadata")
     both = f"database_url: {service}\ndatabase_owner_url: {owner}\n"
     write_once(database / "metadata-setup.yaml", both.encode(), 0o640)
     write_once(vault / "seal-key", os.urandom(32), 0o600)
+    write_once(redis / "password.conf", f"requirepass {os.urandom(24).hex()}\n".encode(), 0o640)
+    password = (redis / "password.conf").read_text().split()[1]
+    write_once(redis_clients / "url", f"{REDIS_URL.format(password=password)}\n".encode(), 0o640)
 
 
 def login(folder: Path, role: str) -> str:

@@ -17,9 +17,11 @@ seal "static" {
 listener "tcp" {
   address         = "0.0.0.0:8200"
   cluster_address = "127.0.0.1:8201"
-  tls_disable     = true
+  tls_cert_file   = "/run/tls/cert.pem"
+  tls_key_file    = "/run/tls/key.pem"
+  tls_min_version = "tls13"
 }
 
-api_addr     = "http://vault:8200"
-cluster_addr = "http://127.0.0.1:8201"
+api_addr     = "https://vault:8200"
+cluster_addr = "https://127.0.0.1:8201"
 log_level    = "warn"

@@ -1,7 +1,7 @@
 """Brings a Vault or OpenBao to what the signer needs: transit engine, keys, policies, and logins for two.
 
     VAULT_ADDR=https://vault:8200 VAULT_TOKEN=… python setup.py --auth approle --signer FOLDER --key-admin FOLDER
-    VAULT_ADDR=http://vault:8200 python setup.py --state FOLDER --auth approle --signer FOLDER --key-admin FOLDER
+    VAULT_ADDR=https://vault:8200 python setup.py --state FOLDER --auth approle --signer FOLDER --key-admin FOLDER
 
 The two are the signer (policy `afdp-signer`) and the key admin, who rotates keys (`afdp-key-admin`). Their folders get
 what they log in with: `role-id` and `secret-id` (approle) or `token` (token), readable by their owner alone; kubernetes
@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import hvac
 import hvac.exceptions
@@ -69,8 +70,8 @@ class Logins:
 def main() -> None:
     """Reads the arguments and does what the module says."""
     arguments = parsed_arguments()
-    client = connect(os.environ["VAULT_ADDR"], os.environ.get("VAULT_TOKEN", ""))
     try:
+        client = connect(os.environ["VAULT_ADDR"], os.environ.get("VAULT_TOKEN", ""))
         if client.token:
             provision(client, logins_of(arguments))
         elif arguments.state:
@@ -82,7 +83,9 @@ def main() -> None:
 
 
 def connect(address: str, token: str = "") -> Any:
-    """hvac's client (whose methods have no types), past any proxy of the environment."""
+    """hvac's client (whose methods have no types), past any proxy of the environment; VAULT_CACERT is believed."""
+    if address.startswith("http://") and urlsplit(address).hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise RuntimeError("VAULT_ADDR is plain text to another machine: use https")
     client = hvac.Client(url=address, token=token, namespace=os.environ.get("VAULT_NAMESPACE"), timeout=10)
     client.session.trust_env = False
     return client

@@ -27,6 +27,7 @@ from afdp.secrets import ReadVault, SecretError, file_names, resolved
 from afdp.tls.http import Clients
 from afdp.tls.material import TlsPaths
 from afdp.tls.plain import is_loopback
+from afdp.urls import refuse_plain
 
 PREFIX = "AFDP_"
 SERVICES = ("gateway", "notary", "signer", "transparency", "metadata")
@@ -97,6 +98,11 @@ class ServiceSettings(BaseSettings):
         if unknown := value.keys() - set(SERVICES):
             raise ValueError(f"{', '.join(sorted(unknown))}: no such service; there are {', '.join(SERVICES)}")
         return {name: (f"afdp-{name}",) for name in SERVICES} | value
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _send_traces_safely(cls, value: str | None) -> str | None:
+        return refuse_plain(value) if value else value
 
     @model_validator(mode="after")
     def _speak_plainly_at_home_only(self) -> Self:

@@ -1,10 +1,37 @@
-"""URLs that secrets may be sent to, and that what they answer is believed of."""
+"""URLs that secrets may be sent to, and that what they answer is believed of; and what may be asked in plain text."""
 
 from __future__ import annotations
 
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
+from pydantic import AfterValidator, AnyHttpUrl
+
+from afdp.tls.plain import is_loopback
+
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+U = TypeVar("U", str, AnyHttpUrl)
+
+
+def refuse_plain(url: U) -> U:
+    """The URL itself, unless it would be plain text to another machine.
+
+    Raises:
+        ValueError: it would.
+    """
+    try:
+        parts = urlsplit(str(url))
+        host = parts.hostname or ""
+    except ValueError:
+        raise ValueError("must be a URL") from None
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ValueError("is plain text to another machine, and plain text stays on this one: use https")
+    return url
+
+
+OutgoingUrl = Annotated[AnyHttpUrl, AfterValidator(refuse_plain)]
+"""What is asked over TLS, or on this machine."""
 
 
 def check_private_url(url: str) -> str:

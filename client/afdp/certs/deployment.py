@@ -7,6 +7,7 @@ from pathlib import Path
 from afdp.certs.authority import Authority
 from afdp.certs.ending import ending_soon
 from afdp.certs.names import SERVICES, Names
+from afdp.errors import InvalidArgument
 from afdp.whole_file import write_private, write_whole
 
 PEOPLE = {"admin": "admin", "engineer": "ai_engineer", "analyst": "security_analyst"}
@@ -15,14 +16,36 @@ PEOPLE = {"admin": "admin", "engineer": "ai_engineer", "analyst": "security_anal
 _RENEW_DAYS = 10
 
 
-def prepare(folder: Path, domain: str, permit: tuple[str, ...] = (), names: Names | None = None) -> Authority:
-    """Makes what is missing, and anew what ends soon."""
+def prepare(
+    folder: Path,
+    domain: str,
+    permit: tuple[str, ...] = (),
+    names: Names | None = None,
+    stores: tuple[str, ...] = (),
+) -> Authority:
+    """Makes what is missing, and anew what ends soon.
+
+    Args:
+        folder: the authority's.
+        domain: the trust domain of the SPIFFE IDs.
+        permit: what a new authority may issue for, besides this machine, services and stores.
+        names: further ones of every service.
+        stores: servers that the services keep something in, by their host names.
+
+    Raises:
+        InvalidArgument: a name is none, is one of a service's, or the authority that is there may not issue for it.
+    """
+    if taken := {*SERVICES, *PEOPLE, "clients"} & set(stores):
+        raise InvalidArgument.field("store", f"{', '.join(sorted(taken))} is not a store's name")
     there = (folder / "ca-key.pem").exists()
-    authority = Authority(folder) if there else Authority.make(folder, domain, permit)
+    authority = Authority(folder) if there else Authority.make(folder, domain, (*permit, *stores))
     authority.renew_list()
     for service in SERVICES:
         if not authority.issued(service).key.exists():
             authority.issue(service, Names.of_service(service, domain, names or Names()))
+    for store in stores:
+        if not authority.issued(store).key.exists():
+            authority.issue(store, Names.of_store(store))
     for person in PEOPLE:
         if not authority.issued(person).key.exists():
             authority.issue(person, Names(uris=(spiffe_id(person, domain),)), server=False)
@@ -45,15 +68,20 @@ def identity(domain: str) -> str:
     return f"certificates:\n{rules}"
 
 
-def hand_out(authority: Authority, folder: Path) -> None:
-    """Gives each service what it needs and no more, in a folder of its own below `folder`; people in `clients`.
+def hand_out(authority: Authority, folder: Path, stores: tuple[str, ...] = ()) -> None:
+    """Gives each service and store what it needs, in a folder of its own below `folder`; people in `clients`.
 
-    A service's folder has `cert.pem`, `key.pem`, `ca.pem` and `crl.pem`.
+    Such a folder has `cert.pem`, `key.pem`, `ca.pem` and `crl.pem`. A store's key may be read by the group: servers of
+    others run as users of their own.
     """
     public = {"ca.pem": authority.file, "crl.pem": authority.list_file}
     for service in SERVICES:
         issued, own = authority.issued(service), folder / service
         _copy(own, {"key.pem": issued.key}, {"cert.pem": issued.cert, **public})
+    for store in stores:
+        issued, own = authority.issued(store), folder / store
+        _copy(own, {"key.pem": issued.key}, {"cert.pem": issued.cert, **public})
+        (own / "key.pem").chmod(0o640)
     people = {person: authority.issued(person) for person in PEOPLE}
     keys = {f"{person}-key.pem": issued.key for person, issued in people.items()}
     _copy(folder / "clients", keys, {f"{person}.pem": issued.cert for person, issued in people.items()} | public)

@@ -55,6 +55,11 @@ class Names:
             (f"spiffe://{domain}/afdp/{service}", *more.uris),
         )
 
+    @classmethod
+    def of_store(cls, name: str) -> Names:
+        """Those of a server that services keep something in, such as a database: its name, and this machine's."""
+        return cls((name, "localhost"), (IPv4Address("127.0.0.1"), IPv6Address("::1")))
+
     def extension(self) -> x509.SubjectAlternativeName:
         """As a certificate has them."""
         return x509.SubjectAlternativeName(

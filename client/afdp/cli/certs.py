@@ -39,12 +39,22 @@ def _told() -> Iterator[None]:
 @click.option("--permit", multiple=True, metavar="DOMAIN", help="What it may issue for besides this machine.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A further name of every service's certificate.")
 @click.option(
+    "--store", "stores", multiple=True, metavar="HOST", help="A server that services use, such as a database's."
+)
+@click.option(
     "--hand-out",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Give each service what it needs in DIR/SERVICE, and people in DIR/clients.",
+    help="Give each service what it needs in DIR/SERVICE, stores in DIR/HOST, and people in DIR/clients.",
 )
-def init(folder: Path, domain: str, permit: tuple[str, ...], names: tuple[str, ...], hand_out: Path | None) -> None:
+def init(
+    folder: Path,
+    domain: str,
+    permit: tuple[str, ...],
+    names: tuple[str, ...],
+    stores: tuple[str, ...],
+    hand_out: Path | None,
+) -> None:
     """Make an authority in FOLDER, and certificates for the five services and for an admin, an engineer, an analyst.
 
     What is there stays, and is renewed where it ends within 10 days. The authority can issue for the trust domain, this
@@ -54,9 +64,9 @@ def init(folder: Path, domain: str, permit: tuple[str, ...], names: tuple[str, .
     from afdp.certs.names import Names
 
     with _told():
-        authority = deployment.prepare(folder, domain, permit, Names.parse(names))
+        authority = deployment.prepare(folder, domain, permit, Names.parse(names), stores)
         if hand_out is not None:
-            deployment.hand_out(authority, hand_out)
+            deployment.hand_out(authority, hand_out, stores)
         say(f"{authority.file}: give it to whom these services shall believe")
 
 

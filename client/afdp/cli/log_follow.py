@@ -35,6 +35,7 @@ from afdp.monitor.follow import Follower, Pass
 from afdp.monitor.source import Reading, is_url, open_source
 from afdp.monitor.state import load_followed, locked, save_evidence, save_followed
 from afdp.monitor.watch import Identity, Match, Watch, fingerprint_in, fingerprint_of
+from afdp.urls import refuse_plain
 from afdp.verify.tile_files import VKEY
 
 
@@ -318,3 +319,7 @@ def _regex(option: str, text: str) -> re.Pattern[str]:
 def _require_url(webhook: str | None) -> None:
     if webhook and not is_url(webhook):
         raise click.UsageError("--webhook must start with http:// or https://")
+    try:
+        refuse_plain(webhook or "")
+    except ValueError as error:
+        raise click.UsageError(f"--webhook {error}") from None

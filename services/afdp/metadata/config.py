@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds
-from afdp.postgres import DatabaseSettings
+from afdp.postgres import DatabaseSettings, check_postgres_url
 
 
 class MetadataSettings(DatabaseSettings):
@@ -18,7 +18,7 @@ class MetadataSettings(DatabaseSettings):
 
     port: Port = 50054
     metrics_port: Port = 9093
-    database_owner_url: SecretStr | None = Field(
+    database_owner_url: Annotated[SecretStr, AfterValidator(check_postgres_url)] | None = Field(
         None,
         description="Who owns the schema, for the command `migrate` alone, which also makes the login role of "
         "AFDP_DATABASE_URL and lets it in; none: AFDP_DATABASE_URL owns it.",

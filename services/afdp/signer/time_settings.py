@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from afdp.config import Seconds, ServiceSettings
+from afdp.urls import refuse_plain
 
 
 class ExternalAuthoritySettings(BaseModel):
@@ -16,11 +17,24 @@ class ExternalAuthoritySettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str = Field(pattern=r"^https?://[^@/\s]+(/[^\s]*)?$", description="Where it answers RFC 3161 over HTTP.")
+    plain_http: bool = Field(
+        False, description="Whether it may be asked over http:// where it is elsewhere: what it answers is signed."
+    )
     ca_file: Path = Field(description="PEM: its root, and intermediate certificates that it does not send.")
     tls_ca_file: Path | None = Field(None, description="The authority of its server's certificate; else the system's.")
     user: str | None = Field(None, description="For HTTP's basic authentication.")
     password_file: Path | None = Field(None, description="A file with the password for it.")
     timeout_seconds: Seconds = Field(5.0, description="Longest wait for one answer.")
+
+    @model_validator(mode="after")
+    def _is_asked_over_tls(self) -> Self:
+        if not self.plain_http or self.user is not None:
+            try:
+                refuse_plain(self.url)
+            except ValueError as error:
+                allowed = "" if self.user is not None else ", or set plain_http for this authority"
+                raise ValueError(f"url {error}{allowed}") from None
+        return self
 
 
 class TimeSettings(ServiceSettings):

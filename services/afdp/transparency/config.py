@@ -26,6 +26,7 @@ from afdp.tls.http import Clients
 from afdp.transparency.external.config import ExternalLogSettings
 from afdp.transparency.queue import Limits
 from afdp.transparency.values import NewLog, WitnessPolicy
+from afdp.urls import OutgoingUrl, refuse_plain
 
 MIB = 1024 * 1024
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,62}(?:/[A-Za-z0-9._-]+)*/?")
@@ -41,7 +42,7 @@ class WitnessSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: AnyHttpUrl = Field(description="Its submission prefix; `/add-checkpoint` is added.")
+    url: OutgoingUrl = Field(description="Its submission prefix; `/add-checkpoint` is added.")
     vkey: str = Field(description="Its note verifier key.")
 
     @field_validator("vkey")
@@ -184,6 +185,11 @@ class TransparencySettings(DatabaseSettings):
         if self.log_mirror_endpoint and not self.log_mirror_endpoint.startswith(("https://", "http://")):
             raise ValueError("AFDP_LOG_MIRROR_ENDPOINT must be a URL, https:// or http://")
         return self
+
+    @field_validator("log_mirror_endpoint")
+    @classmethod
+    def _is_not_plain(cls, endpoint: str) -> str:
+        return refuse_plain(endpoint)
 
     def mirror_secret(self) -> str:
         """The secret of the mirror's access key, from wherever it is; empty where there is none. Blocks."""

@@ -7,7 +7,7 @@ async with open_database(settings, "afdp_log", "transparency", packaged("afdp.tr
 from afdp.postgres.errors import is_refused, refusal, translated
 from afdp.postgres.migrations import Migration, migrate, packaged
 from afdp.postgres.pool import Connection, Database, Work, migrate_database, open_database
-from afdp.postgres.settings import DatabaseSettings
+from afdp.postgres.settings import DatabaseSettings, check_postgres_url
 
 __all__ = [
     "Connection",
@@ -15,6 +15,7 @@ __all__ = [
     "DatabaseSettings",
     "Migration",
     "Work",
+    "check_postgres_url",
     "is_refused",
     "migrate",
     "migrate_database",

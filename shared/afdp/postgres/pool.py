@@ -19,7 +19,7 @@ from prometheus_client import Gauge
 from afdp.errors import DeadlineExceeded, FailedPrecondition, NotaryError, ResourceExhausted, Unavailable
 from afdp.postgres.errors import CONTENDED, FOREIGN, RETRY_AFTER, is_lost, translated
 from afdp.postgres.migrations import Migration, migrate
-from afdp.postgres.settings import DatabaseSettings
+from afdp.postgres.settings import DatabaseSettings, check_postgres_url
 from afdp.secrets import SecretError, renew
 
 logger = logging.getLogger(__name__)
@@ -311,6 +311,10 @@ async def _let_in(settings: DatabaseSettings, *_: object, **options: Any) -> Any
         if settings.database_url.get_secret_value() == url:
             raise
     logger.info("the database's URL has changed")
+    try:
+        check_postgres_url(settings.database_url)
+    except ValueError as error:
+        raise FailedPrecondition(f"AFDP_DATABASE_URL {error}") from None
     return await asyncpg.connect(settings.database_url.get_secret_value(), **options)
 
 

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Annotated, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from afdp.config import Seconds, ServiceSettings
+from afdp.tls.plain import is_loopback
 from afdp.vault.settings import VaultAccessSettings
 
+_PORT = re.compile(r":[0-9]*$")
 
-def _postgres_url(url: SecretStr) -> SecretStr:
-    if urlsplit(url.get_secret_value()).scheme not in ("postgresql", "postgres"):
+
+def check_postgres_url(url: SecretStr) -> SecretStr:
+    """The URL itself, if what is sent there stays here, or is encrypted to a server whose certificate is verified.
+
+    Raises:
+        ValueError: it is not; the message does not hold it.
+    """
+    try:
+        parts = urlsplit(url.get_secret_value())
+        options = parse_qs(parts.query)
+    except ValueError:
+        raise ValueError("must be a URL that begins with postgresql://") from None
+    if parts.scheme not in ("postgresql", "postgres"):
         raise ValueError("must be a URL that begins with postgresql://")
+    named = [parts.netloc.rpartition("@")[2], *options.get("host", ())]
+    hosts = [_PORT.sub("", each) for given in named for each in given.split(",") if each]
+    hosts = hosts or [each for each in os.environ.get("PGHOST", "").split(",") if each]
+    if options.get("sslmode") != ["verify-full"] and not all(map(_stays_here, hosts)):
+        raise ValueError(
+            "names another machine, and plain text stays on this one: add sslmode=verify-full, and sslrootcert, a file "
+            "with the authority of the server's certificate"
+        )
     return url
+
+
+def _stays_here(host: str) -> bool:
+    return host.startswith("/") or is_loopback(host)
 
 
 class DatabaseSettings(VaultAccessSettings, ServiceSettings):
     """The settings of a service with a database."""
 
-    database_url: Annotated[SecretStr, AfterValidator(_postgres_url)] = Field(
+    database_url: Annotated[SecretStr, AfterValidator(check_postgres_url)] = Field(
         SecretStr("postgresql://afdp@127.0.0.1:5432/afdp"), description="PostgreSQL 15 or later; holds the password."
     )
     database_pool_min: int = Field(10, ge=1, le=1000, description="Connections that are opened at the start.")

@@ -122,6 +122,8 @@ def _client(url: str, timeout: float, ca_file: Path | None) -> Redis:
 def _tls(url: str, ca_file: Path | None) -> dict[str, Any]:
     if not url.startswith("rediss:"):
         return {}
+    if ca_file is not None and not ca_file.is_file():
+        raise FailedPrecondition(f"AFDP_REDIS_CA_FILE: {ca_file} is not a file")
     return {
         "ssl_min_version": ssl.TLSVersion.TLSv1_3,
         "ssl_check_hostname": True,

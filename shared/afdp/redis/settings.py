@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr
 
 from afdp.config import Seconds, ServiceSettings
 from afdp.tls.plain import is_loopback
@@ -51,9 +51,3 @@ class RedisSettings(ServiceSettings):
         0.05, description="Longest wait of a call for Redis; then it is done without, until Redis is back."
     )
     redis_retry_seconds: Seconds = Field(1.0, description="How often it is looked whether Redis is back.")
-
-    @model_validator(mode="after")
-    def _ca_is_a_file(self) -> Self:
-        if self.redis_ca_file is not None and not self.redis_ca_file.is_file():
-            raise ValueError(f"AFDP_REDIS_CA_FILE: {self.redis_ca_file} is not a file")
-        return self

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, SecretStr, ValidationError
 
 from afdp.errors import NotaryError
 from afdp.secrets import ReadVault, SecretError
+from afdp.urls import refuse_plain
 
 Method = Literal["token", "approle", "kubernetes", "cert"]
 
@@ -22,7 +23,7 @@ JWT_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 class VaultAccessSettings(BaseModel):
     """The settings that begin with `AFDP_VAULT_`, of every service that has them."""
 
-    vault_addr: str = Field(
+    vault_addr: Annotated[str, AfterValidator(refuse_plain)] = Field(
         "http://127.0.0.1:8200",
         validation_alias=AliasChoices("vault_addr", "AFDP_VAULT_ADDR", "VAULT_ADDR"),
         description="Vault's address.",

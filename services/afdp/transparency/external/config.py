@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from afdp.transparency.external.values import ApiVersion
+from afdp.urls import OutgoingUrl
 
 _EMBEDDED = "embedded"
 
@@ -19,10 +20,10 @@ class ExternalLogSettings(BaseModel):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="What AFDP_LOG and AFDP_MORE_LOGS call it.")
     api_version: ApiVersion = Field(2, description="1 or 2: of Rekor's API.")
-    url: AnyHttpUrl | None = Field(None, description="Its base URL.")
+    url: OutgoingUrl | None = Field(None, description="Its base URL.")
     public_key: Path | None = Field(None, description="A PEM file with its key.")
     origin: str = Field("", description="The name of its checkpoints; by default the host of its URL.")
-    read_url: AnyHttpUrl | None = Field(None, description="Where a Rekor 2 is read; by default URL/api/v2.")
+    read_url: OutgoingUrl | None = Field(None, description="Where a Rekor 2 is read; by default URL/api/v2.")
     signing_config: Path | None = Field(None, description="A signing config: the newest shard in it that is valid now.")
     trusted_root: Path | None = Field(None, description="The trusted root with the keys of those shards.")
     timeout_seconds: Annotated[float, Field(ge=20, le=300)] = Field(30.0, description="Longest wait for an entry.")

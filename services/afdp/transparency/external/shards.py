@@ -20,6 +20,7 @@ from afdp.errors import FailedPrecondition, InvalidArgument
 from afdp.formats.spki import from_pem
 from afdp.formats.trust import Log
 from afdp.transparency.external.values import ApiVersion, Shard
+from afdp.urls import refuse_plain
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class SigningConfigShards:
                 logger.error("a shard of the signing config is left out", extra={"fields": fields})
 
     def _shard(self, service: Service, known: TransparencyLogInstance) -> Shard:
-        url = service.url.rstrip("/")
+        url = _outgoing(service.url.rstrip("/"))
         valid_for, spki = known.public_key.valid_for, known.public_key.raw_bytes or b""
         began = valid_for.start if valid_for and valid_for.start else datetime.now(UTC)
         log = Log.of(_host(known.base_url), spki, began)
@@ -132,6 +133,13 @@ def named_shard(
     base = url.rstrip("/")
     log = Log.of(origin or _host(base), spki, datetime.now(UTC).replace(microsecond=0))
     return Shard(name, api_version, base, read_url.rstrip("/") or f"{base}{_READS}", log)
+
+
+def _outgoing(url: str) -> str:
+    try:
+        return refuse_plain(url)
+    except ValueError as error:
+        raise InvalidArgument.field("url", str(error)) from None
 
 
 def _host(url: str) -> str:
