@@ -21,11 +21,14 @@ from tests.container_files import ROOT
 OURS = "afdp-notary"
 
 
-def make_environment(folder: Path, requirements: str) -> Path:
-    """A virtual environment with the packages of `requirements/NAME.txt` and no other; gives its folder of programs."""
+def make_environment(folder: Path, requirements: str, python: str = "") -> Path:
+    """A virtual environment with the packages of `requirements/NAME.txt` and no other; gives its folder of programs.
+
+    `python` is the version of the Python that will run there, where that is not this one's.
+    """
     venv.create(folder, symlinks=True)
     [site] = folder.glob("lib/python3*/site-packages")
-    for name, version in pinned(requirements).items():
+    for name, version in pinned(requirements, python).items():
         distribution = installed()[name]
         assert distribution.version == version, f"{name} {distribution.version} is installed, {version} is pinned"
         _link(distribution, site)
@@ -33,11 +36,12 @@ def make_environment(folder: Path, requirements: str) -> Path:
     return folder / "bin"
 
 
-def pinned(requirements: str) -> dict[str, str]:
+def pinned(requirements: str, python: str = "") -> dict[str, str]:
     """The packages of a requirements file that this platform installs, with their versions."""
     text = (ROOT / "requirements" / f"{requirements}.txt").read_text()
     found = re.findall(r"^([\w.-]+)==([^\s;]+)(?: ; ([^\\\n]+))?", text, re.MULTILINE)
-    return {normalised(name): version for name, version, marker in found if not marker or Marker(marker).evaluate()}
+    here = {"python_full_version": python} if python else None
+    return {normalised(name): version for name, version, marker in found if not marker or Marker(marker).evaluate(here)}
 
 
 def normalised(name: str) -> str:

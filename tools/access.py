@@ -9,7 +9,7 @@ from pathlib import Path
 
 from afdp.gateway.descriptors import load_api
 from afdp.policy.cedar import PolicySet
-from afdp.policy.facts import Circumstances, Deployment, Question, Subject
+from afdp.policy.facts import AUTHENTICATED, Circumstances, Deployment, Question, Subject
 from afdp.policy.sources import BUILT_IN, read
 from afdp.rpc.descriptors import Method, service_methods
 
@@ -60,6 +60,8 @@ def _cell(policies: PolicySet, method: Method, who: Subject | None) -> str:
         return YES
     if who is None:
         return UNKNOWN
+    if method.permission == AUTHENTICATED:
+        return YES
     question = Question(who, method.permission, None, Circumstances(datetime.now(UTC), method.name))
     return YES if policies.decide(question).allowed else DENIED
 

@@ -229,6 +229,26 @@ async def test_health_reflection_and_what_is_public_need_no_credential(
     assert healthy == b"\x08\x01"
 
 
+async def test_who_asks_who_it_is_hears_what_the_notary_makes_of_its_credential(
+    guarded: Guarded, rest: httpx.AsyncClient
+) -> None:
+    told = (await rest.get("/api/v1/whoami", headers=bearer(guarded.token("ai_engineer", scopes=(READ,))))).json()
+    nobodys = (await rest.get("/api/v1/whoami", headers=bearer(guarded.token()))).json()
+
+    assert (told["tenant"], told["method"], told["roles"]) == ("default", "oidc", ["ai_engineer"])
+    assert (told["scopes"], told["has_scopes"]) == ([READ], True)
+    assert told["expires_at"]
+    may = {each["name"]: (each["allowed"], each["policies"]) for each in told["permissions"]}
+    assert may["evidence.read"] == (True, ["role-ai-engineer"])
+    assert may["evidence.create"] == (False, ["scope-write"])
+    assert not may["audit.read"][0]
+    assert set(may) == {method.permission for method in METHODS} - {"", "authenticated"}
+    assert not any(each["allowed"] for each in nobodys["permissions"])
+    assert told["policy_hash"] == nobodys["policy_hash"]
+    refused = await rest.get("/api/v1/whoami")
+    assert refused.status_code == 401
+
+
 # --- tokens that are a certificate's (RFC 8705) ---------------------------------------------------------------------
 
 

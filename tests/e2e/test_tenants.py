@@ -478,6 +478,12 @@ async def get_status(w: World) -> None:
     assert (await w.beta.get("/api/v1/status"))[0] == 403
 
 
+async def who_am_i(w: World) -> None:
+    for tenant in (w.alpha, w.beta):
+        assert (await tenant.call("WhoAmI", pb.WhoAmIRequest())).tenant == tenant.name
+        assert (await tenant.get("/api/v1/whoami"))[1]["tenant"] == tenant.name
+
+
 async def is_the_same_for_everybody(w: World) -> None:
     """The trust root and the log are published, and a time stamp and health are of nobody in particular."""
     answers = [await tenant.get("/api/v1/trust-root") for tenant in (w.alpha, w.beta)]
@@ -516,6 +522,7 @@ TABLE: dict[str, Entry | None] = {
     "AddLogEntry": add_log_entry,
     "AddLogEntries": add_log_entries,
     "GetStatus": get_status,
+    "WhoAmI": who_am_i,
     "HealthCheck": is_the_same_for_everybody,
 }
 

@@ -138,6 +138,7 @@ def request(name: str) -> dict[str, Any]:
         "AddLogEntry": lambda: {"entry": "AAAA"},
         "AddLogEntries": lambda: {"requests": [{"entry": "AAAA"}]},
         "GetStatus": dict,
+        "WhoAmI": dict,
         "HealthCheck": lambda: {"writes": True},
     }[name]()
 

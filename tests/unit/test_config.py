@@ -9,9 +9,12 @@ from pydantic import Field, SecretStr
 from afdp.client import NotaryClient
 from afdp.config import ServiceSettings, SettingsError, load, shown
 from afdp.errors import FailedPrecondition, InvalidArgument
+from afdp.metadata.config import MetadataSettings
 from afdp.notary.config import NotarySettings
 from afdp.rpc import open_channel
 from afdp.secrets import SecretError, renew
+from afdp.signer.config import SignerSettings
+from afdp.transparency.config import TransparencySettings
 
 
 class Settings(ServiceSettings):
@@ -201,6 +204,57 @@ def test_what_is_said_is_enough_also_in_the_file(tmp_path: Path, monkeypatch: py
     (tmp_path / "afdp.yaml").write_text("auth: required\n")
     monkeypatch.setenv("AFDP_CONFIG", str(tmp_path / "afdp.yaml"))
     assert load(NotarySettings).unsaid == ()
+
+
+AWAY = "postgresql://afdp:hunter2@db.example/afdp"
+WITNESS = '[{"url": "http://witness.example", "vkey": "w+1+A"}]'
+REKOR = '[{"name": "rekor", "url": "http://rekor.example", "public_key": "/k.pem"}]'
+TSA = '[{"url": "http://tsa.example/", "ca_file": "/ca.pem"%s}]'
+
+
+@pytest.mark.parametrize(
+    ("schema", "setting", "value"),
+    [
+        (MetadataSettings, "DATABASE_URL", AWAY),
+        (MetadataSettings, "DATABASE_URL", f"{AWAY}?sslmode=require"),
+        (MetadataSettings, "DATABASE_URL", "postgresql://afdp:hunter2@127.0.0.1,db.example:5433/afdp"),
+        (MetadataSettings, "DATABASE_URL", "postgresql://afdp:hunter2@localhost/afdp?host=db.example"),
+        (MetadataSettings, "DATABASE_OWNER_URL", AWAY),
+        (SignerSettings, "VAULT_ADDR", "http://vault.example:8200"),
+        (TransparencySettings, "WITNESSES", WITNESS),
+        (TransparencySettings, "EXTERNAL_LOGS", REKOR),
+        (TransparencySettings, "LOG_MIRROR_ENDPOINT", "http://s3.example"),
+        (SignerSettings, "TSA_EXTERNAL", TSA % ""),
+        (SignerSettings, "TSA_EXTERNAL", TSA % ', "plain_http": true, "user": "u"'),
+        (NotarySettings, "OTLP_ENDPOINT", "http://collector.example:4317"),
+    ],
+)
+def test_plain_text_to_another_machine_is_refused_by_the_name_of_its_setting(
+    schema: type[ServiceSettings], setting: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"AFDP_{setting}", value)
+
+    with pytest.raises(SettingsError, match=f"^AFDP_{setting}.*plain text stays on this one") as refused:
+        load(schema)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "setting", "value"),
+    [
+        (MetadataSettings, "DATABASE_URL", f"{AWAY}?sslmode=verify-full&sslrootcert=/ca.pem"),
+        (MetadataSettings, "DATABASE_URL", "postgresql://afdp@[::1]/afdp"),
+        (MetadataSettings, "DATABASE_URL", "postgresql:///afdp?host=/run/postgresql"),
+        (SignerSettings, "VAULT_ADDR", "https://vault.example:8200"),
+        (SignerSettings, "TSA_EXTERNAL", TSA % ', "plain_http": true'),
+        (NotarySettings, "OTLP_ENDPOINT", "https://collector.example:4317"),
+    ],
+)
+def test_what_is_encrypted_or_stays_here_is_taken(
+    schema: type[ServiceSettings], setting: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"AFDP_{setting}", value)
+    assert load(schema)
 
 
 def test_a_notary_that_other_machines_reach_asks_who_calls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from afdp.cli.connection import reported
+from afdp.cli.connection import open_notary, reported
 from afdp.cli.options import NOT_GOOD, json_option, url_option
 from afdp.cli.output import printable, say, say_json
 from afdp.formats.timestamps import format_timestamp
@@ -92,11 +93,40 @@ def logout(url: str) -> None:
     say(f"Logged out of {url}" + ("" if told else "; the provider could not be told"))
 
 
-@click.command(short_help="Show the login for a notary.")
+@click.command(short_help="Show who you are for a notary.")
 @url_option
+@click.option("--offline", is_flag=True, help="Only what is kept here and what its token says: nobody is asked.")
 @json_option
-def whoami(url: str, as_json: bool) -> None:
-    """Show the login for the notary at --url, and what its token says. Exit: 0 logged in, 1 not."""
+def whoami(url: str, offline: bool, as_json: bool) -> None:
+    """Ask the notary at --url who you are there, by token or certificate, and what you may do.
+
+    Exit: 0 known there (with --offline: logged in), 1 not, 3 the notary is away.
+    """
+    if offline:
+        _show_kept(url, as_json=as_json)
+        return
+    with open_notary(url, hint="--offline shows what is kept here.") as notary:
+        found = notary.who_am_i()
+    if as_json:
+        say_json(asdict(found) | {"expires_at": _text(found.expires_at)})
+        return
+    ends = f", until {_text(found.expires_at)}" if found.expires_at else ""
+    say(f"{found.subject or found.method} ({found.method}{ends}), of tenant {found.tenant}, at {url}", fg="green")
+    if found.issuer:
+        say(f"  issuer: {found.issuer}")
+    say(f"  roles: {', '.join(found.roles) or 'none'}")
+    if found.scopes is not None:
+        say(f"  scopes: {', '.join(found.scopes) or 'none'}")
+    for each in found.permissions:
+        by = f" ({', '.join(each.policies)})" if each.policies else ""
+        say(f"  {'may' if each.allowed else 'may not'} {each.name}{by}")
+
+
+def _text(time: datetime | None) -> str | None:
+    return None if time is None else format_timestamp(time)
+
+
+def _show_kept(url: str, *, as_json: bool) -> None:
     with reported():
         kept = LoginFile(url).read()
         if kept is not None and kept.due:

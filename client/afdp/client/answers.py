@@ -15,10 +15,12 @@ from afdp.client.values import (
     EvidenceRecord,
     EvidenceSummary,
     Health,
+    Identity,
     Key,
     KeyRevocation,
     Page,
     PartHealth,
+    Permission,
     Signed,
     SignedBatch,
     StatusPart,
@@ -153,6 +155,22 @@ def status(answer: Members) -> tuple[StatusPart, ...]:
     return tuple(map(_status_part, answer.objects("parts")))
 
 
+def identity(answer: Members) -> Identity:
+    """`WhoAmIResponse`."""
+    scopes = answer.strings("scopes") if answer.has("scopes") else ()
+    return Identity(
+        tenant=answer.string("tenant"),
+        issuer=answer.string("issuer", empty=True),
+        subject=answer.string("subject", empty=True),
+        method=answer.string("method"),
+        roles=answer.strings("roles") if answer.has("roles") else (),
+        scopes=scopes if answer.boolean("has_scopes") else None,
+        permissions=tuple(map(_permission, answer.objects("permissions"))),
+        policy_hash=answer.string("policy_hash", empty=True),
+        expires_at=answer.optional_time("expires_at"),
+    )
+
+
 def trust_versions(answer: Members) -> TrustVersions:
     """`PublishTrustResponse`."""
     return TrustVersions(*(answer.integer(f"{role}_version") for role in ("root", "targets", "timestamp")))
@@ -174,6 +192,11 @@ def health(answer: Members, *, writes: bool = False) -> Health:
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _permission(item: Members) -> Permission:
+    policies = item.strings("policies") if item.has("policies") else ()
+    return Permission(item.string("name"), item.boolean("allowed"), policies)
 
 
 def _bytes(answer: Members, name: str) -> bytes:

@@ -22,6 +22,7 @@ from afdp.client.values import (
     EvidenceRecord,
     EvidenceSummary,
     Health,
+    Identity,
     Key,
     Page,
     Receipt,
@@ -321,6 +322,11 @@ def timestamp(query: bytes) -> Call[bytes]:
     """
     fields = {"timestamp_request": query}
     return Call("CreateTimestamp", "POST", "/api/v1/timestamp", fields, answers.timestamp, raw=_TIMESTAMP)
+
+
+def who_am_i() -> Call[Identity]:
+    """Who the caller is for this notary, and what it may do."""
+    return Call("WhoAmI", "GET", "/api/v1/whoami", {}, answers.identity)
 
 
 def status() -> Call[tuple[StatusPart, ...]]:

@@ -110,12 +110,13 @@ class NotaryClient:
         timeout: float = DEFAULT_TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
         token: Token | None = None,
+        login: str = "",
         tls: ClientTls | None = None,
     ) -> NotaryClient:
-        """A client that speaks gRPC to `host:port`."""
+        """A client that speaks gRPC to `host:port`. `login`: the URL of the notary that `afdp login` was for."""
         from afdp.client.rpc import BlockingGrpcTransport  # the extra `rpc`
 
-        return cls(retry=retry, transport=BlockingGrpcTransport(address, timeout, bearer_token(token), tls))
+        return cls(retry=retry, transport=BlockingGrpcTransport(address, timeout, bearer_token(token, login), tls))
 
     sign = _blocking(calls.sign)
     sign_batch = _blocking(calls.sign_batch)
@@ -135,6 +136,7 @@ class NotaryClient:
     pending_trust_root = _blocking(calls.pending_trust_root)
     publish_trust = _blocking(calls.publish_trust)
     timestamp = _blocking(calls.timestamp)
+    who_am_i = _blocking(calls.who_am_i)
     status = _blocking(calls.status)
     ready = _blocking(calls.ready)
 
@@ -194,12 +196,13 @@ class AsyncNotaryClient:
         timeout: float = DEFAULT_TIMEOUT,
         retry: Retry = DEFAULT_RETRY,
         token: Token | None = None,
+        login: str = "",
         tls: ClientTls | None = None,
     ) -> AsyncNotaryClient:
-        """A client that speaks gRPC to `host:port`."""
+        """As `NotaryClient.over_grpc`."""
         from afdp.client.rpc import GrpcTransport  # the extra `rpc`
 
-        return cls(retry=retry, transport=GrpcTransport(address, timeout, bearer_token(token), tls))
+        return cls(retry=retry, transport=GrpcTransport(address, timeout, bearer_token(token, login), tls))
 
     sign = _awaitable(calls.sign)
     sign_batch = _awaitable(calls.sign_batch)
@@ -219,6 +222,7 @@ class AsyncNotaryClient:
     pending_trust_root = _awaitable(calls.pending_trust_root)
     publish_trust = _awaitable(calls.publish_trust)
     timestamp = _awaitable(calls.timestamp)
+    who_am_i = _awaitable(calls.who_am_i)
     status = _awaitable(calls.status)
     ready = _awaitable(calls.ready)
 

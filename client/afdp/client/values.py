@@ -196,6 +196,41 @@ class StatusPart:
 
 
 @dataclass(frozen=True, slots=True)
+class Permission:
+    """One permission, whether the caller has it, and the names of the policies that decide."""
+
+    name: str
+    allowed: bool
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the caller is for a notary, and what it may do.
+
+    Attributes:
+        tenant: whose evidence it sees.
+        issuer, subject: who says who it is, and its name there.
+        method: `oidc`, `mtls`, or `anonymous` where authentication is off.
+        roles: in the words of the policies.
+        scopes: what its token is for; None: its credential knows none.
+        permissions: each there is.
+        policy_hash: SHA-256 of the policies that decided, in hex; empty: none are asked.
+        expires_at: when its credential ends, where that is known.
+    """
+
+    tenant: str
+    issuer: str
+    subject: str
+    method: str
+    roles: tuple[str, ...]
+    scopes: tuple[str, ...] | None
+    permissions: tuple[Permission, ...]
+    policy_hash: str
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class TrustVersions:
     """What is published of the trust root, in versions of its roles."""
 
@@ -224,10 +259,12 @@ __all__ = [
     "EvidenceRecord",
     "EvidenceSummary",
     "Health",
+    "Identity",
     "Key",
     "KeyRevocation",
     "Page",
     "PartHealth",
+    "Permission",
     "Receipt",
     "Signed",
     "SignedBatch",

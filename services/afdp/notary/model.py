@@ -59,6 +59,19 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A permission, and whether a principal has it.
+
+    Attributes:
+        policies: the names of those that decide; none: no policy permits it, or none is asked.
+    """
+
+    permission: str
+    allowed: bool
+    policies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class CheckedEvidence:
     """An evidence package that was found valid, with its canonical form."""
 

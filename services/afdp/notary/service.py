@@ -26,7 +26,7 @@ from afdp.notary.allowances import Allowances
 from afdp.notary.export import csv_of
 from afdp.notary.ids import BATCH_SIGNING, parse_hash, parse_workflow_id, require_uuid
 from afdp.notary.keys import KeyDirectory
-from afdp.notary.model import CheckedEvidence, Order, Outcome, Principal, RefusedEvidence
+from afdp.notary.model import CheckedEvidence, Held, Order, Outcome, Principal, RefusedEvidence
 from afdp.notary.pipeline import Pipeline
 from afdp.notary.receipts import ReceiptOffice
 
@@ -107,6 +107,9 @@ class Access(Protocol):
 
     def may_list(self, principal: Principal, event_type: str, evidence: bytes | None) -> bool:
         """Whether a list may name evidence."""
+
+    def held(self, principal: Principal) -> tuple[list[Held], str]:
+        """Each permission, and the hash of the policies that were asked; empty where none are."""
 
     def omitted(self, principal: Principal, count: int) -> None:
         """Hears how many a list left out. Raises Unavailable."""
@@ -386,6 +389,10 @@ class Notary:
         with self._on_record(principal, "key", key_id):
             if found is None or not self._key_rights.seen(principal, [found]):
                 raise NotFound("there is no such key version")
+
+    def held(self, principal: Principal) -> tuple[list[Held], str]:
+        """What a caller may do, and the hash of the policies that say so."""
+        return self._access.held(principal)
 
     def hear_entries(self, principal: Principal, bodies: Iterable[bytes]) -> None:
         """Puts on record which entries of strangers a caller brings for the log."""

@@ -210,6 +210,22 @@ class NotaryServicer(pb.NotaryServiceBase):
             [pb.StatusPart(each.service, each.name, each.good, each.detail, each.remedy) for each in parts]
         )
 
+    async def who_am_i(self, request: pb.WhoAmIRequest) -> pb.WhoAmIResponse:
+        who = principal.get()
+        held, policy_hash = self._notary.held(who)
+        return pb.WhoAmIResponse(
+            tenant=who.tenant,
+            issuer=who.submitter.issuer,
+            subject=who.submitter.subject,
+            method=who.submitter.method,
+            roles=sorted(who.roles),
+            scopes=sorted(who.scopes or ()),
+            has_scopes=who.scopes is not None,
+            permissions=[pb.PermissionHeld(each.permission, each.allowed, list(each.policies)) for each in held],
+            policy_hash=policy_hash,
+            expires_at=who.attributes.expires_at,
+        )
+
     async def health_check(self, request: pb.HealthRequest) -> pb.HealthResponse:
         peers = await self._peers.peers()
         away = [f"{peer.name} {peer.error}" for peer in peers if not peer.healthy]

@@ -10,6 +10,9 @@ from typing import Any
 DEPLOYMENT_WIDE = frozenset({"keys.admin", "status.read"})
 """Permissions that concern every tenant."""
 
+AUTHENTICATED = "authenticated"
+"""What a method asks for that everybody may call who is somebody: no policy is asked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:

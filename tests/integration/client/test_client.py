@@ -15,6 +15,7 @@ from afdp.client.values import (
     EvidenceSummary,
     KeyRevocation,
     PartHealth,
+    Permission,
     StatusPart,
     Validation,
     Workflow,
@@ -405,6 +406,21 @@ async def test_a_time_stamp_query_and_its_answer_are_bytes(ask: Asker, notary: S
     notary.lay_out("CreateTimestamp", InvalidArgument.field("timestamp_request", "must be 1 to 8192 bytes"))
     with pytest.raises(InvalidArgument, match="must be 1 to 8192 bytes"):
         await ask("timestamp", b"x")
+
+
+async def test_who_one_is_and_what_one_may_do(ask: Asker, notary: ScriptedNotary) -> None:
+    held = [pb.PermissionHeld("evidence.read", True, ["role-admin"]), pb.PermissionHeld("keys.admin", False)]
+    known = pb.WhoAmIResponse("acme", "https://issuer", "alice", "oidc", ["admin"], ["read"], True, held, "ab" * 32)
+    notary.lay_out("WhoAmI", known)
+
+    found = await ask("who_am_i")
+
+    assert (found.tenant, found.subject, found.roles, found.scopes) == ("acme", "alice", ("admin",), ("read",))
+    assert found.permissions == (
+        Permission("evidence.read", True, ("role-admin",)),
+        Permission("keys.admin", False, ()),
+    )
+    assert found.expires_at is None
 
 
 async def test_the_status_has_each_part_with_what_to_do(ask: Asker, notary: ScriptedNotary) -> None:

@@ -73,10 +73,10 @@ def test_the_token_is_shown_to_the_notary_that_it_is_for_and_no_other(provider: 
 
 
 def test_whoami_says_who_and_logout_forgets(provider: OidcProvider, tmp_path: Path, folder: Path) -> None:
-    assert afdp("whoami", "--url", NOTARY).exit_code == 1
+    assert afdp("whoami", "--offline", "--url", NOTARY).exit_code == 1
     log_in(provider, tmp_path)
 
-    shown = json.loads(afdp("whoami", "--url", NOTARY, "--json").output)
+    shown = json.loads(afdp("whoami", "--offline", "--url", NOTARY, "--json").output)
     assert (shown["issuer"], shown["client_id"], shown["token"]["iss"]) == (
         provider.issuer,
         "pipeline",
@@ -108,7 +108,7 @@ def test_a_login_that_has_ended_says_so(provider: OidcProvider) -> None:
 
     with pytest.raises(Unauthenticated, match="afdp login"):
         LoginFile(NOTARY)()
-    assert afdp("whoami", "--url", NOTARY).exit_code == 1
+    assert afdp("whoami", "--offline", "--url", NOTARY).exit_code == 1
 
 
 def test_a_kept_token_that_others_can_read_is_not_used(provider: OidcProvider, tmp_path: Path, folder: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_damaged_file_says_what_to_do(provider: OidcProvider, tmp_path: Path, 
     (file,) = folder.glob("*.json")
     file.write_bytes(damage)
 
-    done = afdp("whoami", "--url", NOTARY)
+    done = afdp("whoami", "--offline", "--url", NOTARY)
 
     assert done.exit_code == 2
     assert "do `afdp login` again" in done.output
@@ -197,6 +197,6 @@ def test_who_has_no_home_has_no_login_and_needs_none(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Path, "home", no_home)
 
     assert bearer_token(None, NOTARY) is None
-    done = afdp("whoami", "--url", NOTARY)
+    done = afdp("whoami", "--offline", "--url", NOTARY)
     assert done.exit_code == 2
     assert "set HOME" in done.output

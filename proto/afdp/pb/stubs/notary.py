@@ -60,6 +60,8 @@ from afdp.pb.afdp.notary.v1 import (
     ValidateEvidenceResponse,
     WatchReceiptsRequest,
     WatchReceiptsResponse,
+    WhoAmIRequest,
+    WhoAmIResponse,
 )
 
 __all__ = ["NotaryServiceBase", "NotaryServiceClient"]
@@ -153,6 +155,9 @@ class NotaryServiceBase:
         raise NotImplementedError
 
     async def get_status(self, request: GetStatusRequest) -> GetStatusResponse:
+        raise NotImplementedError
+
+    async def who_am_i(self, request: WhoAmIRequest) -> WhoAmIResponse:
         raise NotImplementedError
 
     async def health_check(self, request: HealthRequest) -> HealthResponse:
@@ -364,6 +369,12 @@ class NotaryServiceClient:
     async def get_status(self, request: GetStatusRequest, *, timeout: float | None = None) -> GetStatusResponse:
         answer: GetStatusResponse = await self._caller.unary_unary(
             "/afdp.notary.v1.NotaryService/GetStatus", request, timeout
+        )
+        return answer
+
+    async def who_am_i(self, request: WhoAmIRequest, *, timeout: float | None = None) -> WhoAmIResponse:
+        answer: WhoAmIResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/WhoAmI", request, timeout
         )
         return answer
 

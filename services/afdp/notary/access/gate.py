@@ -10,10 +10,11 @@ from afdp.errors import NotaryError, PermissionDenied, ResourceExhausted, Unauth
 from afdp.notary.access import admitted
 from afdp.notary.access.audit import AuditEvent, AuditTrail, Result, Step
 from afdp.notary.access.labels import Labels
+from afdp.notary.access.permissions import PERMISSIONS
 from afdp.notary.access.policies import LivePolicies, Verdict
 from afdp.notary.access.refusal import CredentialRefused
-from afdp.notary.model import CheckedEvidence, Principal
-from afdp.policy.facts import EvidenceFacts
+from afdp.notary.model import CheckedEvidence, Held, Principal
+from afdp.policy.facts import AUTHENTICATED, EvidenceFacts
 from afdp.rpc import answer
 from afdp.rpc.caller import Caller, caller
 from afdp.rpc.descriptors import Method
@@ -89,11 +90,17 @@ class Gate:
         principal = await self._authenticated(method.permission)
         if self._limiter is not None:
             await self._within_limits(self._limiter, principal, method)
+        if method.permission == AUTHENTICATED:
+            self._record("authorization", "allow", AUTHENTICATED, "it takes no more than to be somebody", principal)
+        else:
+            self._require(principal, method)
+        admitted.principal.set(principal)
+
+    def _require(self, principal: Principal, method: Method) -> None:
         verdict = self._policies.decide(principal, method.permission, method.name, caller.get().address)
         self._authorization(principal, method.permission, verdict)
         if not verdict.allowed:
             raise PermissionDenied(f"you are not permitted to do this: it takes {method.permission}")
-        admitted.principal.set(principal)
 
     async def _authenticated(self, permission: str) -> Principal:
         try:
@@ -171,6 +178,14 @@ class Gate:
     def omitted(self, principal: Principal, count: int) -> None:
         """Puts on record that a list leaves something out."""
         self._record("authorization", "deny", READ, f"a list leaves {count} out", principal)
+
+    def held(self, principal: Principal) -> tuple[list[Held], str]:
+        """Each permission, by name, and the SHA-256 in hex of the policies that were asked. It is not put on record."""
+        verdicts = {each: self._on_tenant(principal, each) for each in sorted(PERMISSIONS)}
+        return [Held(name, each.allowed, each.policies) for name, each in verdicts.items()], self._policies.hash
+
+    def _on_tenant(self, principal: Principal, permission: str) -> Verdict:
+        return self._policies.decide(principal, permission, admitted.rpc.get(), caller.get().address)
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ import logging
 from functools import lru_cache
 
 from afdp.errors import NotaryError, PermissionDenied
-from afdp.notary.model import CheckedEvidence, Principal
+from afdp.notary.access.permissions import PERMISSIONS
+from afdp.notary.model import CheckedEvidence, Held, Principal
 from afdp.rpc.caller import caller
 from afdp.rpc.descriptors import Method
 from afdp.tls.plain import is_loopback
@@ -51,6 +52,10 @@ class OpenAccess:
     def may_list(self, principal: Principal, event_type: str, evidence: bytes | None) -> bool:
         """Any evidence."""
         return True
+
+    def held(self, principal: Principal) -> tuple[list[Held], str]:
+        """Every permission, and no policies."""
+        return [Held(each, True) for each in sorted(PERMISSIONS)], ""
 
     def omitted(self, principal: Principal, count: int) -> None:
         """Never any."""
