@@ -218,8 +218,8 @@ class Liar:
 @pytest.mark.parametrize(
     ("ends", "reason"),
     [
-        ("silently", "without TLS's close_notify"),
-        ("old", "TLS: "),
+        ("silently", "without TLS's close_notify|reset"),
+        ("old", "TLS: |close_notify|reset"),
         ("chatter", "says more than|close_notify|Broken|reset"),
     ],
 )

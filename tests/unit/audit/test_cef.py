@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afdp.audit.cef import cef, escaped, escaped_header
@@ -128,6 +128,7 @@ def test_what_would_be_misread_is_escaped(text: str, header: str, value: str) ->
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]) | st.sampled_from("\n\r|\\= "))
 
 
+@settings(deadline=None)
 @given(reason=texts, subject=texts, tenant=texts, rpc=texts, step=texts)
 def test_whatever_an_event_says_is_one_line_and_reads_back(
     reason: str, subject: str, tenant: str, rpc: str, step: str

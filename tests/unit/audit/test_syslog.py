@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afdp.audit.event import RecordedEvent
@@ -74,6 +74,7 @@ def test_a_value_of_structured_data_is_escaped(value: str, told: str) -> None:
 texts = st.text(st.characters(codec="utf-8"))
 
 
+@settings(deadline=None)
 @given(step=texts, rpc=texts, tenant=texts, request_id=texts, host=texts, process=texts, body=st.binary())
 def test_whatever_is_told_keeps_to_the_grammar(
     step: str, rpc: str, tenant: str, request_id: str, host: str, process: str, body: bytes
@@ -87,6 +88,7 @@ def test_whatever_is_told_keeps_to_the_grammar(
     assert f'rpc="{escaped(rpc)}"'.encode() in found["data"] or not rpc
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1), max_size=5))
 def test_frames_are_taken_apart_by_their_lengths(messages: list[bytes]) -> None:
     stream = b"".join(map(framed, messages))
