@@ -49,7 +49,7 @@ def free_offset() -> int:
 _OFFSETS = range(61_000 - min(PORTS["notary"], PORTS["signer"]), 65_536 - PORTS["metadata"])
 
 
-NO_KEY_RECORDS = {"AFDP_NOTARISE_KEYS": "false"}
+NO_KEY_RECORDS = {"AFDP_NOTARISE_KEYS": "false", "AFDP_AUDIT_ANCHORS": "false"}
 """The notary's settings where a test counts all records or all entries."""
 
 

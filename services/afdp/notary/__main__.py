@@ -13,6 +13,7 @@ from afdp.notary.access.checking import identity, policies
 from afdp.notary.access.opening import opened
 from afdp.notary.allowances import Allowances
 from afdp.notary.anchors import Anchors
+from afdp.notary.audit_sealer import AuditSealer
 from afdp.notary.audit_sinks import AuditSinks
 from afdp.notary.config import NotarySettings
 from afdp.notary.cosignatures import Cosignatures
@@ -25,6 +26,7 @@ from afdp.notary.lifecycle import KeyLifecycle
 from afdp.notary.model import Submission
 from afdp.notary.outside import OutsideStamps
 from afdp.notary.pipeline import Limits, Pipeline, Stages
+from afdp.notary.pipeline_rows import PipelineRows
 from afdp.notary.queue import FairQueue
 from afdp.notary.receipts import ReceiptOffice
 from afdp.notary.reconcile_command import reconcile
@@ -89,7 +91,9 @@ async def main(settings: NotarySettings) -> None:
             Waiting(metadata, settings.logged_wait_seconds),
         )
         allowances = Allowances(settings.tenant_quotas, TenantLabels(settings.metric_tenants))
-        stages = Stages(signer, metadata, keys, stamps, external, settings.stage_timeout_seconds, allowances)
+        way_in = opened(settings, metadata)
+        rows = PipelineRows(way_in.trail.put)
+        stages = Stages(signer, metadata, keys, stamps, external, settings.stage_timeout_seconds, allowances, rows)
         recovery = Recovery(metadata, stages, settings.recovery_interval_seconds, settings.stage_timeout_seconds)
         grace = timedelta(seconds=settings.reconcile_grace_seconds)
         patience, main_log = settings.stage_timeout_seconds, settings.main_log
@@ -105,7 +109,6 @@ async def main(settings: NotarySettings) -> None:
         trust = TrustOffice(keys, signer, metadata, lifetime, settings.trust_interval_seconds)
         additions = Anchors(transparency, keys), Cosignatures(transparency, keys), OutsideStamps(trust)
         office = ReceiptOffice(keys, *additions)
-        way_in = opened(settings)
         waits = settings.witness_wait_seconds
         rights = way_in.access, way_in.key_rights
         notary = Notary(pipeline, office, keys, metadata, signer, external, waits, *rights, allowances)
@@ -128,6 +131,8 @@ async def main(settings: NotarySettings) -> None:
             stamps.run(),
         ]
         parts += [external.run(), *way_in.parts]
+        sealer = AuditSealer(metadata, notary, settings.audit_seal_seconds, anchors=settings.audit_anchors)
+        parts.append(sealer.run())
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())
         await stack.enter_async_context(running(*parts))

@@ -69,6 +69,14 @@ class NotarySettings(RedisSettings, VaultAccessSettings, ServiceSettings):
     audit_interval_seconds: Seconds = Field(
         10.0, description="How often refusals of nobody in particular are told, together."
     )
+    audit_spool_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=0,
+        description="Most bytes of the audit trail that wait in AFDP_DATA_DIR while metadata is away; then nobody is "
+        "let in; 0: none wait there.",
+    )
+    audit_seal_seconds: Seconds = Field(1.0, description="How often new rows of the audit trail are sealed.")
+    audit_anchors: bool = Field(True, description="Whether each seal is itself notarised, by which the log knows it.")
     rate_limits: RateLimits = Field(
         RateLimits(), description="How often and how much at once clients and tenants may call: docs/limits.md."
     )

@@ -12,6 +12,8 @@ from afdp.formats.evidence import EvidencePackage
 from afdp.formats.statement import Submitter
 from afdp.messages import metadata as store
 from afdp.messages.notary import ReceiptState
+from afdp.notary.access import acts
+from afdp.notary.access.acts import Act
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Order:
     dedupe: bool = False
     wait_for: ReceiptState = ReceiptState.UNSPECIFIED  # as the log is: logged, or signed where others run it
     batch_id: str = ""  # UUIDv7, or empty
+    act: Act | None = field(default_factory=acts.current.get, compare=False)  # of the call that it came with
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,13 @@ from afdp.items import from_item
 from afdp.messages import metadata as store
 from afdp.messages.notary import ReceiptState
 from afdp.messages.signer import SignerServiceClient, SignStatementsRequest, Statement
+from afdp.notary.access.acts import on_record
 from afdp.notary.allowances import Allowances
 from afdp.notary.ids import SIMPLE_SIGNING
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.logs import Appended
 from afdp.notary.model import Order, Outcome, Submission
+from afdp.notary.pipeline_rows import PipelineRows
 from afdp.notary.queue import FairQueue
 from afdp.notary.receipts import Entry, log_entry, stamped_at
 from afdp.notary.tenant_labels import TenantLabels
@@ -197,8 +199,10 @@ class Stages:
         external: ExternalLogs,
         timeout: float,
         allowances: Allowances | None = None,
+        rows: PipelineRows | None = None,
     ) -> None:
         self._allowances = allowances or Allowances({}, TenantLabels(0))
+        self._rows = rows or PipelineRows()
         self._external = external
         self._signer = signer
         self._metadata = metadata
@@ -248,17 +252,28 @@ class Stages:
         if not signed:
             return []
         with _timed("prepare"):
-            request = store.PrepareRequest([each.draft for each in signed], self._allowances.counted)
-            answer = await self._metadata.prepare(request, timeout=self._timeout)
+            rows = self._rows.intents([(each.draft, each.submission.order.act) for each in signed])
+            request = store.PrepareRequest([each.draft for each in signed], self._allowances.counted, audit_rows=rows)
+            try:
+                answer = await self._metadata.prepare(request, timeout=self._timeout)
+            except NotaryError:
+                self._rows.forget(each.draft for each in signed)
+                raise
         self._allowances.told(answer.usage)
         if any(each.draft.external_stamp for each in signed):
             self._stamps.ask()
         pending: dict[str, Prepared] = {}
         for each, result in zip(signed, answer.results, strict=True):
             if result.error is not None:
-                each.submission.fail(from_item(result.error))
+                error = from_item(result.error)
+                self._rows.refused(each.draft, error)
+                each.submission.fail(on_record(error))
                 continue
             record, fresh = result.existing, result.existing is None
+            if record is not None:
+                self._rows.answered(each.draft, "an earlier record answers it", _whole(record).receipt_id)
+            elif each.draft.external_log:
+                self._rows.answered(each.draft, "it waits for a log of others")
             if record is None:
                 record = store.Record(draft=each.draft, state=store.RecordState.PENDING)
             if record.state == store.RecordState.LOGGED:
@@ -339,6 +354,7 @@ class Stages:
         if not completions or appended.checkpoint is None:
             return
         log = await self._keys.log(appended.origin)
+        logged = [(_whole(records[index]), each.log_index) for index, each in completions.items()]
         with _timed("complete"):
             answer = await self._metadata.complete(
                 store.CompleteRequest(
@@ -346,6 +362,7 @@ class Stages:
                     tree_size=appended.checkpoint.size,
                     checkpoint=appended.checkpoint.note,
                     completions=list(completions.values()),
+                    audit_rows=self._rows.outcomes(logged, log.trusted.origin),
                 ),
                 timeout=self._timeout,
             )

@@ -20,6 +20,7 @@ from afdp.messages.transparency import TransparencyServiceClient
 from afdp.notary.config import NotarySettings
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.pipeline import Prepared, Stages
+from afdp.notary.pipeline_rows import PipelineRows
 from afdp.notary.reconcile_state import load_progress, save_progress
 from afdp.notary.reconciling import Progress, Reconciler
 from afdp.rpc import GrpcCaller, open_channel
@@ -94,7 +95,8 @@ async def open_reconciler(settings: NotarySettings, grace: float | None, stack: 
     log = TransparencyServiceClient(await caller("transparency", settings.transparency_address))
     records = MetadataServiceClient(await caller("metadata", settings.metadata_address))
     keys, timeout = KeyDirectory(signer, log), settings.stage_timeout_seconds
-    stages = Stages(signer, records, keys, _NoStamps(), _NoQueue(), timeout)
+    rows = PipelineRows(subject="reconcile-command")
+    stages = Stages(signer, records, keys, _NoStamps(), _NoQueue(), timeout, rows=rows)
     patience = timedelta(seconds=settings.reconcile_grace_seconds if grace is None else grace)
     return Reconciler(records, log, keys, stages.log, settings.main_log, patience, timeout)
 

@@ -98,7 +98,7 @@ class Access(Protocol):
     def require_create(self, principal: Principal, evidence: CheckedEvidence) -> None:
         """Refuses evidence that its submitter may not notarise. Raises PermissionDenied, Unavailable."""
 
-    def may_read(self, principal: Principal, evidence_hash: bytes, evidence: bytes) -> bool:
+    def may_read(self, principal: Principal, evidence_hash: bytes, evidence: bytes, receipt_id: str = "") -> bool:
         """Whether a principal may see evidence, given in its canonical form. Raises Unavailable."""
 
     @property
@@ -157,6 +157,14 @@ class Notary:
             ResourceExhausted: the queue is full, or what its tenant may notarise a day is used up.
             Unavailable, DeadlineExceeded: a retry with the same idempotency key finds out what became of it.
         """
+        try:
+            return await self._sign(order, wait=wait)
+        except NotaryError as error:
+            if order.act is not None:
+                order.act.refused(error, order.evidence.hash)
+            raise
+
+    async def _sign(self, order: Order, *, wait: bool) -> Notarised:
         if order.idempotency_key:
             check_idempotency_key(order.idempotency_key)
         self._access.require_create(order.principal, order.evidence)
@@ -455,7 +463,7 @@ class Notary:
 
     def _may_read(self, principal: Principal, record: store.Record) -> bool:
         draft = record.draft if record.draft is not None else store.Draft()
-        return self._access.may_read(principal, draft.evidence_hash, draft.evidence)
+        return self._access.may_read(principal, draft.evidence_hash, draft.evidence, draft.receipt_id)
 
     async def _hidden(self, principal: Principal, event_types: Mapping[str, str]) -> set[str]:
         """Which receipts a list has to leave out, of those with these IDs and event types."""

@@ -11,6 +11,7 @@ from afdp.items import to_item
 from afdp.messages import metadata as store
 from afdp.messages import notary as pb
 from afdp.messages import signer as keyring
+from afdp.notary.access import acts
 from afdp.notary.access.admitted import principal
 from afdp.notary.access.gate import CREATE
 from afdp.notary.access.limiter import Charges
@@ -80,11 +81,19 @@ class NotaryServicer(pb.NotaryServiceBase):
         try:
             if request.request is None:
                 raise InvalidArgument.field("request", "is missing")
-            await self._charges.hold(principal.get(), CREATE)
+            await self._held()
             signed = await self._notary.sign(_order(request.request), wait=True)
         except NotaryError as error:
             return pb.SignEvidenceStreamResponse(sequence=request.sequence, error=to_item(error))
         return pb.SignEvidenceStreamResponse(sequence=request.sequence, response=_signed(signed))
+
+    async def _held(self) -> None:
+        try:
+            await self._charges.hold(principal.get(), CREATE)
+        except NotaryError as refused:
+            if (act := acts.current.get()) is not None:
+                act.refused(refused)
+            raise
 
     def _charge(self, items: int) -> None:
         """Counts the items of a batch but the first, which the call itself is counted for."""

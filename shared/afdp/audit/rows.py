@@ -35,7 +35,7 @@ Members = Mapping[str, Any]
 
 def write_row(members: Members, items: Sequence[Members] = ()) -> bytes:
     """The bytes of a new row."""
-    row = {name: value for name, value in members.items() if value}
+    row = {name: value for name, value in members.items() if value or type(value) is int}
     row["id"] = str(uuid_utils.uuid7())
     if items:
         row["items"] = items

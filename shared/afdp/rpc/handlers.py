@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import grpc.aio
@@ -45,10 +45,21 @@ _seconds = Histogram(
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-Admit = Callable[[Method, NotaryError | None], Awaitable[None]]
+class Admitted(Protocol):
+    """A call that was let in, to be told how it ends."""
+
+    async def done(self) -> None:
+        """It succeeds, if this raises nothing."""
+
+    def failed(self, error: BaseException) -> None:
+        """It fails, or is given up."""
+
+
+Admit = Callable[[Method, NotaryError | None], Awaitable[Admitted | None]]
 """Lets the call that is being served, whose `caller` is set, go on to its method, or raises why not.
 
-Given an error, it is only told: the call is refused by that already, for its peer is nobody that may call.
+Given an error, it is only told: the call is refused by that already, for its peer is nobody that may call, or there is
+no room for it.
 """
 
 
@@ -132,15 +143,21 @@ class _Handler:
 
     async def _reply(self, begin: Callable[[], Awaitable[Any]], context: _Context) -> bytes:
         started, limit = self._begin(context)
+        admitted: Admitted | None = None
         try:
-            self._room.enter()
+            await self._enter(context)
             # Not cheap, so only where gRPC itself does not end the call in time.
             async with nullcontext() if limit is None else asyncio.timeout(limit):
                 if not self._open:
-                    await self._let_in(context)
+                    admitted = await self._let_in(context)
                 reply = self._encode(await begin())
-        except Exception as error:
-            await self._abort(context, error)
+                if admitted is not None:
+                    await admitted.done()
+        except BaseException as error:
+            if admitted is not None:
+                admitted.failed(error)
+            if isinstance(error, Exception):
+                await self._abort(context, error)
             raise
         finally:
             self._end(started)
@@ -156,23 +173,38 @@ class _Handler:
     async def _answer(self, begin: Callable[[], AsyncGenerator[Any, None]], context: _Context) -> None:
         """Answers are written, not yielded: of a caller who goes away, gRPC tells a coroutine, and no generator."""
         started, _ = self._begin(context)
+        admitted: Admitted | None = None
         try:
-            self._room.enter()
+            await self._enter(context)
             if not self._open:
-                await self._let_in(context)
+                admitted = await self._let_in(context)
             async with aclosing(begin()) as replies:
                 async for reply in replies:
                     if not self._method.client_streaming:
                         await self._require_peer(context)
                     await context.write(self._encode(reply))
-        except Exception as error:
-            await self._abort(context, error)
+            if admitted is not None:
+                await admitted.done()
+        except BaseException as error:
+            if admitted is not None:
+                admitted.failed(error)
+            if isinstance(error, Exception):
+                await self._abort(context, error)
             raise
         finally:
             self._end(started)
         self._succeed(context)
 
-    async def _let_in(self, context: _Context) -> None:
+    async def _enter(self, context: _Context) -> None:
+        try:
+            self._room.enter()
+        except NotaryError as refused:
+            if self._admit is not None:
+                caller.set(Caller(address=address_of(context)))
+                await self._admit(self._method, refused)
+            raise
+
+    async def _let_in(self, context: _Context) -> Admitted | None:
         try:
             caller.set(self._caller(context))
         except NotaryError as refused:
@@ -180,8 +212,7 @@ class _Handler:
                 caller.set(Caller(address=address_of(context)))
                 await self._admit(self._method, refused)
             raise
-        if self._admit is not None:
-            await self._admit(self._method, None)
+        return await self._admit(self._method, None) if self._admit is not None else None
 
     def _caller(self, context: _Context) -> Caller:
         metadata = context.invocation_metadata() or ()

@@ -26,7 +26,6 @@ from afdp.notary.access.key_rights import KeyRights
 from afdp.notary.access.labels import UNKNOWN, Labels
 from afdp.notary.access.log_trail import LogTrail
 from afdp.notary.access.open import OnThisMachine
-from afdp.notary.access.opening import opened
 from afdp.notary.access.policies import LivePolicies
 from afdp.notary.access.refusal import CredentialRefused
 from afdp.notary.config import NotarySettings
@@ -210,8 +209,7 @@ async def test_nothing_is_let_in_that_cannot_be_recorded() -> None:
 async def test_with_access_off_only_this_machine_is_let_in_also_through_a_gateway(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert opened(NotarySettings()).admit is None  # in plain text nobody else can come
-    admit = OnThisMachine().admit
+    admit = OnThisMachine(Kept()).admit
     for address in ("127.0.0.1", "::1"):
         caller.set(Caller(address=address))
         await admit(METHODS["SignEvidence"], None)

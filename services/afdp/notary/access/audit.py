@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from afdp.telemetry.context import request_id
 
-Step = Literal["authentication", "limit", "authorization"]
+Step = Literal["authentication", "limit", "authorization", "act"]
 Result = Literal["allow", "deny", "error"]
 
 
@@ -17,7 +17,7 @@ class AuditEvent:
     """Who wanted to do what, and whether that one was let. Holds no secret, and nothing of a credential but its owner.
 
     Attributes:
-        step: what decided.
+        step: what decided; `act`: nothing did, it is what came of a call that was let in.
         result: what was decided; `error` where nothing could be, which lets nobody in.
         rpc: the name of the method that was called.
         permission: what it asks for.

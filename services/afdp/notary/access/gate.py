@@ -83,7 +83,8 @@ class Gate:
         admitted.rpc.set(method.name)
         if refused is not None:
             reason = str(refused.__cause__ or refused.message)
-            self._record("authentication", "deny", method.permission, reason)
+            step: Step = "limit" if isinstance(refused, ResourceExhausted) else "authentication"
+            self._record(step, "deny", method.permission, reason)
             return
         if not method.permission:
             return
@@ -150,8 +151,11 @@ class Gate:
             self._record("authentication", "deny", CREATE, "the credential has expired in mid-stream", principal)
             raise Unauthenticated("the credentials are missing or not valid")
 
-    def may_read(self, principal: Principal, evidence_hash: bytes, evidence: bytes) -> bool:
+    def may_read(self, principal: Principal, evidence_hash: bytes, evidence: bytes, receipt_id: str = "") -> bool:
         """Whether a principal may see evidence, of which `evidence` is the canonical form.
+
+        On record it is named by its receipt, which says nothing of it once it is erased; by its hash where none is
+        given.
 
         Raises:
             Unavailable: it cannot be recorded.
@@ -160,7 +164,8 @@ class Gate:
             return True
         facts = self._labels.of_canonical(evidence)
         verdict = self._on_evidence(principal, READ, facts)
-        self._authorization(principal, READ, verdict, f"evidence:{evidence_hash.hex()}")
+        resource = f"receipt:{receipt_id}" if receipt_id else f"evidence:{evidence_hash.hex()}"
+        self._authorization(principal, READ, verdict, resource)
         return verdict.allowed
 
     @property

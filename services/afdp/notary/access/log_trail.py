@@ -20,6 +20,7 @@ import prometheus_client as metrics
 
 from afdp.errors import Unavailable
 from afdp.notary.access.audit import AuditEvent
+from afdp.notary.access.counted import Counts, Together
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,6 @@ LOGGER = "afdp.audit"
 
 _PAUSE = 0.1  # seconds in which events gather; also the most that a sudden end loses
 _RETRY = 1.0
-_KINDS = 256  # of what is told together; what is more is told as one
-_OTHER = AuditEvent("authentication", "deny", "", "", "of many more kinds", time=datetime.min.replace(tzinfo=UTC))
 _FIELDS = tuple(each.name for each in fields(AuditEvent) if each.name != "time")
 
 _events = metrics.Counter("afdp_audit_events", "Decisions about access, by what was decided.", ["step", "result"])
@@ -51,8 +50,7 @@ class LogTrail:
         self._interval = interval
         self._write = write or _to_standard_error
         self._events: deque[AuditEvent] = deque()
-        self._counts: Counter[AuditEvent] = Counter()
-        self._latest: dict[AuditEvent, AuditEvent] = {}
+        self._counts = Counts()
         self._broken = False
         self._writing: asyncio.Future[None] | None = None
         _limit.set(most)
@@ -61,18 +59,11 @@ class LogTrail:
         """Raises Unavailable where it cannot be written, or too many wait to be."""
         if self._broken or len(self._events) >= self._most:
             raise Unavailable("the audit trail takes no events", retry_after=_RETRY)
-        if event.subject and event.step != "limit":
+        if event.subject and event.step not in ("limit", "act"):
             self._events.append(event)
         else:
             _events.labels(event.step, event.result).inc()
-            self._count(event)
-
-    def _count(self, event: AuditEvent) -> None:
-        kind = _kind(event)
-        if kind not in self._counts and len(self._counts) >= _KINDS:
-            kind = _OTHER
-        self._counts[kind] += 1
-        self._latest[kind] = event
+            self._counts.add(event)
 
     async def run(self) -> None:
         """Writes until cancelled, and then what is left."""
@@ -120,31 +111,13 @@ class LogTrail:
 
     def _told(self) -> list[dict[str, Any]]:
         """What is to be told together, counted anew from now on."""
-        counts, latest = self._counts, self._latest
-        self._counts, self._latest = Counter(), {}
-        return [_together(kind, count, latest[kind]) for kind, count in counts.items()]
+        return [_together(each) for each in self._counts.take()]
 
 
-def _together(kind: AuditEvent, count: int, latest: AuditEvent) -> dict[str, Any]:
+def _together(told: Together) -> dict[str, Any]:
+    latest = told.latest
     last = {"last_request_id": latest.request_id, "last_address": latest.address, "last_rpc": latest.rpc}
-    return {**_shown(kind), "count": count, **last}
-
-
-def _kind(event: AuditEvent) -> AuditEvent:
-    """What is the same of events that are told together: not who asked for what, but what came of it, and why."""
-    return AuditEvent(
-        step=event.step,
-        result=event.result,
-        rpc="",
-        permission="",
-        reason=event.reason,
-        issuer=event.issuer,
-        subject=event.subject,
-        tenant=event.tenant,
-        method=event.method,
-        request_id="",
-        time=_OTHER.time,
-    )
+    return {**_shown(told.kind), "count": told.count, **last}
 
 
 def _shown(event: AuditEvent) -> dict[str, Any]:

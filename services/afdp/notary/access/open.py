@@ -1,11 +1,14 @@
-"""Access where authentication is off: everybody may do everything, and nothing of it is on record."""
+"""Access where authentication is off: everybody may do everything, as nobody in particular, and that is on record."""
 
 from __future__ import annotations
 
 import logging
 from functools import lru_cache
+from hashlib import sha256
 
 from afdp.errors import NotaryError, PermissionDenied
+from afdp.notary.access import acts
+from afdp.notary.access.audit import AuditEvent, AuditTrail
 from afdp.notary.access.permissions import PERMISSIONS
 from afdp.notary.model import CheckedEvidence, Held, Principal
 from afdp.rpc.caller import caller
@@ -20,7 +23,8 @@ _is_here = lru_cache(4096)(is_loopback)
 class OnThisMachine:
     """As `Admit` of the server: lets in who calls from this machine, also through a gateway that others reach."""
 
-    def __init__(self) -> None:
+    def __init__(self, trail: AuditTrail) -> None:
+        self._trail = trail
         self._told = False
 
     async def admit(self, method: Method, refused: NotaryError | None = None) -> None:
@@ -28,6 +32,11 @@ class OnThisMachine:
         address = caller.get().address
         if refused is not None or not method.permission or _is_here(address):
             return
+        self._trail.record(
+            AuditEvent(
+                "authentication", "deny", method.name, method.permission, "not from this machine", address=address
+            )
+        )
         if not self._told:
             self._told = True  # once: who calls from elsewhere could fill the log
             logger.error(
@@ -45,8 +54,9 @@ class OpenAccess:
     def require_create(self, principal: Principal, evidence: CheckedEvidence) -> None:
         """Any evidence."""
 
-    def may_read(self, principal: Principal, evidence_hash: bytes, evidence: bytes) -> bool:
+    def may_read(self, principal: Principal, evidence_hash: bytes, evidence: bytes, receipt_id: str = "") -> bool:
         """Any evidence."""
+        self.about(principal, "evidence.read", "receipt", receipt_id)
         return True
 
     def may_list(self, principal: Principal, event_type: str, evidence: bytes | None) -> bool:
@@ -61,7 +71,11 @@ class OpenAccess:
         """Never any."""
 
     def about(self, principal: Principal, permission: str, kind: str, named: str | bytes, refused: str = "") -> None:
-        """Is not on record."""
+        """Is on record with the act of the call."""
+        resource = f"{kind}:{named if isinstance(named, str) else sha256(named).hexdigest()}"
+        act = acts.current.get()
+        if act is not None:
+            act.hears(AuditEvent("act", "deny" if refused else "allow", "", permission, refused, resource=resource))
 
 
 class NoCharges:

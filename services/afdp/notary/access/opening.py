@@ -9,6 +9,7 @@ from typing import Any
 from afdp.config import SettingsError
 from afdp.errors import FailedPrecondition
 from afdp.notary.access.admitted import ANYBODY
+from afdp.notary.access.durable_trail import DurableTrail, Metadata
 from afdp.notary.access.gate import Authenticator, Gate
 from afdp.notary.access.guarded import GuardedAuthenticator
 from afdp.notary.access.key_rights import KeyRights
@@ -18,8 +19,10 @@ from afdp.notary.access.log_trail import LogTrail
 from afdp.notary.access.open import NoCharges, OnThisMachine, OpenAccess
 from afdp.notary.access.policies import LivePolicies
 from afdp.notary.access.quotas import LocalQuotas
+from afdp.notary.access.recorded import RecordedCalls
 from afdp.notary.access.redis_quotas import RedisQuotas
 from afdp.notary.access.refusal import CredentialRefused
+from afdp.notary.access.spool import Spool
 from afdp.notary.config import NotarySettings
 from afdp.notary.identity.identity import Identity
 from afdp.notary.model import Principal
@@ -39,6 +42,7 @@ class Opened:
     Attributes:
         access: who may notarise and see which evidence.
         key_rights: whose keys an administrator of keys may see and change.
+        trail: where it is put on record what is done.
         admit: who may call; None: everybody.
         parts: what runs beside the server.
         charges: who counts what else a call asks for than itself.
@@ -47,34 +51,44 @@ class Opened:
 
     access: Access
     key_rights: KeyRights
+    trail: DurableTrail
     admit: Admit | None = None
     parts: Sequence[Coroutine[Any, Any, None]] = ()
     charges: Charges = field(default_factory=NoCharges)
     reporting: Sequence[Reporting] = ()
 
 
-def opened(settings: NotarySettings) -> Opened:
-    """The way in as the settings want it.
+def opened(settings: NotarySettings, metadata: Metadata) -> Opened:
+    """The way in as the settings want it; its audit trail is kept by metadata.
 
     Raises:
         FailedPrecondition: the policies or the identity settings are wrong; names each fault and where it is.
     """
     if settings.auth == "off":
         # In plain text neither we nor a gateway of ours listens off loopback, so nobody need be asked.
-        admit = None if settings.tls == "off" else OnThisMachine().admit
-        return Opened(OpenAccess(), KeyRights(frozenset({ANYBODY.tenant})), admit)
+        trail = _trail(settings, metadata, None)
+        calls = RecordedCalls(None if settings.tls == "off" else OnThisMachine(trail).admit, trail)
+        rights = KeyRights(frozenset({ANYBODY.tenant}))
+        return Opened(OpenAccess(), rights, trail, calls.admit, (trail.run(),))
     authenticator, following = _authenticator(settings)
     if settings.auth_failures is not None:
         authenticator = GuardedAuthenticator(authenticator, settings.auth_failures)
     limiter, counting = _limiter(settings)
     policies = live_policies(settings)
-    trail = LogTrail(settings.audit_queue_items, settings.audit_interval_seconds)
+    lines = LogTrail(settings.audit_queue_items, settings.audit_interval_seconds)
+    trail = _trail(settings, metadata, lines)
     labels = Labels(settings.classifications, settings.classification_fields, settings.residency_fields)
     gate = Gate(authenticator, limiter, policies, labels, trail)
     key_rights = KeyRights(frozenset(settings.operator_tenants))
-    return Opened(
-        gate, key_rights, gate.admit, (*following, *counting, policies.run(), trail.run()), limiter, [policies]
-    )
+    calls = RecordedCalls(gate.admit, trail)
+    parts = (*following, *counting, policies.run(), lines.run(), trail.run())
+    return Opened(gate, key_rights, trail, calls.admit, parts, limiter, [policies])
+
+
+def _trail(settings: NotarySettings, metadata: Metadata, lines: LogTrail | None) -> DurableTrail:
+    most = settings.audit_spool_bytes
+    spool = Spool(settings.data_dir / "audit-spool", most) if most else None
+    return DurableTrail(metadata, spool, settings.audit_queue_items, settings.audit_interval_seconds, lines)
 
 
 def live_policies(settings: NotarySettings) -> LivePolicies:
