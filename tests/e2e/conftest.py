@@ -57,7 +57,8 @@ NO_KEY_RECORDS = {"AFDP_NOTARISE_KEYS": "false", "AFDP_AUDIT_ANCHORS": "false"}
 async def stack() -> AsyncIterator[Stack]:
     """Keys in files, each of which has its record."""
     with open_folder() as folder:
-        async with running_stack(StackOptions(folder / "data", free_offset())) as running:
+        quiet = {"notary": {"AFDP_AUDIT_ANCHORS": "false"}}  # the log grows by what tests do, and nothing else
+        async with running_stack(StackOptions(folder / "data", free_offset(), settings=quiet)) as running:
             async with httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=30) as client:
                 await key_records(client, of_all=True)
             yield running

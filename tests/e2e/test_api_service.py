@@ -25,7 +25,6 @@ PLANNED = [
     ("GET", "/api/v1/receipts:watch", "GetReceipt"),
     ("POST", f"/api/v1/workflows/{NOT_THERE}/approvals", "approval workflows"),
     ("POST", f"/api/v1/workflows/{NOT_THERE}/cancel", "cancelling"),
-    ("GET", "/api/v1/audit/events", "audit trail"),
 ]
 
 

@@ -473,6 +473,32 @@ async def add_log_entries(w: World) -> None:
     assert envelope.startswith(f"{COMMON_LOG}\n")
 
 
+async def list_audit_events(w: World) -> None:
+    for tenant, name in ((w.alpha, "alpha"), (w.beta, "beta")):
+        await tenant.get("/api/v1/evidence")
+        status, answer = await tenant.get("/api/v1/audit/events")
+        assert status == 200
+        assert {json.loads(each)["metadata"]["tenant_uid"] for each in answer["events"]} == {name}
+
+
+async def export_audit_rows(w: World) -> None:
+    for tenant, name in ((w.alpha, "alpha"), (w.beta, "beta")):
+        await tenant.get("/api/v1/evidence")
+        async with asyncio.timeout(60):
+            while not (rows := (await tenant.get("/api/v1/audit/rows"))[1]["rows"]):
+                await asyncio.sleep(0.1)  # sealed a second later
+        assert {json.loads(each["row"])["tenant"] for each in rows} == {name}
+    await _refused(w.beta.call("ExportAuditRows", pb.ExportAuditRowsRequest(all_tenants=True)), PermissionDenied)
+
+
+async def export_audit_seals(w: World) -> None:
+    """They are hashes over what everybody does, and the same for everybody."""
+    async with asyncio.timeout(60):
+        while not (seals := (await w.beta.get("/api/v1/audit/seals"))[1]["seals"]):
+            await asyncio.sleep(0.1)
+    assert set(json.loads(seals[0]["body"])) == {"first", "last", "number", "previous", "root", "rows", "time"}
+
+
 async def get_status(w: World) -> None:
     await _refused(w.beta.call("GetStatus", pb.GetStatusRequest()), PermissionDenied)
     assert (await w.beta.get("/api/v1/status"))[0] == 403
@@ -514,7 +540,9 @@ TABLE: dict[str, Entry | None] = {
     "RevokeKey": revoke_key,
     "ListAffectedReceipts": list_affected_receipts,
     "ExportAffectedReceipts": export_affected_receipts,
-    "ListAuditEvents": NOT_BUILT,
+    "ListAuditEvents": list_audit_events,
+    "ExportAuditRows": export_audit_rows,
+    "ExportAuditSeals": export_audit_seals,
     "GetTrustRoot": is_the_same_for_everybody,
     "GetTrustFile": is_the_same_for_everybody,
     "PublishTrust": publish_trust,

@@ -107,6 +107,13 @@ certs = group(
     revoke=("afdp.cli.certs:revoke", "Put a certificate on the revocation list."),
     inspect=("afdp.cli.certs:inspect", "Show what a certificate or a revocation list says."),
 )
+audit = group(
+    "audit",
+    "The audit trail.",
+    list=("afdp.cli.audit:list_events", "List what is on record of your tenant's calls."),
+    export=("afdp.cli.audit:export", "Write rows and seals into a folder, to be verified offline."),
+    verify=("afdp.cli.audit:verify", "Show that nothing of the audit trail was changed, or name what was."),
+)
 config = group(
     "config",
     "Settings.",
@@ -127,6 +134,7 @@ COMMANDS = {
     "whoami": ("afdp.cli.login:whoami", "Show the login for a notary."),
     "certs": (f"{__name__}:certs", "Certificates for TLS: init, issue, renew, revoke, inspect."),
     "dev": ("afdp.cli.dev:dev", "Run the whole stack on this machine."),
+    "audit": (f"{__name__}:audit", "The audit trail: list, export, verify."),
     "reconcile": ("afdp.cli.reconcile:reconcile", "Show that every record has its log entry, and the reverse."),
     "doctor": ("afdp.cli.doctor:doctor", "Check a stack, running or not, and say what to do."),
     "policy": (f"{__name__}:policy", "Who may do what: test, explain."),

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 from afdp.client.values import (
     AffectedReceipt,
+    AuditRow,
+    AuditSeal,
     Dependency,
     EvidenceRecord,
     EvidenceSummary,
@@ -129,6 +131,21 @@ def affected_page(answer: Members) -> Page[AffectedReceipt]:
     return _page(answer, "receipts", _affected_receipt)
 
 
+def audit_page(answer: Members) -> Page[str]:
+    """`ListAuditEventsResponse`."""
+    return Page(tuple(answer.strings("events")), answer.string("next_page_token", empty=True), None)
+
+
+def audit_rows(answer: Members) -> tuple[AuditRow, ...]:
+    """`ExportAuditRowsResponse`."""
+    return tuple(map(_audit_row, answer.objects("rows")))
+
+
+def audit_seals(answer: Members) -> tuple[AuditSeal, ...]:
+    """`ExportAuditSealsResponse`."""
+    return tuple(map(_audit_seal, answer.objects("seals")))
+
+
 def trust_files(answer: Members) -> dict[str, str]:
     """`GetTrustRootResponse`: text by relative path."""
     return {file.string("name"): file.string("content", empty=True) for file in answer.objects("files")}
@@ -206,11 +223,18 @@ def _bytes(answer: Members, name: str) -> bytes:
     return value
 
 
-def _receipt(answer: Members) -> Receipt:
-    value = answer.take("receipt")
+def _hex(answer: Members, name: str) -> bytes:
+    try:
+        return bytes.fromhex(answer.string(name, empty=True))
+    except ValueError:
+        answer.refuse(name, "must be hex digits")
+
+
+def _receipt(answer: Members, name: str = "receipt") -> Receipt:
+    value = answer.take(name)
     if isinstance(value, dict):
         value = {name: member for name, member in value.items() if name in FIELDS}
-    return Receipt.from_object(value, path=answer.path("receipt"))
+    return Receipt.from_object(value, path=answer.path(name))
 
 
 def _item_error(item: Members) -> NotaryError:
@@ -281,6 +305,22 @@ def _affected_receipt(item: Members) -> AffectedReceipt:
         notarized_at=item.optional_time("notarized_at"),
         log_index=item.integer("log_index"),
     )
+
+
+def _audit_row(item: Members) -> AuditRow:
+    return AuditRow(
+        sequence=item.integer("sequence"),
+        recorded_at=item.integer("recorded_at"),
+        row=item.string("row"),
+        seal=item.integer("seal"),
+        leaf_index=item.integer("leaf_index"),
+        proof=_hex(item, "proof"),
+    )
+
+
+def _audit_seal(item: Members) -> AuditSeal:
+    anchor = _receipt(item, "anchor") if item.has("anchor") else None
+    return AuditSeal(item.integer("number"), item.string("body"), anchor)
 
 
 def _dependency(item: Members) -> Dependency:

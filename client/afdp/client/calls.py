@@ -18,6 +18,8 @@ from afdp.client import answers
 from afdp.client.errors import UnexpectedAnswer
 from afdp.client.values import (
     AffectedReceipt,
+    AuditRow,
+    AuditSeal,
     EvidencePackage,
     EvidenceRecord,
     EvidenceSummary,
@@ -281,6 +283,54 @@ def export_affected(key_id: str, *, since: datetime | None = None, page_size: in
     fields = _given(key_id=key_id, since=_time(since), page_size=page_size, after=after)
     path = "/api/v1/keys/{key_id}/receipts:export"
     return Call("ExportAffectedReceipts", "GET", path, fields, answers.csv, raw=_CSV)
+
+
+def audit_events(
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    actor: str = "",
+    resource: str = "",
+    result: str = "",
+    page_size: int = 0,
+    page_token: str = "",
+) -> Call[Page[str]]:
+    """What is on record of your tenant's calls, newest first, each as OCSF JSON.
+
+    Args:
+        start, end: recorded from this on, and before that.
+        actor: the subject that acted.
+        resource: what it is about, such as `receipt:` and its ID.
+        result: `allow`, `deny` or `error`.
+        page_size: 1 to 1,000; 0 means 50.
+        page_token: from the page before.
+    """
+    filters = _given(start_time=_time(start), end_time=_time(end), actor=actor, resource=resource, result=result)
+    fields = {**filters, **_given(page_size=page_size, page_token=page_token)}
+    return Call("ListAuditEvents", "GET", "/api/v1/audit/events", fields, answers.audit_page)
+
+
+def audit_rows(*, after: int = 0, page_size: int = 0, all_tenants: bool = False) -> Call[tuple[AuditRow, ...]]:
+    """Rows of the audit trail with what proves their place, oldest first; none: there are no more.
+
+    Args:
+        after: the sequence of the last row before.
+        page_size: 1 to 1,000; 0 means 500.
+        all_tenants: those of all tenants, for operators.
+    """
+    fields = _given(after_sequence=after, page_size=page_size, all_tenants=all_tenants)
+    return Call("ExportAuditRows", "GET", "/api/v1/audit/rows", fields, answers.audit_rows)
+
+
+def audit_seals(*, after: int = 0, page_size: int = 0) -> Call[tuple[AuditSeal, ...]]:
+    """The seals over the audit trail, oldest first; none: there are no more.
+
+    Args:
+        after: the number of the last seal before.
+        page_size: 1 to 100; 0 means 50.
+    """
+    fields = _given(after_number=after, page_size=page_size)
+    return Call("ExportAuditSeals", "GET", "/api/v1/audit/seals", fields, answers.audit_seals)
 
 
 def trust_root() -> Call[dict[str, str]]:

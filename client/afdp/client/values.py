@@ -158,6 +158,34 @@ class AffectedReceipt:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditRow:
+    """A row of the audit trail, and its place under a seal.
+
+    Attributes:
+        recorded_at: microseconds since 1970, by the database's clock.
+        row: JSON, as it was recorded.
+        seal: the seal's number.
+        proof: the inclusion proof from `leaf_index` to the seal's root: hashes of 32 bytes, concatenated.
+    """
+
+    sequence: int
+    recorded_at: int
+    row: str
+    seal: int
+    leaf_index: int
+    proof: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSeal:
+    """A seal over rows: JSON, as it was made, and the receipt of its own notarisation, if it has one."""
+
+    number: int
+    body: str
+    anchor: Receipt | None
+
+
+@dataclass(frozen=True, slots=True)
 class Dependency:
     """Something that the notary depends on."""
 

@@ -63,6 +63,15 @@ def read_part(name: str, after: int, page_size: int) -> tuple[int, int]:
     return after, limit
 
 
+def read_seals(request: messages.ReadAuditSealsRequest) -> tuple[int, int, int]:
+    """After which seal a page begins, how much it has, and which row its first one is to cover."""
+    part = read_part("after_number", request.after_number, request.page_size)
+    fields = Fields()
+    covering = fields.number("from_sequence", request.from_sequence, 0, _INT64)
+    fields.require()
+    return (*part, covering)
+
+
 def read_seal(request: messages.SealAuditTrailRequest) -> tuple[UUID, timedelta]:
     """Who seals, and for how long nobody else does."""
     fields = Fields()

@@ -109,17 +109,17 @@ class AuditStore(Protocol):
     async def add_rows(self, rows: Sequence[NewRow]) -> None:
         """Add rows, all or none; one that is on record by its ID is passed over."""
 
-    async def list_rows(self, query: RowQuery, before: int, limit: int) -> list[Row]:
+    async def list_rows(self, query: RowQuery, before: int, limit: int, *, inclusive: bool = False) -> list[Row]:
         """A tenant's rows that match, newest first, older than the one with this sequence; 0: from the newest."""
 
     async def without_outcome(self, tenant: str, acts: Sequence[str]) -> list[str]:
         """Those acts that no row of a tenant is the outcome of."""
 
-    async def read_rows(self, after: int, limit: int, *, sealed: bool) -> list[Row]:
-        """Rows of all tenants by ascending sequence; with `sealed` those alone that a seal covers."""
+    async def read_rows(self, after: int, limit: int, *, sealed: bool, tenant: str = "") -> list[Row]:
+        """Rows of one tenant, or of all, by ascending sequence; with `sealed` those alone that a seal covers."""
 
-    async def read_seals(self, after: int, limit: int) -> list[Sealed]:
-        """Seals by ascending number."""
+    async def read_seals(self, after: int, limit: int, covering: int = 0) -> list[Sealed]:
+        """Seals by ascending number, from the one on that covers this row."""
 
     async def take_sealing(self, holder: UUID, lease: timedelta) -> bool:
         """Whether `holder` is the one that seals, for the length of the lease."""
@@ -153,19 +153,21 @@ class AuditTrail:
         """Add rows, all or none. May be repeated."""
         await self._store.add_rows(rows)
 
-    async def of_tenant(self, query: RowQuery, before: int, limit: int) -> tuple[list[Row], list[str]]:
+    async def of_tenant(
+        self, query: RowQuery, before: int, limit: int, *, inclusive: bool = False
+    ) -> tuple[list[Row], list[str]]:
         """A page of a tenant's rows, newest first, and the acts that it has the intent of and nothing the outcome."""
-        rows = await self._store.list_rows(query, before, limit)
+        rows = await self._store.list_rows(query, before, limit, inclusive=inclusive)
         acts = [act for each in rows for phase, acts in (acts_of(each.row),) if phase == INTENT for act in acts]
         return rows, await self._store.without_outcome(query.tenant, acts) if acts else []
 
-    async def read(self, after: int, limit: int, *, sealed: bool) -> list[Row]:
-        """Rows of all tenants, oldest first."""
-        return await self._store.read_rows(after, limit, sealed=sealed)
+    async def read(self, after: int, limit: int, *, sealed: bool, tenant: str = "") -> list[Row]:
+        """Rows of one tenant, or of all, oldest first."""
+        return await self._store.read_rows(after, limit, sealed=sealed, tenant=tenant)
 
-    async def seals(self, after: int, limit: int) -> list[Sealed]:
-        """Seals, oldest first."""
-        return await self._store.read_seals(after, limit)
+    async def seals(self, after: int, limit: int, covering: int = 0) -> list[Sealed]:
+        """Seals, oldest first, from the one on that covers this row."""
+        return await self._store.read_seals(after, limit, covering)
 
     async def seal(self, holder: UUID, lease: timedelta) -> SealState:
         """Seal what is worth it, if the holder is the one that seals.

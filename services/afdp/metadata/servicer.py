@@ -204,17 +204,18 @@ class MetadataServicer(MetadataServiceBase):
         return RecordAuditRowsResponse()
 
     async def list_audit_rows(self, request: ListAuditRowsRequest) -> ListAuditRowsResponse:
-        rows, unfinished = await self._trail.of_tenant(*audit_messages.read_list(request))
+        asked = audit_messages.read_list(request)
+        rows, unfinished = await self._trail.of_tenant(*asked, inclusive=request.inclusive)
         return ListAuditRowsResponse([audit_messages.to_row(row) for row in rows], unfinished)
 
     async def read_audit_trail(self, request: ReadAuditTrailRequest) -> ReadAuditTrailResponse:
         part = audit_messages.read_part("after_sequence", request.after_sequence, request.page_size)
-        rows = await self._trail.read(*part, sealed=request.sealed)
+        rows = await self._trail.read(*part, sealed=request.sealed, tenant=request.tenant)
         return ReadAuditTrailResponse([audit_messages.to_row(row) for row in rows])
 
     async def read_audit_seals(self, request: ReadAuditSealsRequest) -> ReadAuditSealsResponse:
-        part = audit_messages.read_part("after_number", request.after_number, request.page_size)
-        return ReadAuditSealsResponse([audit_messages.to_seal(seal) for seal in await self._trail.seals(*part)])
+        seals = await self._trail.seals(*audit_messages.read_seals(request))
+        return ReadAuditSealsResponse([audit_messages.to_seal(seal) for seal in seals])
 
     async def seal_audit_trail(self, request: SealAuditTrailRequest) -> SealAuditTrailResponse:
         return audit_messages.to_state(await self._trail.seal(*audit_messages.read_seal(request)))

@@ -13,6 +13,8 @@ from afdp.notary.access.checking import identity, policies
 from afdp.notary.access.opening import opened
 from afdp.notary.allowances import Allowances
 from afdp.notary.anchors import Anchors
+from afdp.notary.audit_command import verify_audit
+from afdp.notary.audit_office import AuditOffice
 from afdp.notary.audit_sealer import AuditSealer
 from afdp.notary.audit_sinks import AuditSinks
 from afdp.notary.config import NotarySettings
@@ -115,8 +117,9 @@ async def main(settings: NotarySettings) -> None:
         reporting: tuple[Reporting, ...] = trust, stamps, external, AuditSinks(metadata), *way_in.reporting
         status = ServiceStatus(peers, signer, settings.fips, *reporting)
         validator = Validator(notary, trust)
+        audit = AuditOffice(metadata, office, way_in.key_rights)
         servicer = NotaryServicer(
-            notary, validator, entries, trust, peers, status, settings.stream_in_flight, way_in.charges
+            notary, validator, entries, trust, peers, status, settings.stream_in_flight, way_in.charges, audit
         )
 
         parts = [
@@ -149,4 +152,4 @@ CHECK = self_check(
 
 
 if __name__ == "__main__":
-    run(NotarySettings, main, {"check": CHECK}, {"reconcile": reconcile})
+    run(NotarySettings, main, {"check": CHECK}, {"reconcile": reconcile, "audit-verify": verify_audit})

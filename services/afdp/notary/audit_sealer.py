@@ -15,9 +15,9 @@ from typing import Protocol
 import uuid_utils
 from prometheus_client import Counter, Gauge
 
-from afdp.audit.seals import EVENT_TYPE, Seal, seal_hash
+from afdp.audit.seals import ISSUER, TENANT, seal_evidence, seal_hash
 from afdp.errors import NotaryError
-from afdp.formats.evidence import SPEC_VERSION, Actor, Artifact, EvidencePackage, checked_evidence
+from afdp.formats.evidence import checked_evidence
 from afdp.formats.statement import Submitter
 from afdp.messages.metadata import AnchorAuditSealRequest, AuditSeal, MetadataServiceClient, SealAuditTrailRequest
 from afdp.messages.notary import ReceiptState
@@ -28,10 +28,7 @@ from afdp.telemetry.context import request_id
 
 logger = logging.getLogger(__name__)
 
-TENANT = "afdp"
-"""Whose the seals' records are: the deployment's own, so that no tenant finds them among its own."""
-
-ITSELF = Principal(TENANT, Submitter("afdp-notary", SILENT, "service"))
+ITSELF = Principal(TENANT, Submitter(ISSUER, SILENT, "service"))
 
 _LEASE = timedelta(seconds=10)
 _TIMEOUT = 30.0
@@ -101,16 +98,3 @@ class AuditSealer:
             self._failing = True
             fields = {"code": error.code, "reason": str(error)}
             logger.warning("the audit trail cannot be sealed", extra={"fields": fields})
-
-
-def seal_evidence(body: bytes) -> EvidencePackage:
-    """What is notarised of a seal: the same bytes for the same seal."""
-    seal = Seal.parse(body)
-    return EvidencePackage(
-        spec_version=SPEC_VERSION,
-        timestamp_utc=seal.time,
-        event_type=EVENT_TYPE,
-        actor=Actor("service", ITSELF.submitter.issuer),
-        artifacts=(Artifact(f"audit-seal-{seal.number}", seal_hash(body).hex()),),
-        metadata={"number": seal.number, "previous": seal.previous.hex(), "root": seal.root.hex(), "rows": seal.rows},
-    )

@@ -15,6 +15,7 @@ from afdp.notary.access import acts
 from afdp.notary.access.admitted import principal
 from afdp.notary.access.gate import CREATE
 from afdp.notary.access.limiter import Charges
+from afdp.notary.audit_office import AuditOffice, Filters
 from afdp.notary.entries import LOG_INDEX, EntryDesk, check_count
 from afdp.notary.evidence import checked, checked_item, to_message
 from afdp.notary.health import PeerWatch
@@ -43,7 +44,9 @@ class NotaryServicer(pb.NotaryServiceBase):
         status: ServiceStatus,
         stream_in_flight: int,
         charges: Charges,
+        audit: AuditOffice,
     ) -> None:
+        self._audit = audit
         self._notary = notary
         self._validator = validator
         self._entries = entries
@@ -210,6 +213,21 @@ class NotaryServicer(pb.NotaryServiceBase):
 
     async def create_timestamp(self, request: pb.CreateTimestampRequest) -> pb.CreateTimestampResponse:
         return pb.CreateTimestampResponse(await self._notary.timestamp(principal.get(), request.timestamp_request))
+
+    # --- the audit trail ----------------------------------------------------------------------------------------------
+
+    async def list_audit_events(self, request: pb.ListAuditEventsRequest) -> pb.ListAuditEventsResponse:
+        page = Page.of(request.page_size, request.page_token)
+        filters = Filters(request.start_time, request.end_time, request.actor, request.resource, request.result)
+        return pb.ListAuditEventsResponse(*await self._audit.events(principal.get(), filters, page.size, page.token))
+
+    async def export_audit_rows(self, request: pb.ExportAuditRowsRequest) -> pb.ExportAuditRowsResponse:
+        part = request.after_sequence, request.page_size
+        rows = await self._audit.rows(principal.get(), *part, all_tenants=request.all_tenants)
+        return pb.ExportAuditRowsResponse(rows)
+
+    async def export_audit_seals(self, request: pb.ExportAuditSealsRequest) -> pb.ExportAuditSealsResponse:
+        return pb.ExportAuditSealsResponse(await self._audit.seals(request.after_number, request.page_size))
 
     # --- operating ----------------------------------------------------------------------------------------------------
 

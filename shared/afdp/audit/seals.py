@@ -15,12 +15,18 @@ from hashlib import sha256
 import orjson
 
 from afdp.errors import DataLoss
+from afdp.formats.evidence import SPEC_VERSION, Actor, Artifact, EvidencePackage
 from afdp.formats.merkle import HASH_SIZE, Frontier, extend, leaf_hash
 from afdp.formats.timestamps import format_timestamp, parse_timestamp
 
 BEFORE_THE_FIRST = bytes(HASH_SIZE)
 EVENT_TYPE = "afdp.audit.sealed"
 """Of the evidence that a seal is notarised by; its one artifact has the seal's hash."""
+
+TENANT = "afdp"
+"""Whose that evidence is: the deployment's own, so that no tenant finds it among its own."""
+
+ISSUER = "afdp-notary"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -111,3 +117,20 @@ def next_seal(before: bytes | None, sequences: Sequence[int], leaves: Sequence[b
     number = 1 if before is None else Seal.parse(before).number + 1
     previous = BEFORE_THE_FIRST if before is None else seal_hash(before)
     return Seal(number, previous, sequences[0], sequences[-1], len(leaves), root_of(leaves), time)
+
+
+def seal_evidence(body: bytes) -> EvidencePackage:
+    """What is notarised of a seal: the same for the same seal, always.
+
+    Raises:
+        DataLoss: it is no seal's body.
+    """
+    seal = Seal.parse(body)
+    return EvidencePackage(
+        spec_version=SPEC_VERSION,
+        timestamp_utc=seal.time,
+        event_type=EVENT_TYPE,
+        actor=Actor("service", ISSUER),
+        artifacts=(Artifact(f"audit-seal-{seal.number}", seal_hash(body).hex()),),
+        metadata={"number": seal.number, "previous": seal.previous.hex(), "root": seal.root.hex(), "rows": seal.rows},
+    )

@@ -186,7 +186,6 @@ async def test_rotate_is_a_verb_on_the_collection(gateway: httpx.AsyncClient, no
         ("POST", "/api/v1/workflows/w/approvals", "approval workflows"),
         ("POST", "/api/v1/workflows/w/cancel", "cancelling"),
         ("GET", "/api/v1/receipts:watch", "watching receipts"),
-        ("GET", "/api/v1/audit/events", "audit trail"),
     ],
 )
 async def test_what_is_planned_says_so(

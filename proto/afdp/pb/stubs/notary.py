@@ -16,6 +16,10 @@ from afdp.pb.afdp.notary.v1 import (
     DecideApprovalResponse,
     ExportAffectedReceiptsRequest,
     ExportAffectedReceiptsResponse,
+    ExportAuditRowsRequest,
+    ExportAuditRowsResponse,
+    ExportAuditSealsRequest,
+    ExportAuditSealsResponse,
     GetEvidenceRequest,
     GetEvidenceResponse,
     GetNotarizationReceiptRequest,
@@ -134,6 +138,12 @@ class NotaryServiceBase:
         raise NotImplementedError
 
     async def list_audit_events(self, request: ListAuditEventsRequest) -> ListAuditEventsResponse:
+        raise NotImplementedError
+
+    async def export_audit_rows(self, request: ExportAuditRowsRequest) -> ExportAuditRowsResponse:
+        raise NotImplementedError
+
+    async def export_audit_seals(self, request: ExportAuditSealsRequest) -> ExportAuditSealsResponse:
         raise NotImplementedError
 
     async def get_trust_root(self, request: GetTrustRootRequest) -> GetTrustRootResponse:
@@ -317,6 +327,22 @@ class NotaryServiceClient:
     ) -> ListAuditEventsResponse:
         answer: ListAuditEventsResponse = await self._caller.unary_unary(
             "/afdp.notary.v1.NotaryService/ListAuditEvents", request, timeout
+        )
+        return answer
+
+    async def export_audit_rows(
+        self, request: ExportAuditRowsRequest, *, timeout: float | None = None
+    ) -> ExportAuditRowsResponse:
+        answer: ExportAuditRowsResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/ExportAuditRows", request, timeout
+        )
+        return answer
+
+    async def export_audit_seals(
+        self, request: ExportAuditSealsRequest, *, timeout: float | None = None
+    ) -> ExportAuditSealsResponse:
+        answer: ExportAuditSealsResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/ExportAuditSeals", request, timeout
         )
         return answer
 

@@ -45,7 +45,8 @@ _LIST = """
     WHERE tenant = $1 AND ($2::timestamptz IS NULL OR recorded_at >= $2)
       AND ($3::timestamptz IS NULL OR recorded_at < $3)
       AND ($4::text IS NULL OR result = $4) AND terms @> $5::bigint[]
-      AND ($6::bigint = 0 OR (recorded_at, sequence) < ((SELECT recorded_at FROM audit_row WHERE sequence = $6), $6))
+      AND ($6::bigint = 0
+           OR (recorded_at, sequence) < ((SELECT recorded_at FROM audit_row WHERE sequence = $6), $6 + $8::integer))
     ORDER BY recorded_at DESC, sequence DESC LIMIT $7
 """
 _OUTCOMES = """
@@ -54,11 +55,13 @@ _OUTCOMES = """
 """
 _READ = """
     SELECT sequence, tenant, recorded_at, row FROM audit_row
-    WHERE sequence > $1 AND (NOT $3 OR sequence <= (SELECT max(last) FROM audit_seal)) ORDER BY sequence LIMIT $2
+    WHERE sequence > $1 AND (NOT $3 OR sequence <= (SELECT max(last) FROM audit_seal)) AND ($4 = '' OR tenant = $4)
+    ORDER BY sequence LIMIT $2
 """
 _SEALS = """
     SELECT s.number, s.body, s.sequences, s.leaves, s.sealed_at, a.receipt_id
-    FROM audit_seal s LEFT JOIN audit_anchor a USING (number) WHERE s.number > $1 ORDER BY s.number LIMIT $2
+    FROM audit_seal s LEFT JOIN audit_anchor a USING (number) WHERE s.number > $1 AND s.last >= $3
+    ORDER BY s.number LIMIT $2
 """
 _TAKE = """
     INSERT INTO audit_sealer AS s (holder, until) VALUES ($1, clock_timestamp() + $2::interval)
@@ -130,11 +133,12 @@ class PostgresAudit:
     async def add_rows(self, rows: Sequence[NewRow]) -> None:
         await self._database.run(lambda connection: add_rows(connection, rows))
 
-    async def list_rows(self, query: RowQuery, before: int, limit: int) -> list[Row]:
+    async def list_rows(self, query: RowQuery, before: int, limit: int, *, inclusive: bool = False) -> list[Row]:
         wanted = [f"actor:{query.actor}"] if query.actor else []
         wanted += [query.resource] if query.resource else []
         terms = [term_key(query.tenant, each) for each in wanted]
-        arguments = query.tenant, query.start_time, query.end_time, query.result or None, terms, before, limit
+        filters = query.tenant, query.start_time, query.end_time, query.result or None, terms
+        arguments = *filters, before, limit, int(inclusive)
         rows = await self._tenants.run_for(query.tenant, lambda connection: connection.fetch(_LIST, *arguments))
         return self._fitting(rows)
 
@@ -145,8 +149,10 @@ class PostgresAudit:
         )
         return [row["act"] for row in found]
 
-    async def read_rows(self, after: int, limit: int, *, sealed: bool) -> list[Row]:
-        return self._fitting(await self._database.run(lambda connection: connection.fetch(_READ, after, limit, sealed)))
+    async def read_rows(self, after: int, limit: int, *, sealed: bool, tenant: str = "") -> list[Row]:
+        return self._fitting(
+            await self._database.run(lambda connection: connection.fetch(_READ, after, limit, sealed, tenant))
+        )
 
     def _fitting(self, rows: Sequence[asyncpg.Record]) -> list[Row]:
         """As many as fit into a message, at least one."""
@@ -159,8 +165,8 @@ class PostgresAudit:
             fitting.append(Row(row["sequence"], row["tenant"], row["recorded_at"], row["row"]))
         return fitting
 
-    async def read_seals(self, after: int, limit: int) -> list[Sealed]:
-        rows = await self._database.run(lambda connection: connection.fetch(_SEALS, after, limit))
+    async def read_seals(self, after: int, limit: int, covering: int = 0) -> list[Sealed]:
+        rows = await self._database.run(lambda connection: connection.fetch(_SEALS, after, limit, covering))
         fitting: list[Sealed] = []
         size = 0
         for row in rows:

@@ -1302,6 +1302,11 @@ class ListAuditRowsRequest(betterproto2.Message):
     `allow`, `deny` or `error`; empty: any.
     """
 
+    inclusive: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
+    """
+    The row of `before_sequence` is among them.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "ListAuditRowsRequest", ListAuditRowsRequest)
 
@@ -1961,6 +1966,11 @@ class ReadAuditSealsRequest(betterproto2.Message):
     1 to 1,000.
     """
 
+    from_sequence: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    Only from the seal on that covers this row; 0: from the first.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "ReadAuditSealsRequest", ReadAuditSealsRequest)
 
@@ -1999,6 +2009,11 @@ class ReadAuditTrailRequest(betterproto2.Message):
     sealed: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
     """
     Rows that no seal covers yet are left out, and so no row can later appear between those that were read.
+    """
+
+    tenant: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    Only this tenant's; empty: all.
     """
 
 

@@ -14,6 +14,8 @@ __all__ = (
     "ApprovalState",
     "ApprovalStatus",
     "Artifact",
+    "AuditTrailRow",
+    "AuditTrailSeal",
     "CancelWorkflowRequest",
     "CancelWorkflowResponse",
     "CreateTimestampRequest",
@@ -25,6 +27,10 @@ __all__ = (
     "EvidenceSummary",
     "ExportAffectedReceiptsRequest",
     "ExportAffectedReceiptsResponse",
+    "ExportAuditRowsRequest",
+    "ExportAuditRowsResponse",
+    "ExportAuditSealsRequest",
+    "ExportAuditSealsResponse",
     "GetEvidenceRequest",
     "GetEvidenceResponse",
     "GetNotarizationReceiptRequest",
@@ -515,6 +521,71 @@ default_message_pool.register_message("afdp.notary.v1", "Artifact", Artifact)
 
 
 @dataclass(eq=False, repr=False)
+class AuditTrailRow(betterproto2.Message):
+    """
+    A row, and its place under a seal.
+    """
+
+    sequence: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    Its place in the trail: ascending, with gaps.
+    """
+
+    recorded_at: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    Microseconds since 1970, by the database's clock.
+    """
+
+    row: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    JSON of one object, as it was recorded.
+    """
+
+    seal: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    The seal's number.
+    """
+
+    leaf_index: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
+    """
+    The row's zero-based place in the seal's tree.
+    """
+
+    proof: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    The inclusion proof from there to the seal's root (RFC 6962): hashes of 32 bytes, concatenated, in hex.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "AuditTrailRow", AuditTrailRow)
+
+
+@dataclass(eq=False, repr=False)
+class AuditTrailSeal(betterproto2.Message):
+    """
+    A seal.
+    """
+
+    number: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    From 1, without gaps.
+    """
+
+    body: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    JSON of one object; its SHA-256 is the seal's hash, which the next one names and the log knows.
+    """
+
+    anchor: "NotarizationReceipt | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The receipt of its own notarisation; absent: it has none, and a later one stands for it too.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "AuditTrailSeal", AuditTrailSeal)
+
+
+@dataclass(eq=False, repr=False)
 class CancelWorkflowRequest(betterproto2.Message):
     """
     Which workflow to withdraw.
@@ -844,6 +915,81 @@ class ExportAffectedReceiptsResponse(betterproto2.Message):
 default_message_pool.register_message(
     "afdp.notary.v1", "ExportAffectedReceiptsResponse", ExportAffectedReceiptsResponse
 )
+
+
+@dataclass(eq=False, repr=False)
+class ExportAuditRowsRequest(betterproto2.Message):
+    """
+    Which rows.
+    """
+
+    after_sequence: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    Only rows after this one; 0: from the first.
+    """
+
+    page_size: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
+    """
+    1 to 1,000; 0 means 500.
+    """
+
+    all_tenants: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    Those of all tenants: for operators of the deployment.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "ExportAuditRowsRequest", ExportAuditRowsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ExportAuditRowsResponse(betterproto2.Message):
+    """
+    Rows that a seal covers.
+    """
+
+    rows: "list[AuditTrailRow]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Oldest first; fewer than asked for also where they are large. None: there are no more.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "ExportAuditRowsResponse", ExportAuditRowsResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ExportAuditSealsRequest(betterproto2.Message):
+    """
+    Which seals.
+    """
+
+    after_number: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    Only seals after this one; 0: from the first.
+    """
+
+    page_size: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
+    """
+    1 to 100; 0 means 50.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "ExportAuditSealsRequest", ExportAuditSealsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ExportAuditSealsResponse(betterproto2.Message):
+    """
+    Seals.
+    """
+
+    seals: "list[AuditTrailSeal]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Oldest first; fewer than asked for also where they are large. None: there are no more.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "ExportAuditSealsResponse", ExportAuditSealsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -1312,6 +1458,35 @@ class ListAuditEventsRequest(betterproto2.Message):
     From the page before; empty for the first.
     """
 
+    start_time: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Recorded at or after this; absent: any.
+    """
+
+    end_time: "datetime.datetime | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Recorded before this; absent: any.
+    """
+
+    actor: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    The subject that acted, as authenticated; empty: any.
+    """
+
+    resource: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    What it is about, such as `receipt:` and its ID, or `key:` and its ID; empty: any.
+    """
+
+    result: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    `allow`, `deny` or `error`; empty: any.
+    """
+
 
 default_message_pool.register_message("afdp.notary.v1", "ListAuditEventsRequest", ListAuditEventsRequest)
 
@@ -1324,7 +1499,7 @@ class ListAuditEventsResponse(betterproto2.Message):
 
     events: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
     """
-    Newest first, as OCSF JSON.
+    Newest first, as OCSF JSON. An intent whose act has no outcome on record has `"unfinished": "true"` in `unmapped`.
     """
 
     next_page_token: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)

@@ -1,0 +1,214 @@
+"""`python -m afdp.notary audit-verify`: the whole of the audit trail gone through once, as metadata keeps it.
+
+Every row against its seal, every seal against the one before, every seal's own receipt against the keys and the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import orjson
+
+from afdp.audit.seals import TENANT, seal_evidence, seal_hash
+from afdp.audit.verify import Acts, Chain, Fault, Finding, SealedRow, check_rows
+from afdp.errors import DataLoss, DeadlineExceeded, NotaryError, NotFound, Unavailable
+from afdp.formats.authorities import TimestampAuthority
+from afdp.formats.evidence import canonical_evidence
+from afdp.messages import metadata as store
+from afdp.messages.signer import SignerServiceClient
+from afdp.messages.transparency import TransparencyServiceClient
+from afdp.notary.anchors import Anchors
+from afdp.notary.config import NotarySettings
+from afdp.notary.cosignatures import Cosignatures
+from afdp.notary.keys import KeyDirectory
+from afdp.notary.outside import OutsideStamps
+from afdp.notary.receipts import ReceiptOffice
+from afdp.rpc import GrpcCaller, open_channel
+from afdp.telemetry.logs import configure_logging
+from afdp.tls.files import open_tls
+
+_CLEAN, _BROKEN, _UNREADABLE, _UNREACHABLE = 0, 1, 2, 3
+_PAGE = 1000
+_SEALS = 100
+_TIMEOUT = 30.0
+_GRACE = timedelta(minutes=5)
+"""How old a seal may be that the log does not know yet."""
+_SHOWN = 100
+
+
+async def verify_audit(settings: NotarySettings, arguments: Sequence[str]) -> int:
+    """Names each broken link, the first one first: 0 all holds, 1 something is broken, 2 unreadable, 3 unreachable."""
+    parser = argparse.ArgumentParser(prog="python -m afdp.notary audit-verify")
+    parser.add_argument("--json", action="store_true")
+    as_json = parser.parse_args(arguments).json
+    configure_logging("notary", "ERROR")
+    try:
+        async with AsyncExitStack() as stack:
+            verdict = await (await _trail(settings, stack)).verify()
+    except NotaryError as error:
+        print(error, file=sys.stderr)
+        return _UNREACHABLE if isinstance(error, Unavailable | DeadlineExceeded) else _UNREADABLE
+    _say(verdict, as_json=as_json)
+    return _BROKEN if verdict.findings else _CLEAN
+
+
+@dataclass
+class Verdict:
+    """What was found.
+
+    Attributes:
+        unsealed: rows that no seal covers yet.
+    """
+
+    chain: Chain = field(default_factory=Chain)
+    acts: Acts = field(default_factory=Acts)
+    rows: int = 0
+    unsealed: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+class WholeTrail:
+    """The trail as metadata keeps it."""
+
+    def __init__(self, metadata: store.MetadataServiceClient, office: ReceiptOffice) -> None:
+        self._metadata = metadata
+        self._office = office
+
+    async def verify(self) -> Verdict:
+        """Goes through all of it."""
+        verdict = Verdict()
+        rows = self._rows()
+        waiting = await anext(rows, None)
+        newest: store.AuditSeal | None = None
+        async for seal in self._seals():
+            covered: list[SealedRow] = []
+            last = max(seal.sequences, default=0)
+            while waiting is not None and waiting.sequence <= last:
+                covered.append(waiting)
+                waiting = await anext(rows, None)
+            await self._check(verdict, seal, covered)
+            newest = seal
+        while waiting is not None:
+            verdict.acts.hear(waiting)
+            verdict.unsealed += 1
+            waiting = await anext(rows, None)
+        self._check_end(verdict, newest)
+        return verdict
+
+    async def _check(self, verdict: Verdict, seal: store.AuditSeal, rows: Sequence[SealedRow]) -> None:
+        said, findings = verdict.chain.follow(seal.number, seal.body)
+        verdict.findings += findings
+        if said is not None:
+            verdict.findings += await self._anchor(verdict.chain, seal)
+            if any(each.fault == Fault.SEAL_MISSING for each in findings):  # its rows are no fault of theirs
+                rows = [row for row in rows if row.sequence >= said.first]
+            verdict.findings += check_rows(said, seal.sequences, seal.leaves, rows)
+        verdict.rows += len(rows)
+        for row in rows:
+            verdict.acts.hear(row)
+
+    async def _anchor(self, chain: Chain, seal: store.AuditSeal) -> list[Finding]:
+        subject = f"seal {seal.number}"
+        if not seal.anchor_receipt_id:
+            request = store.SearchRecordsRequest(TENANT, 1, artifact_hash=seal_hash(seal.body))
+            if (await self._metadata.search_records(request, timeout=_TIMEOUT)).records:
+                return [Finding(Fault.ANCHOR_MISSING, subject, "it was notarised, and its receipt is not on record")]
+            return []
+        try:
+            asked = store.GetRecordRequest(TENANT, seal.anchor_receipt_id)
+            record = (await self._metadata.get_record(asked, timeout=_TIMEOUT)).record or store.Record()
+            draft = record.draft or store.Draft()
+            receipt = await self._office.later_receipt(record)
+        except NotFound:
+            return [Finding(Fault.ANCHOR_MISSING, subject, "there is no record of its receipt")]
+        except DataLoss as error:
+            return [Finding(Fault.ANCHOR_WRONG, subject, error.message)]
+        by = draft.submitter
+        if draft.evidence != canonical_evidence(seal_evidence(seal.body)) or by is None or by.method != "service":
+            return [Finding(Fault.SEAL_ALTERED, subject, "what was notarised of it is something else")]
+        if record.state == store.RecordState.LOGGED and receipt.bundle:
+            chain.anchor(seal.number)
+        return []
+
+    def _check_end(self, verdict: Verdict, newest: store.AuditSeal | None) -> None:
+        if newest is None or verdict.chain.anchored == newest.number or newest.sealed_at is None:
+            return
+        if datetime.now(UTC) - newest.sealed_at > _GRACE:
+            why = f"the log knows seal {verdict.chain.anchored} as the newest one"
+            verdict.findings.append(Finding(Fault.ANCHOR_MISSING, f"seal {newest.number}", why))
+
+    async def _seals(self) -> AsyncIterator[store.AuditSeal]:
+        after = 0
+        while True:
+            request = store.ReadAuditSealsRequest(after, _SEALS)
+            found = (await self._metadata.read_audit_seals(request, timeout=_TIMEOUT)).seals
+            for seal in found:
+                yield seal
+            if not found:
+                return
+            after = found[-1].number
+
+    async def _rows(self) -> AsyncIterator[SealedRow]:
+        after = 0
+        while True:
+            request = store.ReadAuditTrailRequest(after, _PAGE)
+            found = (await self._metadata.read_audit_trail(request, timeout=_TIMEOUT)).rows
+            for row in found:
+                yield SealedRow(row.sequence, row.recorded_at or datetime.now(UTC), row.row)
+            if not found:
+                return
+            after = found[-1].sequence
+
+
+async def _trail(settings: NotarySettings, stack: AsyncExitStack) -> WholeTrail:
+    """One that speaks to the peers as the service does."""
+    tls = await stack.enter_async_context(open_tls(settings))
+
+    async def caller(service: str, address: str) -> GrpcCaller:
+        spread, most = service != "signer", settings.max_message_bytes
+        channel = open_channel(address, most, spread=spread, tls=tls, service=service)
+        return GrpcCaller(await stack.enter_async_context(channel))
+
+    signer = SignerServiceClient(await caller("signer", settings.signer_address))
+    log = TransparencyServiceClient(await caller("transparency", settings.transparency_address))
+    records = store.MetadataServiceClient(await caller("metadata", settings.metadata_address))
+    keys = KeyDirectory(signer, log)
+    additions = Anchors(log, keys), Cosignatures(log, keys), OutsideStamps(_NobodyOutside())
+    return WholeTrail(records, ReceiptOffice(keys, *additions))
+
+
+class _NobodyOutside:
+    """Stamps of others prove when a seal was made, which nothing here depends on."""
+
+    async def independent(self) -> Sequence[TimestampAuthority]:
+        return ()
+
+
+def _say(verdict: Verdict, *, as_json: bool) -> None:
+    chain, unfinished = verdict.chain, verdict.acts.unfinished
+    if as_json:
+        answer = {
+            "verified": not verdict.findings,
+            "rows": verdict.rows,
+            "unsealed": verdict.unsealed,
+            "seals": chain.seals,
+            "anchored": chain.anchored,
+            "findings": [{"fault": each.fault, "subject": each.subject, "why": each.why} for each in verdict.findings],
+            "unfinished": list(unfinished),
+        }
+        print(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
+        return
+    for at, finding in enumerate(verdict.findings[:_SHOWN]):
+        mark = "first broken link" if at == 0 else "broken too"
+        print(f"{mark}: {finding.subject}: {finding.fault}: {finding.why}", file=sys.stderr)
+    if len(verdict.findings) > _SHOWN:
+        print(f"and {len(verdict.findings) - _SHOWN} more", file=sys.stderr)
+    for act, sequence in list(unfinished.items())[:_SHOWN]:
+        print(f"unfinished: {act}: row {sequence} says that it begins, and no row how it ended")
+    seen = f"{verdict.rows} rows under {chain.seals} seals, of which the log knows the first {chain.anchored}"
+    print(f"{seen}; {verdict.unsealed} rows are not sealed yet: {len(verdict.findings)} links are broken")
