@@ -473,6 +473,16 @@ async def add_log_entries(w: World) -> None:
     assert envelope.startswith(f"{COMMON_LOG}\n")
 
 
+async def _once_there(tenant: Tenant, what: str) -> list[dict[str, Any]]:
+    """Rows or seals of the audit trail: they are sealed a second after they were written."""
+    async with asyncio.timeout(60):
+        while True:
+            _, answer = await tenant.get(f"/api/v1/audit/{what}")
+            if found := answer[what]:
+                return list(found)
+            await asyncio.sleep(0.1)
+
+
 async def list_audit_events(w: World) -> None:
     for tenant, name in ((w.alpha, "alpha"), (w.beta, "beta")):
         await tenant.get("/api/v1/evidence")
@@ -484,18 +494,14 @@ async def list_audit_events(w: World) -> None:
 async def export_audit_rows(w: World) -> None:
     for tenant, name in ((w.alpha, "alpha"), (w.beta, "beta")):
         await tenant.get("/api/v1/evidence")
-        async with asyncio.timeout(60):
-            while not (rows := (await tenant.get("/api/v1/audit/rows"))[1]["rows"]):
-                await asyncio.sleep(0.1)  # sealed a second later
+        rows = await _once_there(tenant, "rows")
         assert {json.loads(each["row"])["tenant"] for each in rows} == {name}
     await _refused(w.beta.call("ExportAuditRows", pb.ExportAuditRowsRequest(all_tenants=True)), PermissionDenied)
 
 
 async def export_audit_seals(w: World) -> None:
     """They are hashes over what everybody does, and the same for everybody."""
-    async with asyncio.timeout(60):
-        while not (seals := (await w.beta.get("/api/v1/audit/seals"))[1]["seals"]):
-            await asyncio.sleep(0.1)
+    seals = await _once_there(w.beta, "seals")
     assert set(json.loads(seals[0]["body"])) == {"first", "last", "number", "previous", "root", "rows", "time"}
 
 
