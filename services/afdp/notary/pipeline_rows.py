@@ -97,7 +97,8 @@ class PipelineRows:
 
     def _ours(self, draft: Draft) -> tuple[Head, str]:
         tenant = draft.submitter.tenant if draft.submitter is not None else ""
-        return {"issuer": _ISSUER, "subject": self._subject, "tenant": tenant, "method": "service"}, request_id.get()
+        who = {"issuer": _ISSUER, "subject": self._subject, "tenant": tenant, "method": "service"}
+        return {"rpc": "SignEvidence", **who}, request_id.get()
 
 
 def _head(draft: Draft, act: Act | None) -> tuple[Head, str]:
@@ -108,7 +109,7 @@ def _head(draft: Draft, act: Act | None) -> tuple[Head, str]:
         return {"step": "act", "result": "allow"}, request_id.get()
     head = {"issuer": who.issuer, "subject": who.subject, "tenant": who.tenant, "method": who.method}
     silent = {"silent": True} if who.method == "service" and who.subject == SILENT else {}
-    return {**head, **silent, "step": "act", "result": "allow"}, request_id.get()
+    return {"rpc": "SignEvidence", **head, **silent, "step": "act", "result": "allow"}, request_id.get()
 
 
 def _item(receipt_id: str, request: str) -> dict[str, Any]:
