@@ -9,7 +9,7 @@ import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,14 @@ import pytest
 import pytest_asyncio
 
 from afdp.embedded.stack import Stack, StackOptions, running_stack
-from afdp.errors import DeadlineExceeded, Unavailable
 from afdp.formats.receipt import Receipt
-from afdp.notary.config import NotarySettings
-from afdp.notary.reconcile_command import open_reconciler
-from afdp.notary.reconciling import Progress
+from afdp.formats.trust import TrustRoot
 from afdp.verify.receipts import verify_receipt
 from tests.conftest import open_folder
 from tests.e2e.conftest import NO_KEY_RECORDS, fetch_trust, free_offset
 from tests.e2e.evidence import package
 from tests.e2e.proxy import Proxy, running_proxy
+from tests.e2e.reconciled import reconciled
 
 CLIENTS = 8
 EACH = 3
@@ -142,6 +140,45 @@ async def test_the_gateway_killed_in_the_middle_of_load_loses_nothing(harness: H
         await _assert_whole(harness, rest)
 
 
+async def test_postgresql_restarted_in_the_middle_of_load_loses_nothing_and_shows_nothing_half_written(
+    harness: Harness,
+) -> None:
+    """An immediate shutdown, as before a failover: what was under way is rolled back when it comes again."""
+    over = asyncio.Event()
+    async with asyncio.timeout(120), httpx.AsyncClient(base_url=harness.stack.url, trust_env=False, timeout=10) as rest:
+        trust, before = await fetch_trust(rest), len(harness.acknowledged)
+        async with asyncio.TaskGroup() as readers:
+            reader = readers.create_task(_read_whole(rest, trust, over))
+            async with asyncio.TaskGroup() as clients:
+                for _ in range(CLIENTS):
+                    clients.create_task(_notarise_some(harness, rest))
+                while len(harness.acknowledged) < before + CLIENTS:  # noqa: ASYNC110 - some are through, others are not
+                    await asyncio.sleep(0.01)
+                os.kill(harness.stack.server("postgres").pid, signal.SIGQUIT)
+            over.set()
+        await _assert_whole(harness, rest)
+    assert reader.result() > 0
+
+
+async def _read_whole(rest: httpx.AsyncClient, trust: TrustRoot, over: asyncio.Event) -> int:
+    """Lists what is newest and reads it, again and again: each is whole or not to be had; gives how many there were."""
+    read = 0
+    while not over.is_set():
+        with suppress(httpx.TransportError):
+            found = await rest.get("/api/v1/evidence", params={"page_size": 3})
+            assert found.status_code in (200, 503, 504), found.text
+            for each in found.json().get("evidence", []):
+                answer = await rest.get(f"/api/v1/receipts/{each['receipt_id']}")
+                assert answer.status_code in (200, 503, 504), answer.text
+                if answer.status_code == 200:
+                    receipt = answer.json()["receipt"]
+                    waits = receipt["state"] == "signed"
+                    assert waits or verify_receipt(Receipt.from_object(receipt), trust).verified
+                    read += 1
+        await asyncio.sleep(0.01)
+    return read
+
+
 async def test_after_all_crashes_every_record_has_its_entry_and_every_entry_its_record(harness: Harness) -> None:
     """Whatever was killed before: nothing is left for the reconciler, and it says so."""
     async with httpx.AsyncClient(base_url=harness.stack.url, trust_env=False, timeout=10) as rest:
@@ -160,20 +197,7 @@ async def test_after_all_crashes_every_record_has_its_entry_and_every_entry_its_
 
 async def _assert_nothing_to_reconcile(harness: Harness) -> None:
     """As `afdp reconcile --check --grace 0` does, once every service has come back."""
-    given = harness.stack.settings("notary").items()
-    settings = NotarySettings.model_validate({name.removeprefix("AFDP_").lower(): value for name, value in given})
-    progress = Progress()
-
-    async def go_on(progress: Progress) -> None: ...
-
-    async with AsyncExitStack() as stack:
-        reconciler = await open_reconciler(settings, 0, stack)
-        while True:
-            try:
-                await reconciler.run(progress, go_on, close=False)
-                break
-            except (Unavailable, DeadlineExceeded):
-                await asyncio.sleep(0.05)
+    progress = await reconciled(harness.stack)
     assert (progress.gaps, progress.on_the_way) == ([], 0)
     assert progress.records == sum(progress.entries.values()) == len(harness.acknowledged)
 

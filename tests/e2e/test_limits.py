@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from time import monotonic
@@ -12,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import httpx
+import orjson
 import pytest
 import pytest_asyncio
 
@@ -145,6 +147,42 @@ async def test_a_stream_is_held_to_its_rate_and_loses_nothing(limited: Limited) 
 
     assert len(answers) == 14
     assert monotonic() - began >= 1.5  # ten at once with the call itself, then two a second
+
+
+async def test_redis_emptied_again_and_again_under_load_changes_no_answer(
+    limited: Limited, rest: httpx.AsyncClient
+) -> None:
+    """Counts begin anew, and nothing else: who notarised has the receipt, and a retry has the same."""
+    headers = limited.bearer("flushed", "fast")
+    sent = [(body(), {**headers, "Idempotency-Key": uuid.uuid4().hex}) for _ in range(30)]
+
+    async def notarise(some: list[tuple[dict[str, Any], dict[str, str]]]) -> list[bytes]:
+        return [
+            (await rest.post("/api/v1/evidence/sign", json=j, headers=h)).raise_for_status().content for j, h in some
+        ]
+
+    async def empty(over: asyncio.Event) -> int:
+        times = 0
+        async with limited.redis.client() as client:
+            while not over.is_set() or not times:
+                await client.flushall()
+                times += 1
+                await asyncio.sleep(0.005)
+        return times
+
+    over = asyncio.Event()
+    flushing = asyncio.create_task(empty(over))
+    try:
+        shares = await asyncio.gather(*(notarise(sent[n::6]) for n in range(6)))
+        again = await asyncio.gather(*(notarise(sent[n::6]) for n in range(6)))
+    finally:
+        over.set()
+        times = await flushing
+
+    assert times > 0
+    assert again == shares
+    receipts = [orjson.loads(answer)["receipt"]["receipt_id"] for share in shares for answer in share]
+    assert len(set(receipts)) == len(sent)
 
 
 async def test_redis_may_die_and_come_back_under_load_and_no_call_fails(
