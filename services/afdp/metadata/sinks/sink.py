@@ -80,8 +80,8 @@ class OwnThread:
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(told, value, error)
 
-        self._busy = True
         Thread(target=body, name=self._name, daemon=True).start()
+        self._busy = True
         try:
             async with asyncio.timeout(seconds):
                 return await result
