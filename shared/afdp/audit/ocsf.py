@@ -48,6 +48,8 @@ _VERBS = {
     **dict.fromkeys(("Erase", "Delete", "Expire", "Purge"), _DELETE),
 }
 _ENTITY_VERBS = {**_VERBS, "Revoke": _DISABLE, "Release": _DEACTIVATE}
+# What those look after who administer something, by the kind of a resource.
+_ADMINISTERED = frozenset({"hold", "key", "log", "policy", "retention", "subject", "tenant"})
 _FIRST_WORD = re.compile("[A-Z][a-z]*")
 
 _SUCCESS, _FAILURE = 1, 2
@@ -102,7 +104,8 @@ def class_of(event: RecordedEvent) -> int:
     """The number of an event's class."""
     if event.step == "authentication":
         return AUTHENTICATION
-    administers = event.permission.endswith(".admin") and bool(event.resource)
+    kind = event.resource.partition(":")[0]
+    administers = kind in _ADMINISTERED or (event.permission.endswith(".admin") and bool(event.rpc))
     return ENTITY_MANAGEMENT if administers and _verb(event, _ENTITY_VERBS) != _READ else API_ACTIVITY
 
 
@@ -213,9 +216,7 @@ def _of_class(kind: int, event: RecordedEvent) -> dict[str, Any]:
             **_protocol(event.method),
         }
     if kind == ENTITY_MANAGEMENT:
-        name, _, named = event.resource.partition(":")
-        entity = {"uid": named or name, "type_id": _OTHER_ENTITY, "type": name}
-        return {"actor": _actor(event), "entity": entity, "comment": event.rpc}
+        return {"actor": _actor(event), "entity": _entity(event), "comment": event.rpc}
     api: dict[str, Any] = {"operation": event.rpc or UNKNOWN, "service": {"name": SERVICE}}
     if event.request_id:
         api["request"] = {"uid": event.request_id}
@@ -224,6 +225,19 @@ def _of_class(kind: int, event: RecordedEvent) -> dict[str, Any]:
         name, _, named = event.resource.partition(":")
         found["resources"] = [{"uid": named or name, "type": name}]
     return found
+
+
+def _entity(event: RecordedEvent) -> dict[str, Any]:
+    """What is administered; its kind is the method's to say where its name is not known yet, as before the act."""
+    kind, _, named = event.resource.partition(":")
+    if kind:
+        return {"uid": named or kind, "type_id": _OTHER_ENTITY, "type": kind}
+    word = _FIRST_WORD.match(event.rpc)
+    return {
+        "name": UNKNOWN,
+        "type_id": _OTHER_ENTITY,
+        "type": event.rpc[word.end() if word else 0 :].lower() or UNKNOWN,
+    }
 
 
 def _protocol(method: str) -> dict[str, Any]:

@@ -46,10 +46,12 @@ LIMITED = replace(LET_IN, step="limit", result="deny", reason="100 calls a secon
 ROTATED = replace(LET_IN, rpc="RotateKey", permission="keys.admin", resource="key:afdp-evidence")
 REVOKED = replace(ROTATED, rpc="RevokeKey", result="deny", reason="it is the last one", policies=())
 INTENDED = replace(ROTATED, phase="intent")
+BEGUN = replace(INTENDED, resource="")
+HELD = replace(LET_IN, rpc="PlaceHold", permission="evidence.hold", resource="hold:case-7", policies=())
 LISTED = replace(LET_IN, rpc="ListKeys", permission="keys.admin", resource="", policies=())
 FAILED = replace(LET_IN, step="act", result="error", phase="outcome", reason="the caller went away", policies=())
 BY_ITSELF = replace(LET_IN, method="service", subject="key-lifecycle", issuer="afdp-notary", address="")
-ALL = [LET_IN, REFUSED, UNKNOWN, IN_DOUBT, LIMITED, ROTATED, REVOKED, INTENDED, LISTED, FAILED, BY_ITSELF]
+ALL = [LET_IN, REFUSED, UNKNOWN, IN_DOUBT, LIMITED, ROTATED, REVOKED, INTENDED, BEGUN, HELD, LISTED, FAILED, BY_ITSELF]
 
 
 @cache
@@ -130,6 +132,8 @@ def test_whatever_is_on_record_makes_a_valid_event(event: RecordedEvent) -> None
         (REVOKED, 3004, 300409, "Failure", "Denied", "High"),
         (FAILED, 6003, 600301, "Failure", "Denied", "Medium"),
         (INTENDED, 3004, 300403, "Intended", "Allowed", "Low"),
+        (BEGUN, 3004, 300403, "Intended", "Allowed", "Low"),
+        (HELD, 3004, 300401, "Success", "Allowed", "Low"),
         (LISTED, 6003, 600302, "Success", "Allowed", "Informational"),
     ],
 )
@@ -159,6 +163,12 @@ def test_an_event_says_who_wanted_what_from_where() -> None:
     assert told["metadata"]["tenant_uid"] == "acme"
     assert told["metadata"]["sequence"] == 42
     assert told["authorizations"][1] == {"decision": "deny", "policy": {"name": "hours", "version": "cd" * 32}}
+
+
+def test_an_act_upon_a_thing_says_which() -> None:
+    assert to_ocsf(ROTATED)["entity"] == {"uid": "afdp-evidence", "type": "key", "type_id": 99}
+    assert to_ocsf(BEGUN)["entity"] == {"name": "unknown", "type": "key", "type_id": 99}
+    assert to_ocsf(HELD)["entity"] == {"uid": "case-7", "type": "hold", "type_id": 99}
 
 
 def test_what_is_told_together_says_how_many_there_were() -> None:

@@ -56,7 +56,7 @@ def test_a_message_is_as_the_rfc_has_it() -> None:
     ],
 )
 def test_a_message_matters_as_much_as_its_event(step: str, result: str, permission: str, severity: int) -> None:
-    event = replace(EVENT, step=step, result=result, permission=permission, rpc="RotateKey", resource="key:a")
+    event = replace(EVENT, step=step, result=result, permission=permission, rpc="RotateKey", resource="evidence:a")
 
     message = syslog_message(event, b"", replace(SENDER, facility=10))
 
