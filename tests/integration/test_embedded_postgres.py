@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import select
 import shutil
@@ -312,8 +311,7 @@ def copy_wheel(target: Path) -> None:
 def open_python() -> Path:
     """A Python like ours that every user may run: ours, or the system's where ours lies in root's own folder."""
     for candidate in (Path(sys.executable), Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")):
-        with contextlib.suppress(OSError):
-            as_nobody([candidate, "-c", "import asyncio"])
+        if as_nobody([candidate, "-c", "import asyncio"]).returncode == 0:
             return candidate
     pytest.skip("no Python here that other users may run")
 
@@ -328,14 +326,19 @@ def copied_modules(folder: Path) -> Path:
 
 
 def as_nobody(command: Sequence[str | Path], **environment: str) -> subprocess.CompletedProcess[str]:
+    # Where the user is given to `run` it forks, which this process with its gRPC threads does not survive for sure.
     return subprocess.run(
-        command,
+        [sys.executable, "-c", _AS_NOBODY, *command],
         env={"PYTHONDONTWRITEBYTECODE": "1", **environment},
         cwd="/",
         check=False,
         capture_output=True,
         text=True,
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
     )
+
+
+_AS_NOBODY = f"""
+import os, sys
+os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+os.execv(sys.argv[1], sys.argv[1:])
+"""

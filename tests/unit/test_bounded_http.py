@@ -35,7 +35,7 @@ def wire() -> Wire:
 
 
 def test_a_head_and_its_body_are_one_write(wire: Wire) -> None:
-    answer = _InOnePiece(wire)
+    answer = _InOnePiece(wire, wire.close)
     answer.write(HEAD)
     assert not wire.writes
     answer.write(BODY)
@@ -45,7 +45,7 @@ def test_a_head_and_its_body_are_one_write(wire: Wire) -> None:
 
 
 def test_a_large_body_is_not_copied(wire: Wire) -> None:
-    answer, large = _InOnePiece(wire), bytes(1_000_000)
+    answer, large = _InOnePiece(wire, wire.close), bytes(1_000_000)
     answer.write(HEAD)
     answer.write(large)
 
@@ -54,7 +54,7 @@ def test_a_large_body_is_not_copied(wire: Wire) -> None:
 
 
 def test_a_head_that_nothing_follows_is_sent_before_the_end(wire: Wire) -> None:
-    answer = _InOnePiece(wire)
+    answer = _InOnePiece(wire, wire.close)
     answer.write(HEAD)
     answer.close()
 
@@ -63,7 +63,7 @@ def test_a_head_that_nothing_follows_is_sent_before_the_end(wire: Wire) -> None:
 
 
 def test_who_waits_for_leave_to_send_a_body_gets_it_at_once(wire: Wire) -> None:
-    answer = _InOnePiece(wire)
+    answer = _InOnePiece(wire, wire.close)
     answer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert len(wire.writes) == 1
     answer.write(HEAD)
