@@ -18,7 +18,7 @@ import pytest
 
 from afdp.audit.event import RecordedEvent
 from afdp.audit.rows import write_row
-from afdp.errors import FailedPrecondition
+from afdp.errors import FailedPrecondition, Unavailable
 from afdp.metadata.audit_trail import AuditTrail, NewRow
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import PostgresStore
@@ -26,7 +26,7 @@ from afdp.metadata.sinks import forwarding as module
 from afdp.metadata.sinks.checking import audit_sinks
 from afdp.metadata.sinks.file import FileSink
 from afdp.metadata.sinks.forwarding import Forwarder
-from afdp.metadata.sinks.ledger import SinkState
+from afdp.metadata.sinks.ledger import SinkState, TrailRow
 from afdp.metadata.sinks.opening import forwarding
 from afdp.metadata.sinks.settings import FileSettings, SyslogSettings
 from afdp.metadata.sinks.sink import SinkError
@@ -332,6 +332,66 @@ async def test_a_sink_that_hangs_holds_up_no_other(store: PostgresStore, tmp_pat
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_while_the_database_is_away_a_sink_waits_and_then_goes_on(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK", 0.01)
+    sink, away = Kept(), [Unavailable("PostgreSQL cannot be reached")] * 3
+    forwarder = await begun(store, sink)
+    await recorded(store, row(1))
+    read = store.sinks.read
+
+    async def reached(after: int, limit: int) -> Sequence[TrailRow]:
+        if away:
+            raise away.pop()
+        return await read(after, limit)
+
+    monkeypatch.setattr(store.sinks, "read", reached)
+    running = asyncio.create_task(forwarder.run())
+    async with asyncio.timeout(60):
+        while not sink.events:  # noqa: ASYNC110 - it is the sink's
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert sink.reasons == ["1"]
+    assert not away
+    assert await store.sinks.hold(forwarder.name, HOLDER, timedelta(seconds=1)) is not None  # it was let go
+
+
+async def test_of_what_waits_for_a_sink_that_is_stuck_no_more_is_read(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK", 0.01)
+    reads: list[int] = []
+    read = store.sinks.read
+
+    async def counted(after: int, limit: int) -> Sequence[TrailRow]:
+        reads.append(limit)
+        return await read(after, limit)
+
+    monkeypatch.setattr(store.sinks, "read", counted)
+    stuck = await begun(store, Kept(*[SinkError("it is full", retry_after=3600.0)] * 9))
+    await recorded(store, *(row(number) for number in range(50)))
+    looks = 0
+
+    async def looked(*arguments: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return await hold(*arguments)
+
+    hold = store.sinks.hold
+    monkeypatch.setattr(store.sinks, "hold", looked)
+    running = asyncio.create_task(stuck.run())
+    async with asyncio.timeout(60):
+        while looks < 5:  # noqa: ASYNC110 - it is the forwarder's
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert reads == [10]
 
 
 async def test_the_sinks_of_a_file_are_fed_and_looked_at(
