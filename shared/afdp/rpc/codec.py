@@ -185,7 +185,7 @@ def _read_expression(field: FieldDescriptor, names: dict[str, Any]) -> str:
     if field.is_repeated:
         return f"[{convert}(x) for x in {source}]" if convert else f"list({source})"
     if convert is None:
-        return source
+        return f"{source} if m.HasField({field.name!r}) else None" if field.has_presence else source
     if field.enum_type:
         return f"{convert}({source})"
     return f"{convert}({source}) if m.HasField({field.name!r}) else None"
