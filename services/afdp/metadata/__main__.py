@@ -9,6 +9,7 @@ from afdp.metadata.audit_trail import AuditTrail
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import SCHEMA, migrate_database, open_store
 from afdp.metadata.postgres.checking import tenants
+from afdp.metadata.retention import Retention
 from afdp.metadata.service import Metadata
 from afdp.metadata.servicer import MetadataServicer
 from afdp.metadata.sinks.checking import audit_sinks
@@ -28,7 +29,7 @@ async def main(settings: MetadataSettings) -> None:
         tls = await stack.enter_async_context(open_tls(settings))
         store = await stack.enter_async_context(open_store(settings))
         sinks = await stack.enter_async_context(forwarding(settings.audit_sinks, store.sinks))
-        servicer = MetadataServicer(Metadata(store), AuditTrail(store.audit), sinks)
+        servicer = MetadataServicer(Metadata(store), AuditTrail(store.audit), sinks, Retention(store.retention))
         await serve(servicer, settings, telemetry, store.check, tls=tls)
 
 

@@ -73,6 +73,7 @@ def to_record(record: Record) -> messages.Record:
             timestamp=draft.timestamp,
             external_log=draft.external_log,
             log_origin=draft.log_origin,
+            retention_class=draft.retention_class,
         ),
         state=RecordState.PENDING if record.log is None else RecordState.LOGGED,
         log=None if record.log is None else _to_position(record.log),
@@ -102,10 +103,12 @@ def to_strays(strays: Sequence[Stray], after: Sequence[str]) -> messages.ListStr
 
 def to_places(places: Sequence[Place]) -> messages.ListPlacesResponse:
     """Places, in columns."""
+    held = [place for place in places if not place.expired]
     return messages.ListPlacesResponse(
-        log_indexes=[place.log_index for place in places],
-        receipt_ids=b"".join(place.receipt_id.bytes for place in places),
-        leaf_hashes=b"".join(place.leaf_hash or bytes(32) for place in places),
+        log_indexes=[place.log_index for place in held],
+        receipt_ids=b"".join(place.receipt_id.bytes for place in held),
+        leaf_hashes=b"".join(place.leaf_hash or bytes(32) for place in held),
+        expired_indexes=[place.log_index for place in places if place.expired],
     )
 
 

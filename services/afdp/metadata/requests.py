@@ -69,6 +69,7 @@ def _read_draft(draft: messages.Draft, path: str) -> Draft | InvalidArgument:
         external_log=fields.text("external_log", draft.external_log, least=0),
         log_origin=fields.text("log_origin", draft.log_origin, least=0),
         more_logs=fields.log_names("more_logs", draft.more_logs),
+        retention_class=fields.text("retention_class", draft.retention_class, least=0),
     )
     return fields.error() or read
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from afdp.messages.metadata import (
     AnchorAuditSealRequest,
     AnchorAuditSealResponse,
+    CertifyExpiryRequest,
+    CertifyExpiryResponse,
     ClaimStampsRequest,
     ClaimStampsResponse,
     CompleteQueuedRequest,
@@ -15,6 +17,8 @@ from afdp.messages.metadata import (
     CreateBatchResponse,
     DeferQueuedRequest,
     DeferQueuedResponse,
+    ExpireMonthRequest,
+    ExpireMonthResponse,
     FindEvidenceRequest,
     FindEvidenceResponse,
     FinishBatchRequest,
@@ -39,6 +43,10 @@ from afdp.messages.metadata import (
     LeaseQueuedResponse,
     ListAuditRowsRequest,
     ListAuditRowsResponse,
+    ListExpiriesRequest,
+    ListExpiriesResponse,
+    ListHoldsRequest,
+    ListHoldsResponse,
     ListKeptRequest,
     ListKeptResponse,
     ListPendingRequest,
@@ -52,10 +60,16 @@ from afdp.messages.metadata import (
     ListWorkflowsRequest,
     ListWorkflowsResponse,
     MetadataServiceBase,
+    PlaceHoldRequest,
+    PlaceHoldResponse,
+    PlanExpiryRequest,
+    PlanExpiryResponse,
     PostponeStampsRequest,
     PostponeStampsResponse,
     PrepareRequest,
     PrepareResponse,
+    PutRetentionClassesRequest,
+    PutRetentionClassesResponse,
     PutTrustFilesRequest,
     PutTrustFilesResponse,
     ReadAuditSealsRequest,
@@ -66,6 +80,8 @@ from afdp.messages.metadata import (
     ReadRecordsResponse,
     RecordAuditRowsRequest,
     RecordAuditRowsResponse,
+    ReleaseHoldRequest,
+    ReleaseHoldResponse,
     ReopenRecordRequest,
     ReopenRecordResponse,
     SealAuditTrailRequest,
@@ -73,8 +89,9 @@ from afdp.messages.metadata import (
     SearchRecordsRequest,
     SearchRecordsResponse,
 )
-from afdp.metadata import answers, audit_messages, requests, search_requests
+from afdp.metadata import answers, audit_messages, requests, retention_messages, search_requests
 from afdp.metadata.audit_trail import AuditTrail
+from afdp.metadata.retention import Retention
 from afdp.metadata.service import Metadata
 from afdp.metadata.sinks.watch import SinkWatch
 from afdp.metadata.values import Usage
@@ -83,10 +100,11 @@ from afdp.metadata.values import Usage
 class MetadataServicer(MetadataServiceBase):
     """Serves `afdp.metadata.v1.MetadataService`."""
 
-    def __init__(self, metadata: Metadata, trail: AuditTrail, sinks: SinkWatch) -> None:
+    def __init__(self, metadata: Metadata, trail: AuditTrail, sinks: SinkWatch, retention: Retention) -> None:
         self._metadata = metadata
         self._trail = trail
         self._sinks = sinks
+        self._retention = retention
 
     async def prepare(self, request: PrepareRequest) -> PrepareResponse:
         usage: dict[str, Usage] | None = {} if request.count_usage else None
@@ -226,3 +244,36 @@ class MetadataServicer(MetadataServiceBase):
 
     async def get_audit_sinks(self, request: GetAuditSinksRequest) -> GetAuditSinksResponse:
         return GetAuditSinksResponse([answers.to_sink(each) for each in await self._sinks.states()])
+
+    # --- how long records are kept ------------------------------------------------------------------------------------
+
+    async def place_hold(self, request: PlaceHoldRequest) -> PlaceHoldResponse:
+        hold, records = await self._retention.place_hold(retention_messages.read_place(request))
+        return PlaceHoldResponse(retention_messages.to_hold(hold), records)
+
+    async def release_hold(self, request: ReleaseHoldRequest) -> ReleaseHoldResponse:
+        hold = await self._retention.release_hold(retention_messages.read_release(request))
+        return ReleaseHoldResponse(retention_messages.to_hold(hold))
+
+    async def list_holds(self, request: ListHoldsRequest) -> ListHoldsResponse:
+        holds = await self._retention.holds(*retention_messages.read_list(request))
+        return ListHoldsResponse([retention_messages.to_hold(each) for each in holds])
+
+    async def put_retention_classes(self, request: PutRetentionClassesRequest) -> PutRetentionClassesResponse:
+        longer = await self._retention.put_classes(retention_messages.read_classes(request))
+        return PutRetentionClassesResponse(longer)
+
+    async def plan_expiry(self, request: PlanExpiryRequest) -> PlanExpiryResponse:
+        return PlanExpiryResponse([retention_messages.to_due(each) for each in await self._retention.due()])
+
+    async def expire_month(self, request: ExpireMonthRequest) -> ExpireMonthResponse:
+        expiries = await self._retention.expire_month(retention_messages.read_month(request))
+        return ExpireMonthResponse([retention_messages.to_expiry(each) for each in expiries])
+
+    async def list_expiries(self, request: ListExpiriesRequest) -> ListExpiriesResponse:
+        expiries = await self._retention.expiries(*retention_messages.read_expiries(request))
+        return ListExpiriesResponse([retention_messages.to_expiry(each) for each in expiries])
+
+    async def certify_expiry(self, request: CertifyExpiryRequest) -> CertifyExpiryResponse:
+        await self._retention.certify(*retention_messages.read_certify(request))
+        return CertifyExpiryResponse()

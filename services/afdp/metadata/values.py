@@ -53,6 +53,7 @@ class Draft:
         log_origin: the log of ours that it goes to; empty: the first one.
         external_log: the log of others that it goes to instead of one of ours; empty: none.
         more_logs: logs of others that it goes to as well.
+        retention_class: how long it is kept; empty: for as long as somebody likes.
     """
 
     receipt_id: UUID
@@ -74,6 +75,7 @@ class Draft:
     external_log: str = ""
     log_origin: str = ""
     more_logs: tuple[str, ...] = ()
+    retention_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +170,15 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a record says that it is in a log; `leaf_hash` is the one on record, None where the record has lost it."""
+    """Where a record says that it is in a log; `leaf_hash` is the one on record, None where the record has lost it.
+
+    One that has `expired` was there.
+    """
 
     log_index: int
     receipt_id: UUID
     leaf_hash: bytes | None
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

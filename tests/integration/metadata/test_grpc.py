@@ -40,6 +40,7 @@ from afdp.messages.metadata import (
 from afdp.metadata.audit_trail import AuditTrail
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import open_store
+from afdp.metadata.retention import Retention
 from afdp.metadata.service import Metadata
 from afdp.metadata.servicer import MetadataServicer
 from afdp.metadata.sinks.watch import SinkWatch
@@ -57,7 +58,9 @@ async def channel(
     async with (
         open_store(settings) as store,
         running_server(
-            MetadataServicer(Metadata(store), AuditTrail(store.audit), SinkWatch([], store.sinks)),
+            MetadataServicer(
+                Metadata(store), AuditTrail(store.audit), SinkWatch([], store.sinks), Retention(store.retention)
+            ),
             settings,
             Telemetry("metadata", TracerProvider()),
             store.check,

@@ -99,6 +99,8 @@ async def test_what_finds_no_free_connection_or_waits_for_a_lock_too_long_says_s
     )
     draft = make_draft(key="k")
     assert draft.idempotency is not None
+    async with open_store(settings_of(database)) as earlier:  # so that there is nothing left to be made
+        await earlier.prepare([make_draft()])
     async with open_store(settings) as store:
         blocker = await asyncpg.connect(database, server_settings={"search_path": "afdp_metadata"})
         try:

@@ -30,6 +30,7 @@ OF_NOBODY = {"schema_migration", "checkpoint", "trust_repository", "trust_file"}
     "audit_anchor",
     "audit_sealer",
     "audit_sink",
+    "retention_class",
 }
 """Tables without a tenant's data: the history of the schema, what is published, and hashes over rows of all tenants."""
 
@@ -86,6 +87,17 @@ async def _fill(store: PostgresStore, owner_url: str, make_draft: Make, log_draf
         await owner.execute("INSERT INTO log_queue VALUES ($1, $2, 'log', false)", logged.receipt_id, tenant)
         await owner.execute("INSERT INTO stamp_wanted VALUES ($1, now())", logged.receipt_id)
         await owner.execute("INSERT INTO tenant_usage VALUES ($1, current_date, 0, 2, 48)", tenant)
+        await owner.execute(
+            "INSERT INTO legal_hold (hold_id, tenant, case_number, reason, placed_by) VALUES ($1, $2, 'c', '', 'x')",
+            logged.receipt_id,
+            tenant,
+        )
+        await owner.execute(
+            "INSERT INTO expiry (tenant, month, records, kept, held, classes, first_id, last_id, root) "
+            "VALUES ($2, '2021-03-01', 1, 0, 0, '{}', $1, $1, sha256(''))",
+            logged.receipt_id,
+            tenant,
+        )
     return [logged.receipt_id, waiting.receipt_id]
 
 
@@ -137,7 +149,7 @@ async def test_a_tenant_sees_its_own_rows_in_every_table_and_none_of_another_s(
         readable = await _tables(reader) - OF_NOBODY - NOT_FOR_READERS
         two = {"record", "record_content", "record_term"}
         assert await _counts(reader, readable) == {name: 2 if name in two else 1 for name in readable}
-        for name in readable - {"batch", "tenant_usage", "audit_row"}:
+        for name in readable - {"batch", "tenant_usage", "audit_row", "legal_hold", "expiry"}:
             found = {row["receipt_id"] for row in await reader.fetch(f"SELECT receipt_id FROM {name}")}
             assert found <= set(own), name
             rows = await reader.fetch(f"SELECT * FROM {name} WHERE receipt_id = ANY($1::uuid[])", foreign)

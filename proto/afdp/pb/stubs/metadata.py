@@ -6,6 +6,8 @@ from afdp.messages.transport import Caller
 from afdp.pb.afdp.metadata.v1 import (
     AnchorAuditSealRequest,
     AnchorAuditSealResponse,
+    CertifyExpiryRequest,
+    CertifyExpiryResponse,
     ClaimStampsRequest,
     ClaimStampsResponse,
     CompleteQueuedRequest,
@@ -16,6 +18,8 @@ from afdp.pb.afdp.metadata.v1 import (
     CreateBatchResponse,
     DeferQueuedRequest,
     DeferQueuedResponse,
+    ExpireMonthRequest,
+    ExpireMonthResponse,
     FindEvidenceRequest,
     FindEvidenceResponse,
     FinishBatchRequest,
@@ -40,6 +44,10 @@ from afdp.pb.afdp.metadata.v1 import (
     LeaseQueuedResponse,
     ListAuditRowsRequest,
     ListAuditRowsResponse,
+    ListExpiriesRequest,
+    ListExpiriesResponse,
+    ListHoldsRequest,
+    ListHoldsResponse,
     ListKeptRequest,
     ListKeptResponse,
     ListPendingRequest,
@@ -52,10 +60,16 @@ from afdp.pb.afdp.metadata.v1 import (
     ListStraysResponse,
     ListWorkflowsRequest,
     ListWorkflowsResponse,
+    PlaceHoldRequest,
+    PlaceHoldResponse,
+    PlanExpiryRequest,
+    PlanExpiryResponse,
     PostponeStampsRequest,
     PostponeStampsResponse,
     PrepareRequest,
     PrepareResponse,
+    PutRetentionClassesRequest,
+    PutRetentionClassesResponse,
     PutTrustFilesRequest,
     PutTrustFilesResponse,
     ReadAuditSealsRequest,
@@ -66,6 +80,8 @@ from afdp.pb.afdp.metadata.v1 import (
     ReadRecordsResponse,
     RecordAuditRowsRequest,
     RecordAuditRowsResponse,
+    ReleaseHoldRequest,
+    ReleaseHoldResponse,
     ReopenRecordRequest,
     ReopenRecordResponse,
     SealAuditTrailRequest,
@@ -176,6 +192,30 @@ class MetadataServiceBase:
         raise NotImplementedError
 
     async def anchor_audit_seal(self, request: AnchorAuditSealRequest) -> AnchorAuditSealResponse:
+        raise NotImplementedError
+
+    async def place_hold(self, request: PlaceHoldRequest) -> PlaceHoldResponse:
+        raise NotImplementedError
+
+    async def release_hold(self, request: ReleaseHoldRequest) -> ReleaseHoldResponse:
+        raise NotImplementedError
+
+    async def list_holds(self, request: ListHoldsRequest) -> ListHoldsResponse:
+        raise NotImplementedError
+
+    async def put_retention_classes(self, request: PutRetentionClassesRequest) -> PutRetentionClassesResponse:
+        raise NotImplementedError
+
+    async def plan_expiry(self, request: PlanExpiryRequest) -> PlanExpiryResponse:
+        raise NotImplementedError
+
+    async def expire_month(self, request: ExpireMonthRequest) -> ExpireMonthResponse:
+        raise NotImplementedError
+
+    async def list_expiries(self, request: ListExpiriesRequest) -> ListExpiriesResponse:
+        raise NotImplementedError
+
+    async def certify_expiry(self, request: CertifyExpiryRequest) -> CertifyExpiryResponse:
         raise NotImplementedError
 
     async def get_audit_sinks(self, request: GetAuditSinksRequest) -> GetAuditSinksResponse:
@@ -414,6 +454,60 @@ class MetadataServiceClient:
     ) -> AnchorAuditSealResponse:
         answer: AnchorAuditSealResponse = await self._caller.unary_unary(
             "/afdp.metadata.v1.MetadataService/AnchorAuditSeal", request, timeout
+        )
+        return answer
+
+    async def place_hold(self, request: PlaceHoldRequest, *, timeout: float | None = None) -> PlaceHoldResponse:
+        answer: PlaceHoldResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/PlaceHold", request, timeout
+        )
+        return answer
+
+    async def release_hold(self, request: ReleaseHoldRequest, *, timeout: float | None = None) -> ReleaseHoldResponse:
+        answer: ReleaseHoldResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ReleaseHold", request, timeout
+        )
+        return answer
+
+    async def list_holds(self, request: ListHoldsRequest, *, timeout: float | None = None) -> ListHoldsResponse:
+        answer: ListHoldsResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ListHolds", request, timeout
+        )
+        return answer
+
+    async def put_retention_classes(
+        self, request: PutRetentionClassesRequest, *, timeout: float | None = None
+    ) -> PutRetentionClassesResponse:
+        answer: PutRetentionClassesResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/PutRetentionClasses", request, timeout
+        )
+        return answer
+
+    async def plan_expiry(self, request: PlanExpiryRequest, *, timeout: float | None = None) -> PlanExpiryResponse:
+        answer: PlanExpiryResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/PlanExpiry", request, timeout
+        )
+        return answer
+
+    async def expire_month(self, request: ExpireMonthRequest, *, timeout: float | None = None) -> ExpireMonthResponse:
+        answer: ExpireMonthResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ExpireMonth", request, timeout
+        )
+        return answer
+
+    async def list_expiries(
+        self, request: ListExpiriesRequest, *, timeout: float | None = None
+    ) -> ListExpiriesResponse:
+        answer: ListExpiriesResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ListExpiries", request, timeout
+        )
+        return answer
+
+    async def certify_expiry(
+        self, request: CertifyExpiryRequest, *, timeout: float | None = None
+    ) -> CertifyExpiryResponse:
+        answer: CertifyExpiryResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/CertifyExpiry", request, timeout
         )
         return answer
 

@@ -32,12 +32,12 @@ _STATEMENT = """
             $6::uuid[], $7::text[], $8::timestamptz[], $9::bytea[], $10::bigint[], $11::text[], $12::text[],
             $13::text[], $14::timestamptz[], $15::bytea[], $16::text[], $17::smallint[], $18::uuid[], $19::text[],
             $20::text[], $21::text[], $22::bytea[], $23::bytea[], $24::bytea[], $25::bytea[], $26::bytea[],
-            $27::bytea[], $28::bytea[], $29::uuid[], $30::boolean[], $31::text[], $32::text[]
+            $27::bytea[], $28::bytea[], $29::uuid[], $30::boolean[], $31::text[], $32::text[], $39::text[]
         ) AS d (
             receipt_id, tenant, notarized_at, evidence_hash, evidence_key, event_type, actor_type,
             actor_id, timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, issuer,
             subject, method, evidence, statement, signature, leaf_hash, timestamp, digest,
-            fingerprint, target, external_stamp, external_log, log_origin
+            fingerprint, target, external_stamp, external_log, log_origin, retention_class
         )
     ), claimed AS (
         {claimed}
@@ -48,10 +48,10 @@ _STATEMENT = """
     ), in_record AS (
         INSERT INTO record (
             receipt_id, tenant, notarized_at, evidence_hash, evidence_key, event_type, actor_type, actor_id,
-            timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id
+            timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, retention_class
         )
         SELECT receipt_id, tenant, notarized_at, evidence_hash, evidence_key, event_type, actor_type, actor_id,
-               timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id
+               timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, retention_class
         FROM new
     ), in_content AS (
         INSERT INTO record_content (
@@ -100,7 +100,7 @@ _STATEMENT = """
     ) AS others ON true
 """
 _CLAIMED = "SELECT digest, fingerprint, target, false FROM draft WHERE digest IS NOT NULL ORDER BY digest"
-_WRITE = _STATEMENT.format(claimed=idempotency.CLAIM.format(rows=_CLAIMED), audit=audit.insert(39))
+_WRITE = _STATEMENT.format(claimed=idempotency.CLAIM.format(rows=_CLAIMED), audit=audit.insert(40))
 
 # Two writers that dedupe the same evidence take turns, so that the second one finds the first one's record.
 _TAKE_TURNS = """
@@ -170,8 +170,7 @@ async def prepare(
     except FOREIGN as error:
         if not is_refused(error):
             raise
-        if isinstance(error, asyncpg.CheckViolationError):
-            await months.make_for(connection, [draft.receipt_id for draft in drafts])
+        await months.make_for(connection, [draft.receipt_id for draft in drafts])  # a missing one refuses all of them
     return await _in_rounds(connection, items, retention, usage, _write_singly, rows, in_transaction=True)
 
 
@@ -252,8 +251,9 @@ async def _write_together(
     rows: Sequence[NewRow] = (),
 ) -> tuple[set[UUID], dict[int, Outcome]]:
     columns = (*_artifact_columns(items), *_columns(items), *_further_columns(items))
+    classes = [item.draft.retention_class for item in items]
     told = await connection.fetch(
-        _WRITE, retention, *columns, usage is not None, *_term_columns(items), *audit.columns(rows)
+        _WRITE, retention, *columns, usage is not None, *_term_columns(items), classes, *audit.columns(rows)
     )
     if usage is not None:
         for row in [row for row in told if row["receipt_id"] is None]:

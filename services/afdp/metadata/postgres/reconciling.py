@@ -81,6 +81,14 @@ _TOLD = """
     LEFT JOIN record_content c ON c.receipt_id = e.receipt_id AND c.receipt_id = ANY($2::uuid[])
     WHERE e.origin = $1 AND e.receipt_id = ANY($2::uuid[])
 """
+# Those that are nowhere any more, and that lie in what has gone of their tenant and month.
+_EXPIRED = """
+    SELECT DISTINCT p.receipt_id
+    FROM log_place p JOIN expiry x ON x.tenant = p.tenant AND p.receipt_id BETWEEN x.first_id AND x.last_id
+        AND x.month = date_trunc('month', time_of(p.receipt_id) AT TIME ZONE 'UTC')::date
+    WHERE p.origin = $2 AND p.log_index >= $3 AND p.log_index < $4 AND p.receipt_id = ANY($1::uuid[])
+        AND NOT EXISTS (SELECT FROM record r WHERE r.receipt_id = ANY($1::uuid[]) AND r.receipt_id = p.receipt_id)
+"""
 _LOST = """
     SELECT receipt_id, tenant, notarized_at FROM record
     WHERE receipt_id = $1
@@ -116,6 +124,13 @@ async def places(connection: Connection, origin: str, start: int, end: int) -> l
     held = {row["log_index"]: row["receipt_id"] for row in await connection.fetch(_PLACES, origin, start, end)}
     told = await fetch_pruned(connection, _TOLD, origin, list(held.values()))
     found = [Place(row["log_index"], row["receipt_id"], row["leaf_hash"]) for row in told]
+    if missing := set(held.values()) - {row["receipt_id"] for row in told}:
+        gone = {
+            row["receipt_id"] for row in await fetch_pruned(connection, _EXPIRED, list(missing), origin, start, end)
+        }
+        found += [
+            Place(index, receipt_id, None, expired=True) for index, receipt_id in held.items() if receipt_id in gone
+        ]
     return sorted(
         (each for each in found if held.get(each.log_index) == each.receipt_id), key=lambda each: each.log_index
     )

@@ -131,6 +131,7 @@ def to_record(row: asyncpg.Record) -> Record:
         timestamp=row["timestamp"] or b"",
         external_log=row["external_log"] or "",
         log_origin=row["log_origin"] or "",
+        retention_class=row["retention_class"],
     )
     external = row["external_timestamp"] or b""
     if row["origin"] is None:

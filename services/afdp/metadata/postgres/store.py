@@ -31,6 +31,7 @@ from afdp.metadata.postgres.audit_sinks import PostgresLedger
 from afdp.metadata.postgres.complete import complete
 from afdp.metadata.postgres.migrating import MIGRATIONS, SCHEMA, SERVICE
 from afdp.metadata.postgres.prepare import prepare
+from afdp.metadata.postgres.retention import PostgresRetention
 from afdp.metadata.postgres.search import search, signed
 from afdp.metadata.terms import Terms
 from afdp.metadata.values import (
@@ -82,6 +83,7 @@ class PostgresStore:
         self._max_answer_bytes = max_answer_bytes
         self.audit = PostgresAudit(database, tenants, max_answer_bytes)
         self.sinks = PostgresLedger(database, self.audit)
+        self.retention = PostgresRetention(database, tenants)
 
     async def check(self) -> None:
         """Raise a NotaryError if PostgreSQL cannot be used at present."""

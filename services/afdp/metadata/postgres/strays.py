@@ -118,9 +118,10 @@ _PLACES = _Table(
         LEFT JOIN record r ON r.receipt_id = t.receipt_id
     """,
     why="""CASE
-        WHEN r.receipt_id IS NULL
-            AND to_regclass('record_' || to_char(time_of(t.receipt_id) AT TIME ZONE 'UTC', 'YYYYMM')) IS NOT NULL
-            THEN 'a place in a log is held for it, and there is no such record'
+        WHEN r.receipt_id IS NULL AND NOT EXISTS (
+            SELECT FROM expiry x WHERE x.tenant = t.tenant AND t.receipt_id BETWEEN x.first_id AND x.last_id
+                AND x.month = date_trunc('month', time_of(t.receipt_id) AT TIME ZONE 'UTC')::date
+        ) THEN 'a place in a log is held for it, and there is no such record'
         WHEN (e.origin, e.log_index) <> (t.origin, t.log_index) THEN 'another place in a log is held for it'
     END""",
 )

@@ -110,6 +110,24 @@ CREATE FUNCTION time_of(id uuid) RETURNS timestamptz LANGUAGE sql IMMUTABLE STRI
     SELECT to_timestamp(('x0000' || left(replace(id::text, '-', ''), 12))::bit(64)::bigint / 1000.0)
 $$;
 
+-- No record is deleted row by row, nor a table emptied, by nobody: only a superuser can put this aside, or an owner who
+-- takes the triggers away.
+CREATE FUNCTION refuse_deletion() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'nothing is deleted here: records expire, by the month' USING ERRCODE = 'restrict_violation';
+END
+$$;
+
+-- Makes a table one that is reached through its whole alone, and loses no row.
+CREATE FUNCTION close_part(part text) RETURNS void
+LANGUAGE plpgsql SET search_path = afdp_metadata, pg_temp AS $$
+BEGIN
+    EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', part);
+    EXECUTE format('CREATE TRIGGER no_deletion BEFORE DELETE ON %I FOR EACH ROW EXECUTE FUNCTION refuse_deletion()', part);
+    EXECUTE format('CREATE TRIGGER no_truncation BEFORE TRUNCATE ON %I EXECUTE FUNCTION refuse_deletion()', part);
+END
+$$;
+
 -- Makes the partitions of a month (UTC, its first day) of every divided table, unless they are there; whether one was
 -- missing. Any number may do so at once; it holds up nobody who writes or reads.
 CREATE FUNCTION make_month(month date) RETURNS boolean
@@ -132,8 +150,7 @@ BEGIN
         IF divided = 'record_content' THEN
             EXECUTE format('ALTER TABLE %I SET (toast_tuple_target = 8160)', part);
         END IF;
-        -- It is reached through the table that it is a part of, and nobody is let in directly.
-        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', part);
+        PERFORM close_part(part);
         EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
                        divided, part, first_id(start), first_id(until));
         made := true;
@@ -169,7 +186,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = afdp_metadata, pg_temp AS $$
         FROM pg_class JOIN pg_inherits ON inhrelid = oid WHERE inhparent = 'record'::regclass
     ))
 $$;
-REVOKE EXECUTE ON FUNCTION make_month(date), make_months(uuid[]), make_months_ahead() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION close_part(text), make_month(date), make_months(uuid[]), make_months_ahead() FROM PUBLIC;
 
 -- Which request answered an idempotency key. Rows go once they are past their retention.
 CREATE TABLE idempotency_key (
