@@ -16,7 +16,7 @@ import orjson
 
 from afdp.audit.seals import TENANT, seal_evidence, seal_hash
 from afdp.audit.verify import Acts, Chain, Fault, Finding, SealedRow, check_rows
-from afdp.errors import DataLoss, DeadlineExceeded, NotaryError, NotFound, Unavailable
+from afdp.errors import DataLoss, DeadlineExceeded, InvalidArgument, NotaryError, NotFound, Unavailable
 from afdp.formats.authorities import TimestampAuthority
 from afdp.formats.evidence import canonical_evidence
 from afdp.messages import metadata as store
@@ -124,7 +124,7 @@ class WholeTrail:
             record = (await self._metadata.get_record(asked, timeout=_TIMEOUT)).record or store.Record()
             draft = record.draft or store.Draft()
             receipt = await self._office.later_receipt(record)
-        except NotFound:
+        except (NotFound, InvalidArgument):
             return [Finding(Fault.ANCHOR_MISSING, subject, "there is no record of its receipt")]
         except DataLoss as error:
             return [Finding(Fault.ANCHOR_WRONG, subject, error.message)]

@@ -120,7 +120,7 @@ class AuditOffice:
             asked = store.GetRecordRequest(TENANT, seal.anchor_receipt_id)
             record = (await self._metadata.get_record(asked, timeout=_TIMEOUT)).record
             return await self._office.later_receipt(record) if record is not None else None
-        except NotFound:
+        except (NotFound, InvalidArgument):
             return None
         except NotaryError as error:
             if error.http_status == 500:  # it does not hold: whoever verifies is to see that it is missing

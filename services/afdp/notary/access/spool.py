@@ -78,6 +78,10 @@ class Spool:
             os.ftruncate(self._file, 0)
             self._sent = self.size = 0
 
+    def close(self) -> None:
+        """Lets go of the file; what waits in it waits for whoever takes it next."""
+        os.close(self._file)
+
     def _whole(self) -> int:
         """The bytes of whole rows; what a crash left of another one is cut off: nobody was told that it is here."""
         end = size = os.fstat(self._file).st_size

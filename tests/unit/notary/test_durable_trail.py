@@ -1,0 +1,240 @@
+"""The trail as the notary writes it: what is durable where, in which order, and what happens when it can be nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from afdp.audit.rows import events_of, write_row
+from afdp.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from afdp.messages.metadata import RecordAuditRowsRequest, RecordAuditRowsResponse
+from afdp.notary.access import acts, admitted
+from afdp.notary.access.audit import AuditEvent
+from afdp.notary.access.durable_trail import DurableTrail
+from afdp.notary.access.recorded import RecordedCalls
+from afdp.notary.access.spool import Spool
+from afdp.rpc.caller import Caller, caller
+from afdp.rpc.descriptors import service_methods
+from afdp.telemetry.context import request_id
+
+METHODS = {each.name: each for each in service_methods("afdp.notary.v1.NotaryService")}
+ROOM = 1024 * 1024
+
+
+class Metadata:
+    """Takes rows while it is there."""
+
+    def __init__(self) -> None:
+        self.there = asyncio.Event()
+        self.there.set()
+        self.calls: list[list[bytes]] = []
+        self.came = asyncio.Condition()
+
+    async def record_audit_rows(
+        self, request: RecordAuditRowsRequest, *, timeout: float | None = None
+    ) -> RecordAuditRowsResponse:
+        if not self.there.is_set():
+            raise Unavailable("PostgreSQL cannot be reached")
+        async with self.came:
+            self.calls.append(request.rows)
+            self.came.notify_all()
+        return RecordAuditRowsResponse()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(row) for call in self.calls for row in call]
+
+    async def until(self, count: int) -> list[dict[str, Any]]:
+        async with asyncio.timeout(60), self.came:
+            await self.came.wait_for(lambda: len(self.rows) >= count)
+        return self.rows
+
+
+@asynccontextmanager
+async def running(trail: DurableTrail) -> AsyncIterator[DurableTrail]:
+    task = asyncio.create_task(trail.run())
+    try:
+        yield trail
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def row(name: str) -> bytes:
+    return write_row({"time": "2026-11-24T12:00:00Z", "step": "act", "result": "allow", "rpc": name})
+
+
+def names(rows: list[dict[str, Any]]) -> list[str]:
+    return [each["rpc"] for each in rows]
+
+
+async def test_rows_that_come_while_others_are_written_go_together(tmp_path: Path) -> None:
+    metadata = Metadata()
+    async with running(DurableTrail(metadata, Spool(tmp_path, ROOM), 1000, 60)) as trail:
+        await asyncio.gather(*(trail.put(row(str(number))).settled() for number in range(100)))
+        assert names(metadata.rows) == [str(number) for number in range(100)]
+        assert len(metadata.calls) == 1
+
+
+async def test_while_metadata_is_away_rows_are_on_disk_and_follow_in_order_before_newer_ones(
+    tmp_path: Path,
+) -> None:
+    metadata = Metadata()
+    metadata.there.clear()
+    spool = Spool(tmp_path, ROOM)
+    async with running(DurableTrail(metadata, spool, 1000, 60)) as trail:
+        for number in range(3):
+            await trail.put(row(str(number))).settled()
+        assert spool.waiting
+        metadata.there.set()
+        await trail.put(row("3")).settled()
+        assert names(await metadata.until(4)) == ["0", "1", "2", "3"]
+    assert spool.waiting == 0
+
+
+async def test_what_waits_on_disk_when_a_process_ends_goes_out_with_the_next_one(tmp_path: Path) -> None:
+    away, metadata = Metadata(), Metadata()
+    away.there.clear()
+    spool = Spool(tmp_path, ROOM)
+    async with running(DurableTrail(away, spool, 1000, 60)) as trail:
+        await trail.put(row("before")).settled()
+    spool.close()
+    with (tmp_path / "audit-1.ndjson").open("ab") as file:
+        file.write(b'{"cut off in mid-')  # nobody was told that this one is on record
+    async with running(DurableTrail(metadata, Spool(tmp_path, ROOM), 1000, 60)):
+        assert names(await metadata.until(1)) == ["before"]
+
+
+async def test_where_neither_takes_rows_nobody_is_let_in_and_none_is_lost(tmp_path: Path) -> None:
+    metadata = Metadata()
+    metadata.there.clear()
+    async with running(DurableTrail(metadata, Spool(tmp_path, 1), 1000, 60)) as trail:
+        with pytest.raises(Unavailable):
+            await trail.put(row("0")).settled()
+        with pytest.raises(Unavailable):
+            await RecordedCalls(None, trail).admit(METHODS["GetReceipt"])
+        metadata.there.set()
+        assert names(await metadata.until(1)) == ["0"]
+
+
+async def test_too_many_rows_that_wait_keep_everybody_out() -> None:
+    trail = DurableTrail(Metadata(), None, 2, 60)  # nobody writes
+    trail.put(row("0"))
+    trail.put(row("1"))
+    with pytest.raises(Unavailable):
+        trail.put(row("2"))
+
+
+def test_processes_of_one_folder_have_a_file_each(tmp_path: Path) -> None:
+    first, second = Spool(tmp_path, ROOM), Spool(tmp_path, ROOM)
+    first.append([b"{}"])
+    assert (first.waiting, second.waiting) == (3, 0)
+    with pytest.raises(OSError, match="full"):
+        second.append([b"x" * ROOM])
+    assert second.waiting == 0
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FailedPrecondition, match="file/spool"):
+        Spool(tmp_path / "file" / "spool", ROOM)
+
+
+# --- acts -------------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def calling(metadata: Metadata, interval: float = 60) -> AsyncIterator[tuple[DurableTrail, RecordedCalls]]:
+    caller.set(Caller(address="10.0.0.7"))
+    admitted.principal.set(admitted.ANYBODY)
+    request_id.set("r-1")
+    async with running(DurableTrail(metadata, None, 1000, interval)) as trail:
+        yield trail, RecordedCalls(None, trail)
+
+
+async def test_a_read_has_its_intent_on_record_before_its_answer_leaves_and_says_what_was_read() -> None:
+    metadata = Metadata()
+    async with calling(metadata) as (trail, calls):
+        act = await calls.admit(METHODS["GetReceipt"])
+        assert act is not None
+        trail.record(AuditEvent("authorization", "allow", "GetReceipt", "evidence.read", resource="receipt:1"))
+        await act.done()
+        assert metadata.rows[0].items() >= {"phase": "intent", "rpc": "GetReceipt", "request_id": "r-1"}.items()
+        intent, outcome = await metadata.until(2)
+    assert (outcome["phase"], outcome["result"], outcome["act"]) == ("outcome", "allow", intent["act"])
+    assert [each.resource for each in events_of(json.dumps(outcome).encode())] == ["receipt:1"]
+    assert outcome["address"] == "10.0.0.7"
+
+
+async def test_what_changes_something_has_its_intent_on_record_before_it_begins() -> None:
+    metadata = Metadata()
+    async with calling(metadata) as (_, calls):
+        act = await calls.admit(METHODS["RotateKey"])
+        assert act is not None
+        assert [each["phase"] for each in metadata.rows] == ["intent"]
+        act.failed(NotFound("there is no such key"))
+        _, outcome = await metadata.until(2)
+    assert (outcome["result"], outcome["reason"]) == ("deny", "there is no such key")
+
+
+async def test_a_call_that_is_cut_off_says_so_in_its_outcome() -> None:
+    metadata = Metadata()
+    async with calling(metadata) as (_, calls):
+        act = await calls.admit(METHODS["ListKeys"])
+        assert act is not None
+        act.failed(asyncio.CancelledError())
+        outcome = (await metadata.until(2))[1]
+    assert outcome["result"] == "error"
+
+
+async def test_where_the_intent_of_a_read_is_nowhere_its_answer_does_not_leave() -> None:
+    metadata = Metadata()
+    metadata.there.clear()
+    async with calling(metadata) as (_, calls):
+        act = await calls.admit(METHODS["GetReceipt"])
+        assert act is not None
+        with pytest.raises(Unavailable):
+            await act.done()
+        with pytest.raises(Unavailable):
+            await calls.admit(METHODS["RotateKey"])
+
+
+async def test_failures_of_nobody_and_calls_over_a_limit_are_counted_and_told_together() -> None:
+    metadata = Metadata()
+    async with calling(metadata, interval=0.05) as (trail, calls):
+        for _ in range(3):
+            act = await calls.admit(METHODS["SignEvidence"])
+            assert act is not None
+            act.failed(InvalidArgument("the evidence is not valid"))
+            acts.current.set(None)
+            trail.record(AuditEvent("limit", "deny", "SignEvidence", "evidence.create", "too often", subject="ada"))
+        while sum(each.get("count", 0) for each in metadata.rows) < 6:
+            await metadata.until(len(metadata.rows) + 1)
+    assert {each["reason"] for each in metadata.rows} == {"the evidence is not valid", "too often"}
+    assert all(each["count"] for each in metadata.rows)
+
+
+async def test_a_package_that_is_refused_is_on_record_once_also_where_that_ends_the_call() -> None:
+    metadata = Metadata()
+    async with calling(metadata) as (trail, calls):
+        act = await calls.admit(METHODS["SignEvidence"])
+        assert act is not None
+        act.admitted({**act.head, "subject": "ada", "method": "oidc"})
+        error = FailedPrecondition("the log is frozen")
+        act.refused(error, b"\x01" * 32)
+        act.failed(error)
+        quota = ResourceExhausted("the day is used up")
+        act.refused(quota)
+        await trail.put(row("last")).settled()
+    told = [(each["step"], each.get("resource"), each["reason"]) for each in metadata.rows if "reason" in each]
+    assert told == [
+        ("act", f"evidence:{'01' * 32}", "the log is frozen"),
+        ("limit", None, "the day is used up"),
+    ]
