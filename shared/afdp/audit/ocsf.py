@@ -42,10 +42,15 @@ _ACTIVITIES = {_CREATE: "Create", _READ: "Read", _UPDATE: "Update", _DELETE: "De
 _ENTITY_ACTIVITIES = {**_ACTIVITIES, _DISABLE: "Disable", _DEACTIVATE: "Deactivate"}
 # By the first word of a method's name.
 _VERBS = {
-    **dict.fromkeys(("Sign", "Create", "Add", "Place", "Publish", "Anchor"), _CREATE),
-    **dict.fromkeys(("Get", "List", "Search", "Validate", "Watch", "Export", "Find", "Read", "Health"), _READ),
-    **dict.fromkeys(("Decide", "Cancel", "Rotate", "Renew", "Rewrap", "Freeze", "Reconcile"), _UPDATE),
-    **dict.fromkeys(("Erase", "Delete", "Expire", "Purge"), _DELETE),
+    **dict.fromkeys(["Sign", "Create", "Add", "Place", "Hold", "Publish", "Anchor"], _CREATE),
+    **dict.fromkeys(
+        ["Get", "List", "Search", "Validate", "Watch", "Export", "Find", "Read", "Health", "Verify", "Who", "Count"],
+        _READ,
+    ),
+    **dict.fromkeys(
+        ["Decide", "Cancel", "Rotate", "Renew", "Rewrap", "Freeze", "Reconcile", "Set", "Update", "Put"], _UPDATE
+    ),
+    **dict.fromkeys(["Erase", "Delete", "Destroy", "Expire", "Purge"], _DELETE),
 }
 _ENTITY_VERBS = {**_VERBS, "Revoke": _DISABLE, "Release": _DEACTIVATE}
 # What those look after who administer something, by the kind of a resource.
