@@ -73,6 +73,9 @@ class ServiceSettings(BaseSettings):
     max_calls: int = Field(4096, ge=1, description="gRPC calls that are served at once; further ones are refused.")
     max_grpc_connections: int = Field(4096, ge=1, description="Open gRPC connections; further ones are closed.")
     request_timeout_seconds: Seconds = Field(30.0, description="Deadline of a call that brings none.")
+    stalled_stream_seconds: Seconds = Field(
+        30.0, description="How long who watches something may take none of the answers; then the stream ends."
+    )
     drain_seconds: Seconds = Field(10.0, description="How long calls under way may take to end after SIGTERM.")
     tls: Literal["off", "required"] = Field(
         "off", description="required: TLS 1.3 on every port, in and out; off: plain text, on loopback only."

@@ -22,7 +22,6 @@ UUID_V7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]
 NOT_THERE = "approval-signing-019aa6c5-8d3c-7cb1-9d0e-0d9e4b7a3c11"
 PLANNED = [
     ("POST", "/api/v1/evidence/sign/approval", "approval workflows"),
-    ("GET", "/api/v1/receipts:watch", "GetReceipt"),
     ("POST", f"/api/v1/workflows/{NOT_THERE}/approvals", "approval workflows"),
     ("POST", f"/api/v1/workflows/{NOT_THERE}/cancel", "cancelling"),
 ]

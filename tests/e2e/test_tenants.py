@@ -68,6 +68,18 @@ class Tenant:
         )
         return [decode(each) async for each in opened]
 
+    async def hear(self, cursor: str, count: int) -> list[pb.WatchReceiptsResponse]:
+        """The first answers to who watches receipts."""
+        known = method(f"/{SERVICE}/WatchReceipts")
+        encode, decode = encoder(known.request), decoder(known.response)
+        opened: Any = self._channel.unary_stream(known.full_name)
+        call = opened(
+            encode(pb.WatchReceiptsRequest(cursor)), timeout=30, metadata=[("authorization", self._authorization)]
+        )
+        told = [decode(await call.read()) for _ in range(count)]
+        call.cancel()
+        return told
+
     async def get(self, path: str, **parameters: Any) -> tuple[int, Any]:
         """The status and the JSON of an answer, without what is of this one call."""
         return _told(await self.rest.get(path, params=parameters))
@@ -382,6 +394,30 @@ async def get_receipt(w: World) -> None:
     )
 
 
+async def watch_receipts(w: World) -> None:
+    """Who shows another's cursor is told of its own receipts from there on."""
+    cursor = (await w.alpha.hear("", 1))[0].cursor
+    made = {}
+    for tenant in (w.alpha, w.beta):
+        status, signed = await tenant.post("/api/v1/evidence/sign", {"evidence_package": package()})
+        assert status == 200
+        made[tenant.name] = signed["receipt"]["receipt_id"]
+    for tenant in (w.beta, w.alpha):
+        told = await tenant.hear(cursor, 2)
+        assert told[-1].receipt_id == made[tenant.name]
+        async with tenant.rest.stream("GET", "/api/v1/receipts:watch", params={"cursor": cursor}) as answer:
+            lines = [line async for line in _until(answer.aiter_lines(), made[tenant.name])]
+        assert not [line for line in lines for name, each in made.items() if name != tenant.name and each in line]
+
+
+async def _until(lines: AsyncIterator[str], word: str) -> AsyncIterator[str]:
+    async with asyncio.timeout(30):
+        async for line in lines:
+            yield line
+            if word in line:
+                return
+
+
 async def list_keys(w: World) -> None:
     for tenant, sees in ((w.alpha, True), (w.beta, False)):
         ids = {key.key_id.rpartition(":")[0] for key in (await tenant.call("ListKeys", pb.ListKeysRequest())).keys}
@@ -538,7 +574,7 @@ TABLE: dict[str, Entry | None] = {
     "GetNotarizationReceipt": get_notarization_receipt,
     "ListWorkflows": list_workflows,
     "GetReceipt": get_receipt,
-    "WatchReceipts": NOT_BUILT,
+    "WatchReceipts": watch_receipts,
     "DecideApproval": NOT_BUILT,
     "CancelWorkflow": NOT_BUILT,
     "ListKeys": list_keys,

@@ -126,6 +126,7 @@ def request(name: str) -> dict[str, Any]:
             "end_time": TIME,
         },
         "GetReceipt": lambda: {"receipt_id": UUID},
+        "WatchReceipts": lambda: {"cursor": "AAAA"},
         "ListKeys": dict,
         "RotateKey": lambda: {"purpose": "KEY_PURPOSE_LOG", "name": "nobody"},
         "RevokeKey": lambda: {"key_id": "nobody:1", "compromised_since": TIME, "reason": "r"},

@@ -9,6 +9,7 @@ from afdp.gateway import checking
 from afdp.gateway.app import build_app
 from afdp.gateway.config import GatewaySettings
 from afdp.gateway.descriptors import load_api
+from afdp.gateway.events import EventStreams
 from afdp.gateway.log_proxy import open_log_proxy
 from afdp.gateway.server import serve_http
 from afdp.gateway.upstream import open_upstream
@@ -27,7 +28,9 @@ async def main(settings: GatewaySettings) -> None:
             open_upstream(settings.notary_address, settings.max_message_bytes, tls)
         )
         log = await stack.enter_async_context(open_log_proxy(settings, tls))
-        await serve_http(build_app(settings, load_api(), upstream, log, tls), settings, tls)
+        streams = EventStreams(settings.max_event_streams)
+        app = build_app(settings, load_api(), upstream, log, tls, streams)
+        await serve_http(app, settings, tls, streams.leave)
 
 
 CHECK = self_check(GatewaySettings, peers_of("notary"), checking.log, port_of(checking.is_gateway))

@@ -21,6 +21,7 @@ from afdp.gateway.config import GatewaySettings
 from afdp.gateway.descriptors import Api
 from afdp.gateway.docs import documentation
 from afdp.gateway.edge import Edge
+from afdp.gateway.events import EventStreams
 from afdp.gateway.exchange import exchange_of
 from afdp.gateway.gathering import EntryCalls
 from afdp.gateway.health import health, judge_readiness
@@ -35,9 +36,14 @@ from afdp.tls.files import TlsFiles
 
 
 def build_app(
-    settings: GatewaySettings, api: Api, upstream: Upstream, log: LogProxy, tls: TlsFiles | None = None
+    settings: GatewaySettings,
+    api: Api,
+    upstream: Upstream,
+    log: LogProxy,
+    tls: TlsFiles | None = None,
+    streams: EventStreams | None = None,
 ) -> ASGIApp:
-    """Everything that answers under the gateway's port."""
+    """Everything that answers under the gateway's port. `streams` are those that end when it is told to stop."""
     pace = Pace(settings.request_timeout_seconds, settings.header_timeout_seconds, settings.min_body_bytes_per_second)
     bodies = BodyReader(settings.max_body_bytes, settings.max_buffered_bytes, pace)
     limits = Limits(
@@ -53,6 +59,7 @@ def build_app(
             limits,
             judges={"HealthCheck": judge_readiness},
             calls={"AddLogEntry": EntryCalls(api, upstream).call},
+            streams=streams or EventStreams(settings.max_event_streams),
         ),
         _page("/health", health),
         _page("/metrics", metrics),

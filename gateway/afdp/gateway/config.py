@@ -47,6 +47,9 @@ class GatewaySettings(ServiceSettings):
     max_header_bytes: int = Field(32 * 1024, ge=1024, description="Largest request head: its line and headers.")
     max_headers: int = Field(100, ge=8, description="Most headers of one request.")
     max_in_flight: int = Field(1024, ge=1, description="Requests served at once; further ones are told to retry.")
+    max_event_streams: int = Field(
+        800, ge=1, le=1000, description="Open streams of server-sent events; further ones are told to retry."
+    )
     max_connections: int = Field(4096, ge=1, description="Open connections; further requests are told to retry.")
     max_connections_per_address: int = Field(
         1024, ge=0, description="Open connections from one IP address; 0: as many as there may be in all."

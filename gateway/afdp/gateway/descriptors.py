@@ -51,6 +51,7 @@ class Method:
     request: Descriptor
     response: Descriptor
     streaming: bool  # either way
+    tells: bool  # many answers to one request
     idempotent: bool  # may be sent again
     planned: str  # named and not built yet: the sentence to say so; else empty
     rules: tuple[HttpRule, ...]
@@ -105,6 +106,7 @@ class Api:
                 request=known.input_type,
                 response=known.output_type,
                 streaming=proto.client_streaming or proto.server_streaming,
+                tells=proto.server_streaming and not proto.client_streaming,
                 idempotent=proto.options.idempotency_level != 0,
                 planned=proto.options.Extensions[planned],
                 rules=tuple(self._rules(proto.options.Extensions[http], known))

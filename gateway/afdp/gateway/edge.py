@@ -42,7 +42,7 @@ class Edge:
     def __init__(self, app: ASGIApp, *, max_in_flight: int, access_log: AccessLog, hsts_seconds: int) -> None:
         self._app = app
         self._headers = {"http": HEADERS, "https": dict([*HEADERS.items(), strict_transport(hsts_seconds)])}
-        self._free = max_in_flight
+        self.free = max_in_flight
         IN_FLIGHT_LIMIT.set(max_in_flight)
         self._logged_from = {"all": 100, "errors": 400, "off": 1000}[access_log]
         self._tracer = trace.get_tracer("afdp.gateway")
@@ -58,8 +58,8 @@ class Edge:
         context.request_id.set(exchange.request_id)
         notarys.begin()
         answer = _Answer(send, exchange, self._headers[scope["scheme"]])
-        self._free -= 1
-        IN_FLIGHT.inc()
+        place = _Place(self)
+        exchange.stand_aside = place.give_up
         span = self._tracer.start_span(
             scope["method"], extract({"traceparent": traceparent}) if traceparent else None, trace.SpanKind.SERVER
         )
@@ -67,8 +67,7 @@ class Edge:
         try:
             await self._serve(scope, receive, answer)
         finally:
-            self._free += 1
-            IN_FLIGHT.dec()
+            place.give_up()
             seconds = perf_counter() - started
             observe(scope["method"], exchange.endpoint, answer.status, seconds)
             if span.is_recording():
@@ -79,7 +78,7 @@ class Edge:
                 _log(scope, exchange, answer, seconds)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        if self._free < 0 and scope["path"] not in _ALWAYS_SERVED:
+        if self.free < 0 and scope["path"] not in _ALWAYS_SERVED:
             REFUSED.inc()
             refusal = ResourceExhausted("too many requests are being served; try again", retry_after=1.0)
             await error_response(scope, refusal, answer.request_id)(scope, receive, answer)
@@ -98,6 +97,24 @@ class Edge:
             if not answer.started:
                 fault = Internal("an internal error; its cause is in the log under the request ID")
                 await error_response(scope, fault, answer.request_id)(scope, receive, answer)
+
+
+class _Place:
+    """One among the requests that are served at once."""
+
+    __slots__ = ("_edge", "_taken")
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._taken = True
+        edge.free -= 1
+        IN_FLIGHT.inc()
+
+    def give_up(self) -> None:
+        if self._taken:
+            self._taken = False
+            self._edge.free += 1
+            IN_FLIGHT.dec()
 
 
 class _Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from opentelemetry.trace import SpanContext, format_span_id, format_trace_id
@@ -18,13 +19,17 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 @dataclass(slots=True)
 class Exchange:
-    """The request's ID, the trace it is part of, the route it took, and the status of its answer (0: none so far)."""
+    """The request's ID, the trace it is part of, the route it took, and the status of its answer (0: none so far).
+
+    `stand_aside`: it goes on for long, and no more takes a place among the requests that are served at once.
+    """
 
     request_id: str
     trace_id: str = ""
     traceparent: str = ""
     endpoint: str = OTHER
     status: int = 0
+    stand_aside: Callable[[], None] = lambda: None
 
     def join(self, span: SpanContext) -> None:
         """Makes the exchange part of a trace; `traceparent` is what the next hop is told (W3C Trace Context)."""

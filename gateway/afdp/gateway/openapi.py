@@ -9,6 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from afdp.gateway.body import JSON
 from afdp.gateway.descriptors import Api, HttpRule, Method, RawBody
+from afdp.gateway.events import MEDIA_TYPE as EVENTS
 from afdp.gateway.rekor import PREFIX as REKOR
 from afdp.gateway.rekor_schemas import BODIES, STATUS
 from afdp.gateway.request import IDEMPOTENCY_KEY
@@ -34,16 +35,27 @@ _TAGS = {
     "status": "How each part is, for operators.",
     "health": "Does it live, and can it work?",
 }
+_LAST_EVENT_ID = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": "The ID of the last event that was seen, which is a cursor: it goes before the parameter.",
+    "schema": {"type": "string"},
+}
+_EVENTS = (
+    "Server-sent events. The data of `receipt` and `withheld` is a `{}` as JSON, their ID its cursor. The data of "
+    "`end` is a problem document: the client comes back with its last ID."
+)
 _REQUEST_ID = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
 
 
 def openapi(api: Api) -> dict[str, Any]:
-    """The document. Methods that are planned, or stream, are not in it."""
+    """The document. Methods that are planned, or that take a stream, are not in it."""
     schemas = Schemas(api)
     paths: dict[str, dict[str, Any]] = {"/health": {"get": _HEALTH}}
     for method in api.methods:
         for rule in method.rules:
-            if not method.planned and not method.streaming:
+            if not method.planned and (method.tells or not method.streaming):
                 path = re.sub(r"\{(\w+)(=[^}]*)?\}", r"{\1}", rule.template)
                 paths.setdefault(path, {})[rule.verb.lower()] = _operation(api, method, rule, schemas)
     used = {tag for operations in paths.values() for operation in operations.values() for tag in operation["tags"]}
@@ -87,6 +99,8 @@ def _operation(api: Api, method: Method, rule: HttpRule, schemas: Schemas) -> di
     else:
         rest = [field for field in method.request.fields if field.name not in variables]
         parameters += [_parameter(field, "query", schemas) for field in rest]
+    if method.tells:
+        parameters.append(_LAST_EVENT_ID)
     if parameters:
         operation["parameters"] = parameters
     operation["responses"] = _responses(method, rule, schemas)
@@ -126,6 +140,10 @@ def _responses(method: Method, rule: HttpRule, schemas: Schemas) -> dict[str, An
     said = schemas.comment(method.response) or "The answer."
     if rule.raw_response:
         answer = _raw_content(rule.raw_response, schemas)
+    elif method.tells:
+        # OpenAPI 3.1 has no word for what one event is: its schema stands among the components all the same.
+        schemas.printed(method.response)
+        answer = {EVENTS: {"schema": {"type": "string", "description": _EVENTS.format(method.response.name)}}}
     else:
         answer = {JSON: {"schema": schemas.printed(method.response)}}
     ok = {str(method.success): {"description": said, "headers": _REQUEST_ID, "content": answer}}

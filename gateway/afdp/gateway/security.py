@@ -18,7 +18,7 @@ HEADERS = {
 }
 """Of every answer that does not say otherwise."""
 
-_ASKED = ("authorization", "content-type", "idempotency-key", "traceparent", "x-request-id")
+_ASKED = ("authorization", "content-type", "idempotency-key", "last-event-id", "traceparent", "x-request-id")
 _TOLD = ("ratelimit", "ratelimit-policy", "retry-after", "www-authenticate", "x-request-id")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
@@ -27,8 +27,10 @@ from afdp.tls.serving import TlsServer, tls_options
 logger = logging.getLogger(__name__)
 
 
-async def serve_http(app: ASGIApp, settings: GatewaySettings, tls: TlsFiles | None = None) -> None:
-    """Serves until SIGTERM or SIGINT; then what is under way ends, within `drain_seconds`."""
+async def serve_http(
+    app: ASGIApp, settings: GatewaySettings, tls: TlsFiles | None = None, leave: Callable[[], None] = lambda: None
+) -> None:
+    """Serves until SIGTERM or SIGINT; then what is under way ends, within `drain_seconds`. `leave` is called first."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -37,6 +39,7 @@ async def serve_http(app: ASGIApp, settings: GatewaySettings, tls: TlsFiles | No
         logger.info("serving", extra={"fields": {"host": settings.host, "port": port}})
         await stop.wait()
         logger.info("draining", extra={"fields": {"seconds": settings.drain_seconds}})
+        leave()
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from afdp.gateway.clients import told_of_client
 from afdp.gateway.decode import Encoders
 from afdp.gateway.descriptors import Api, HttpRule, Method
 from afdp.gateway.encode import RawEncoder, Readers, ResponseEncoder
+from afdp.gateway.events import EventStreams, resumed
 from afdp.gateway.exchange import exchange_of
 from afdp.gateway.problems import MethodNotAllowed
 from afdp.gateway.request import RequestDecoder
@@ -61,6 +62,7 @@ class Binding:
     judged: Judged | None
     timeout: float
     call: Call
+    printed: ResponseEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,10 @@ class Transcoder(BaseRoute):
         limits: Limits,
         judges: Mapping[str, Judge],
         calls: Mapping[str, Call],
+        streams: EventStreams,
     ) -> None:
+        self._upstream = upstream
+        self._streams = streams
         self._bodies = bodies
         self._limits = limits
         encoders, readers = Encoders(api.raw_json), Readers(api.raw_json)
@@ -110,6 +115,7 @@ class Transcoder(BaseRoute):
                 Judged(judge, api.message_class(method.request.full_name), printed) if judge else None,
                 limits.timeouts.get(method.name, limits.timeout),
                 calls.get(method.name, upstream.call),
+                printed,
             )
 
         self._routes = RouteTable(
@@ -141,12 +147,33 @@ class Transcoder(BaseRoute):
         if binding.method.planned:
             raise Unimplemented(binding.method.planned)
         headers = _Headers.of(scope)
+        if binding.method.tells:
+            await self._tell(binding, matched.variables, headers, scope, receive, send)
+            return
         body = await self._body(binding, headers, receive)
         try:
             answer = await self._answer(binding, body, matched.variables, headers, scope)
         finally:
             self._bodies.release(body)
         await Response(answer, binding.method.success, media_type=binding.media_type)(scope, receive, send)
+
+    async def _tell(
+        self,
+        binding: Binding,
+        variables: Mapping[str, str],
+        headers: _Headers,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Many answers to one request, as server-sent events."""
+        await self._body(binding, headers, receive)
+        query = resumed(scope["query_string"].decode("ascii", "replace"), headers.last_event_id)
+        request = binding.decode(b"", variables, query, None)
+        exchange = exchange_of(scope)
+        metadata = headers.metadata(exchange.request_id, exchange.traceparent) + told_of_client(scope)
+        answers = self._upstream.stream(binding.method.path, request, metadata)
+        await self._streams.serve(answers, binding.printed, binding.timeout, scope, receive, send)
 
     async def _body(self, binding: Binding, headers: _Headers, receive: Receive) -> bytes:
         if not binding.decode.takes_body:
@@ -185,6 +212,7 @@ class _Headers:
     content_length: str | None = None
     idempotency_key: str | None = None
     authorization: str | None = None
+    last_event_id: str | None = None
     chunked: bool = False
 
     @classmethod
@@ -221,4 +249,5 @@ _READ = {
     b"content-length": "content_length",
     b"idempotency-key": "idempotency_key",
     b"authorization": "authorization",
+    b"last-event-id": "last_event_id",
 }

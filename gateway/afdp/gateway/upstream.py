@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -48,6 +48,25 @@ class Upstream:
         except NotaryError as error:
             UPSTREAM_ERRORS.labels(path.rpartition("/")[2], error.code).inc()
             raise
+
+    async def stream(self, path: str, request: bytes, metadata: Metadata) -> AsyncGenerator[bytes, None]:
+        """One request, answers for as long as the notary has some: a call of its own, which may last for days.
+
+        Raises:
+            NotaryError: as of `call`.
+        """
+        method: Any = self._channel.unary_stream(path)  # generic in its stubs only
+        call = method(request, metadata=metadata)
+        try:
+            async for reply in call:
+                yield reply
+        except grpc.aio.AioRpcError as error:
+            answer.tell(*answer.heard(error.trailing_metadata()))
+            told = from_rpc_error(error, PEER)
+            UPSTREAM_ERRORS.labels(path.rpartition("/")[2], told.code).inc()
+            raise told from None
+        finally:
+            call.cancel()
 
     async def _relayed(self, stream: Stream, path: str, request: bytes, timeout: float, metadata: Metadata) -> bytes:
         """By a stream; what it did not bring to its end goes once more, alone, where that does no harm."""

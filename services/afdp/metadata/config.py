@@ -32,6 +32,13 @@ class MetadataSettings(DatabaseSettings):
         description="Places in the metadata of evidence that search finds it by, dotted, by commas, such as "
         "model.name,run_id; records of before are not found by a place that is added.",
     )
+    change_retention_hours: int = Field(
+        168,
+        ge=1,
+        le=8760,
+        description="How long it is known which receipts were made or upgraded when: who watches them and was away for "
+        "longer has to begin anew.",
+    )
     pending_refresh_seconds: Seconds = Field(15.0, description="How often the gauges of pending records are counted.")
     audit_sinks: Path | None = Field(
         None, description="A YAML file: where events of the audit trail are forwarded to; none: nowhere. docs/siem.md."

@@ -22,12 +22,14 @@ from afdp.metadata.differences import say_what_differs
 from afdp.metadata.pages import PageToken
 from afdp.metadata.values import (
     Batch,
+    Changes,
     Checkpoint,
     Completion,
     Draft,
     Kept,
     KeyTaken,
     LogPosition,
+    News,
     Outcome,
     Place,
     Position,
@@ -116,6 +118,23 @@ class Store(Protocol):
 
     async def get_record(self, tenant: str, receipt_id: UUID) -> Record | None:
         """One record, whole."""
+
+    async def get_records(self, tenant: str, receipt_ids: Sequence[UUID]) -> list[Record]:
+        """Those of them that this tenant has, whole."""
+
+    async def changes(self, tenant: str, cursor: str, limit: int) -> Changes:
+        """The changes of a tenant's records after a cursor, in order; without one: none yet, from now on.
+
+        Raises:
+            InvalidArgument: the cursor was never given.
+            OutOfRange: changes after it were forgotten.
+        """
+
+    async def news(self, cursor: str) -> News:
+        """Which tenants have changes after a cursor. Raises as `changes`."""
+
+    async def note_witnessed(self, origin: str, tree_size: int) -> int:
+        """A change of all records that are in a cosigned tree for the first time; gives the size of the largest one."""
 
     async def find_evidence(self, tenant: str, evidence_hash: bytes, signature: bytes) -> tuple[Record, int] | None:
         """The newest record of the evidence, LOGGED before PENDING, and how many records of it there are.
@@ -299,6 +318,25 @@ class Metadata:
     async def get_record(self, tenant: str, receipt_id: UUID) -> Record:
         """One record, whole. Raises NotFound where this tenant has none."""
         return _found(await self._store.get_record(tenant, receipt_id), "no record has this receipt ID")
+
+    async def get_records(self, tenant: str, receipt_ids: Sequence[UUID]) -> list[Record]:
+        """Those of some records that this tenant has, whole."""
+        return await self._store.get_records(tenant, receipt_ids)
+
+    async def changes(self, tenant: str, cursor: str, limit: int) -> Changes:
+        """The changes of a tenant's records after a cursor. Raises InvalidArgument, OutOfRange."""
+        return await self._store.changes(tenant, cursor, limit)
+
+    async def news(self, cursor: str) -> News:
+        """Which tenants have changes after a cursor. Raises InvalidArgument, OutOfRange."""
+        return await self._store.news(cursor)
+
+    async def note_witnessed(self, origin: str, tree_size: int) -> int:
+        """The log says that a tree is cosigned: those who watch are told of its records. Size 0 only asks.
+
+        Gives the size of the largest that was ever noted; 0: none was.
+        """
+        return await self._store.note_witnessed(origin, tree_size)
 
     async def find_evidence(self, tenant: str, evidence_hash: bytes, signature: bytes = b"") -> tuple[Record, int]:
         """The newest record of the evidence, LOGGED before PENDING, and how many there are. Raises NotFound."""

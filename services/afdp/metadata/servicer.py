@@ -25,10 +25,14 @@ from afdp.messages.metadata import (
     FinishBatchResponse,
     GetAuditSinksRequest,
     GetAuditSinksResponse,
+    GetNewsRequest,
+    GetNewsResponse,
     GetQueuesRequest,
     GetQueuesResponse,
     GetRecordRequest,
     GetRecordResponse,
+    GetRecordsRequest,
+    GetRecordsResponse,
     GetStampBacklogRequest,
     GetStampBacklogResponse,
     GetTrustFileRequest,
@@ -43,6 +47,8 @@ from afdp.messages.metadata import (
     LeaseQueuedResponse,
     ListAuditRowsRequest,
     ListAuditRowsResponse,
+    ListChangesRequest,
+    ListChangesResponse,
     ListExpiriesRequest,
     ListExpiriesResponse,
     ListHoldsRequest,
@@ -60,6 +66,8 @@ from afdp.messages.metadata import (
     ListWorkflowsRequest,
     ListWorkflowsResponse,
     MetadataServiceBase,
+    NoteWitnessedRequest,
+    NoteWitnessedResponse,
     PlaceHoldRequest,
     PlaceHoldResponse,
     PlanExpiryRequest,
@@ -80,6 +88,7 @@ from afdp.messages.metadata import (
     ReadRecordsResponse,
     RecordAuditRowsRequest,
     RecordAuditRowsResponse,
+    RecordChange,
     ReleaseHoldRequest,
     ReleaseHoldResponse,
     ReopenRecordRequest,
@@ -89,7 +98,7 @@ from afdp.messages.metadata import (
     SearchRecordsRequest,
     SearchRecordsResponse,
 )
-from afdp.metadata import answers, audit_messages, requests, retention_messages, search_requests
+from afdp.metadata import answers, audit_messages, change_requests, requests, retention_messages, search_requests
 from afdp.metadata.audit_trail import AuditTrail
 from afdp.metadata.retention import Retention
 from afdp.metadata.service import Metadata
@@ -154,6 +163,22 @@ class MetadataServicer(MetadataServiceBase):
     async def get_record(self, request: GetRecordRequest) -> GetRecordResponse:
         record = await self._metadata.get_record(*requests.read_get_record(request))
         return GetRecordResponse(record=answers.to_record(record))
+
+    async def get_records(self, request: GetRecordsRequest) -> GetRecordsResponse:
+        records = await self._metadata.get_records(*change_requests.read_get_records(request))
+        return GetRecordsResponse(records=[answers.to_record(record) for record in records])
+
+    async def list_changes(self, request: ListChangesRequest) -> ListChangesResponse:
+        page = await self._metadata.changes(*change_requests.read_list_changes(request))
+        told = [RecordChange(str(change.receipt_id), change.cursor) for change in page.changes]
+        return ListChangesResponse(told, page.end, page.more)
+
+    async def get_news(self, request: GetNewsRequest) -> GetNewsResponse:
+        news = await self._metadata.news(change_requests.read_get_news(request))
+        return GetNewsResponse(list(news.tenants), news.head)
+
+    async def note_witnessed(self, request: NoteWitnessedRequest) -> NoteWitnessedResponse:
+        return NoteWitnessedResponse(await self._metadata.note_witnessed(*change_requests.read_note_witnessed(request)))
 
     async def find_evidence(self, request: FindEvidenceRequest) -> FindEvidenceResponse:
         record, count = await self._metadata.find_evidence(*requests.read_find_evidence(request))

@@ -392,3 +392,28 @@ class Publication:
     base_revision: int
     files: tuple[TrustFile, ...]
     kept: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A record was made or upgraded; the cursor goes on after that."""
+
+    receipt_id: UUID
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """A page of changes, the cursor that goes on after it, and whether there are more already."""
+
+    changes: tuple[Change, ...]
+    end: str
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Which tenants have changes, and the cursor up to which that is said."""
+
+    tenants: tuple[str, ...]
+    head: str

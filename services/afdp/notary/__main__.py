@@ -22,6 +22,7 @@ from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.entries import DEPTH, BatchLimits, EntryDesk, Submitted
 from afdp.notary.external import Pace
 from afdp.notary.external_queue import ExternalQueue
+from afdp.notary.feed import Feed
 from afdp.notary.health import PeerWatch
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.lifecycle import KeyLifecycle
@@ -44,6 +45,8 @@ from afdp.notary.tenant_labels import TenantLabels
 from afdp.notary.trust import TrustOffice
 from afdp.notary.validation import Validator
 from afdp.notary.waiting import Waiting
+from afdp.notary.watching import Watching
+from afdp.notary.witnessed import WitnessedTrees
 from afdp.process import run, running
 from afdp.rpc import GrpcCaller, open_channel, serve
 from afdp.selfcheck import grpc_port_of, peers_of, self_check
@@ -118,8 +121,10 @@ async def main(settings: NotarySettings) -> None:
         status = ServiceStatus(peers, signer, settings.fips, *reporting)
         validator = Validator(notary, trust)
         audit = AuditOffice(metadata, office, way_in.key_rights)
+        feed = Feed(metadata, office, settings.watch_interval_seconds)
+        watching = Watching(feed, way_in.access, settings.watch_heartbeat_seconds)
         servicer = NotaryServicer(
-            notary, validator, entries, trust, peers, status, settings.stream_in_flight, way_in.charges, audit
+            notary, validator, entries, trust, peers, status, watching, settings.stream_in_flight, way_in.charges, audit
         )
 
         parts = [
@@ -132,6 +137,8 @@ async def main(settings: NotarySettings) -> None:
             status.run(),
             trust.run(),
             stamps.run(),
+            feed.run(),
+            WitnessedTrees(transparency, metadata, keys).run(),
         ]
         parts += [external.run(), *way_in.parts]
         sealer = AuditSealer(metadata, notary, settings.audit_seal_seconds, anchors=settings.audit_anchors)
@@ -139,7 +146,7 @@ async def main(settings: NotarySettings) -> None:
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())
         await stack.enter_async_context(running(*parts))
-        await serve(servicer, settings, telemetry, peers.check, way_in.admit, tls, relay=True)
+        await serve(servicer, settings, telemetry, peers.check, way_in.admit, tls, relay=True, leave=feed.leave)
 
 
 CHECK = self_check(

@@ -138,6 +138,12 @@ class NotarySettings(RedisSettings, VaultAccessSettings, ServiceSettings):
     queue_bytes: int = Field(
         64 * 1024 * 1024, ge=1024 * 1024, description="Most bytes that wait, weighed as batch_bytes are."
     )
+    watch_interval_seconds: Seconds = Field(
+        0.2, description="How often it is looked whether there is something new for those who watch receipts."
+    )
+    watch_heartbeat_seconds: Seconds = Field(
+        15.0, description="How long those who watch receipts hear nothing at most: then a cursor alone."
+    )
     stage_timeout_seconds: Seconds = Field(10.0, description="Longest wait for one stage of a batch.")
     log_entries: Literal["open", "off"] = Field(
         "open", description="Whether entries that callers have signed are logged (Rekor v2's API)."

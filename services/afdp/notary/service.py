@@ -114,6 +114,9 @@ class Access(Protocol):
     def omitted(self, principal: Principal, count: int) -> None:
         """Hears how many a list left out. Raises Unavailable."""
 
+    def require_unexpired(self, principal: Principal, permission: str) -> None:
+        """Refuses a caller whose credential has ended since the call began. Raises Unauthenticated, Unavailable."""
+
     def about(self, principal: Principal, permission: str, kind: str, named: str | bytes, refused: str = "") -> None:
         """Hears what a call is about, by name or bytes, and why it is refused, where it is. Raises Unavailable."""
 

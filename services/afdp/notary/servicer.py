@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 
 from afdp.errors import InvalidArgument, NotaryError, Unavailable
 from afdp.formats.hashedrekord import key_hint
@@ -27,6 +28,7 @@ from afdp.notary.status import ServiceStatus
 from afdp.notary.streams import answer_each
 from afdp.notary.trust import TrustOffice
 from afdp.notary.validation import Validator
+from afdp.notary.watching import Event, Watching
 from afdp.rpc.codec import WireStruct
 from afdp.version import VERSION
 
@@ -42,6 +44,7 @@ class NotaryServicer(pb.NotaryServiceBase):
         trust: TrustOffice,
         peers: PeerWatch,
         status: ServiceStatus,
+        watching: Watching,
         stream_in_flight: int,
         charges: Charges,
         audit: AuditOffice,
@@ -53,6 +56,7 @@ class NotaryServicer(pb.NotaryServiceBase):
         self._trust = trust
         self._peers = peers
         self._status = status
+        self._watching = watching
         self._stream_in_flight = stream_in_flight
         self._charges = charges
 
@@ -162,6 +166,11 @@ class NotaryServicer(pb.NotaryServiceBase):
 
     async def get_receipt(self, request: pb.GetReceiptRequest) -> pb.GetReceiptResponse:
         return pb.GetReceiptResponse(receipt=await self._notary.receipt(principal.get(), request.receipt_id))
+
+    async def watch_receipts(self, request: pb.WatchReceiptsRequest) -> AsyncIterator[pb.WatchReceiptsResponse]:
+        async with aclosing(self._watching.watch(principal.get(), request.cursor)) as events:
+            async for event in events:
+                yield _watched(event)
 
     # --- keys and trust -----------------------------------------------------------------------------------------------
 
@@ -291,6 +300,13 @@ def _signed(result: Notarised) -> pb.SignEvidenceResponse:
     workflow_id = SIMPLE_SIGNING + result.workflow.id
     status = pb.WorkflowStatus(result.workflow.state)
     return pb.SignEvidenceResponse(workflow_id=workflow_id, receipt=result.receipt, status=status)
+
+
+def _watched(event: Event) -> pb.WatchReceiptsResponse:
+    cursor, receipt_id, receipt = event
+    if isinstance(receipt, NotaryError):
+        return pb.WatchReceiptsResponse(cursor, receipt_id=receipt_id, error=to_item(receipt))
+    return pb.WatchReceiptsResponse(cursor, receipt, receipt_id)
 
 
 def _item(result: Notarised | NotaryError) -> pb.SignEvidenceResponse:

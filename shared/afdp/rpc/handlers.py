@@ -70,6 +70,7 @@ def method_handlers(
     admit: Admit | None = None,
     peers: PeerCheck | None = None,
     most: int = 4096,
+    stalled: float = 30.0,
 ) -> dict[str, _Handle]:
     """A handler per method, by name.
 
@@ -80,9 +81,11 @@ def method_handlers(
         admit: is asked before a request is read; none: whoever reaches the port is let in.
         peers: judges who is at the other end, before that; none: the port speaks plain text.
         most: calls that are served at once; further ones are refused before anything else is done for them.
+        stalled: how long, in seconds, who is sent a stream of answers to one request may take none.
     """
     room = _Room(most)
-    return {method.name: _Handler(servicer, method, timeout, admit, peers, room).handler() for method in methods}
+    bounds = timeout, stalled
+    return {method.name: _Handler(servicer, method, bounds, admit, peers, room).handler() for method in methods}
 
 
 class _Room:
@@ -106,11 +109,12 @@ class _Handler:
         self,
         servicer: Any,
         method: Method,
-        timeout: float,
+        bounds: tuple[float, float],
         admit: Admit | None,
         peers: PeerCheck | None,
         room: _Room,
     ) -> None:
+        timeout, self._stalled = bounds
         service = method.full_name.split("/")[1]
         self._method = method
         self._admit, self._peers = admit, peers
@@ -180,9 +184,11 @@ class _Handler:
                 admitted = await self._let_in(context)
             async with aclosing(begin()) as replies:
                 async for reply in replies:
-                    if not self._method.client_streaming:
+                    if self._method.client_streaming:
+                        await context.write(self._encode(reply))
+                    else:
                         await self._require_peer(context)
-                    await context.write(self._encode(reply))
+                        await self._write(context, self._encode(reply))
             if admitted is not None:
                 await admitted.done()
         except BaseException as error:
@@ -194,6 +200,14 @@ class _Handler:
         finally:
             self._end(started)
         self._succeed(context)
+
+    async def _write(self, context: _Context, answer: bytes) -> None:
+        """Writes to one who only listens, and holds what the answers take for no longer than that."""
+        try:
+            async with asyncio.timeout(self._stalled):
+                await context.write(answer)
+        except TimeoutError:
+            raise ResourceExhausted("no answer was taken for too long: go on where you have come to") from None
 
     async def _enter(self, context: _Context) -> None:
         try:

@@ -62,19 +62,20 @@ async def serve(
     tls: TlsFiles | None = None,
     *,
     relay: bool = False,
+    leave: Callable[[], None] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then lets the calls under way end, for at most `drain_seconds`.
 
     `check` raises a `NotaryError` while a dependency is away: `grpc.health.v1` then says NOT_SERVING, and calls that
     can do without it go on. `admit` is asked who may call; none: whoever reaches the port. `tls` is what the server
     shows, and whom it believes; none: plain text. With `relay` the gateway's unary calls are taken many on one stream
-    too (`relayed.py`).
+    too (`relayed.py`). `leave` is called when the end begins: streams that would go on for ever end then.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running_server(servicer, settings, telemetry, check, admit, tls, relay=relay) as port:
+    async with running_server(servicer, settings, telemetry, check, admit, tls, relay=relay, leave=leave) as port:
         logger.info("serving", extra={"fields": {"host": settings.host, "port": port}})
         await stop.wait()
         logger.info("draining", extra={"fields": {"seconds": settings.drain_seconds}})
@@ -90,6 +91,7 @@ async def running_server(
     tls: TlsFiles | None = None,
     *,
     relay: bool = False,
+    leave: Callable[[], None] | None = None,
 ) -> AsyncIterator[int]:
     """A server that runs while the context is open; gives the port it listens on.
 
@@ -116,6 +118,8 @@ async def running_server(
             for name in ("", servicer.SERVICE):  # not `liveness`: what drains is alive, and shall not be killed
                 await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
             relaying.leave()
+            if leave is not None:
+                leave()
             await server.stop(settings.drain_seconds)
 
 
@@ -149,7 +153,9 @@ def _build(
         interceptors.append(OtherServices((servicer.SERVICE, RELAY), peers))
     server = grpc.aio.server(interceptors=interceptors, options=options)
     methods, timeout = service_methods(servicer.SERVICE), settings.request_timeout_seconds
-    handlers = method_handlers(servicer, methods, timeout, admit, peers, settings.max_calls)
+    handlers = method_handlers(
+        servicer, methods, timeout, admit, peers, settings.max_calls, settings.stalled_stream_seconds
+    )
     found = grpc.method_handlers_generic_handler(servicer.SERVICE, handlers)
     server.add_generic_rpc_handlers((found,))
 

@@ -148,8 +148,10 @@ async def test_the_openapi_document_is_valid_and_has_only_what_works(gateway: ht
     assert document["openapi"] == "3.1.0"
     assert "/api/v1/evidence/sign" in document["paths"]
     assert "/api/v1/keys/{key_id}:revoke" in document["paths"]
-    for planned in ("/api/v1/evidence/sign/approval", "/api/v1/receipts:watch"):
-        assert planned not in document["paths"]
+    assert "/api/v1/evidence/sign/approval" not in document["paths"], "planned"
+    watch = document["paths"]["/api/v1/receipts:watch"]["get"]
+    assert list(watch["responses"]["200"]["content"]) == ["text/event-stream"]
+    assert {each["name"] for each in watch["parameters"]} == {"cursor", "Last-Event-ID"}
 
 
 async def test_the_page_needs_nothing_from_elsewhere(gateway: httpx.AsyncClient) -> None:

@@ -185,7 +185,6 @@ async def test_rotate_is_a_verb_on_the_collection(gateway: httpx.AsyncClient, no
         ("POST", "/api/v1/evidence/sign/approval", "approval workflows"),
         ("POST", "/api/v1/workflows/w/approvals", "approval workflows"),
         ("POST", "/api/v1/workflows/w/cancel", "cancelling"),
-        ("GET", "/api/v1/receipts:watch", "watching receipts"),
     ],
 )
 async def test_what_is_planned_says_so(

@@ -31,6 +31,8 @@ OF_NOBODY = {"schema_migration", "checkpoint", "trust_repository", "trust_file"}
     "audit_sealer",
     "audit_sink",
     "retention_class",
+    "record_change_horizon",
+    "witnessed_tree",
 }
 """Tables without a tenant's data: the history of the schema, what is published, and hashes over rows of all tenants."""
 
@@ -147,14 +149,14 @@ async def test_a_tenant_sees_its_own_rows_in_every_table_and_none_of_another_s(
 
     async with session(service_url, mine, **READER) as reader:
         readable = await _tables(reader) - OF_NOBODY - NOT_FOR_READERS
-        two = {"record", "record_content", "record_term"}
-        assert await _counts(reader, readable) == {name: 2 if name in two else 1 for name in readable}
-        for name in readable - {"batch", "tenant_usage", "audit_row", "legal_hold", "expiry"}:
+        several = {"record": 2, "record_content": 2, "record_term": 2, "record_change": 3}
+        assert await _counts(reader, readable) == {name: several.get(name, 1) for name in readable}
+        for name in readable - {"batch", "tenant_usage", "record_change", "audit_row", "legal_hold", "expiry"}:
             found = {row["receipt_id"] for row in await reader.fetch(f"SELECT receipt_id FROM {name}")}
             assert found <= set(own), name
             rows = await reader.fetch(f"SELECT * FROM {name} WHERE receipt_id = ANY($1::uuid[])", foreign)
             assert rows == [], name
-        for name in ("record", "batch", "batch_workflow", "tenant_usage", "audit_row"):
+        for name in ("record", "batch", "batch_workflow", "tenant_usage", "record_change", "audit_row"):
             assert await reader.fetchval(f"SELECT count(*) FROM {name} WHERE tenant <> $1", mine) == 0
         for name in NOT_FOR_READERS:
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

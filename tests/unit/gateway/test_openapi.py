@@ -102,7 +102,7 @@ def test_what_the_decoder_refuses_the_schema_refuses(
 def test_empty_answers_are_valid_by_their_schemas(api: Api, document: dict[str, Any], encode: Any) -> None:
     operations = {op["operationId"]: op for path in document["paths"].values() for op in path.values()}
     for method in api.methods:
-        if method.planned or method.rules[0].raw_response:
+        if method.planned or method.tells or method.rules[0].raw_response:
             continue
         schema = operations[method.name]["responses"]["200"]["content"]["application/json"]["schema"]
         check(document, schema, orjson.loads(encode(api.message_class(method.response.full_name)())))

@@ -26,10 +26,14 @@ from afdp.pb.afdp.metadata.v1 import (
     FinishBatchResponse,
     GetAuditSinksRequest,
     GetAuditSinksResponse,
+    GetNewsRequest,
+    GetNewsResponse,
     GetQueuesRequest,
     GetQueuesResponse,
     GetRecordRequest,
     GetRecordResponse,
+    GetRecordsRequest,
+    GetRecordsResponse,
     GetStampBacklogRequest,
     GetStampBacklogResponse,
     GetTrustFileRequest,
@@ -44,6 +48,8 @@ from afdp.pb.afdp.metadata.v1 import (
     LeaseQueuedResponse,
     ListAuditRowsRequest,
     ListAuditRowsResponse,
+    ListChangesRequest,
+    ListChangesResponse,
     ListExpiriesRequest,
     ListExpiriesResponse,
     ListHoldsRequest,
@@ -60,6 +66,8 @@ from afdp.pb.afdp.metadata.v1 import (
     ListStraysResponse,
     ListWorkflowsRequest,
     ListWorkflowsResponse,
+    NoteWitnessedRequest,
+    NoteWitnessedResponse,
     PlaceHoldRequest,
     PlaceHoldResponse,
     PlanExpiryRequest,
@@ -222,6 +230,18 @@ class MetadataServiceBase:
         raise NotImplementedError
 
     async def list_strays(self, request: ListStraysRequest) -> ListStraysResponse:
+        raise NotImplementedError
+
+    async def get_records(self, request: GetRecordsRequest) -> GetRecordsResponse:
+        raise NotImplementedError
+
+    async def list_changes(self, request: ListChangesRequest) -> ListChangesResponse:
+        raise NotImplementedError
+
+    async def get_news(self, request: GetNewsRequest) -> GetNewsResponse:
+        raise NotImplementedError
+
+    async def note_witnessed(self, request: NoteWitnessedRequest) -> NoteWitnessedResponse:
         raise NotImplementedError
 
 
@@ -522,5 +542,31 @@ class MetadataServiceClient:
     async def list_strays(self, request: ListStraysRequest, *, timeout: float | None = None) -> ListStraysResponse:
         answer: ListStraysResponse = await self._caller.unary_unary(
             "/afdp.metadata.v1.MetadataService/ListStrays", request, timeout
+        )
+        return answer
+
+    async def get_records(self, request: GetRecordsRequest, *, timeout: float | None = None) -> GetRecordsResponse:
+        answer: GetRecordsResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/GetRecords", request, timeout
+        )
+        return answer
+
+    async def list_changes(self, request: ListChangesRequest, *, timeout: float | None = None) -> ListChangesResponse:
+        answer: ListChangesResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ListChanges", request, timeout
+        )
+        return answer
+
+    async def get_news(self, request: GetNewsRequest, *, timeout: float | None = None) -> GetNewsResponse:
+        answer: GetNewsResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/GetNews", request, timeout
+        )
+        return answer
+
+    async def note_witnessed(
+        self, request: NoteWitnessedRequest, *, timeout: float | None = None
+    ) -> NoteWitnessedResponse:
+        answer: NoteWitnessedResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/NoteWitnessed", request, timeout
         )
         return answer

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from afdp.errors import FailedPrecondition, NotaryError, NotFound
 from afdp.metadata.audit_trail import NewRow
-from afdp.metadata.postgres import audit
+from afdp.metadata.postgres import audit, changes
 from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.values import Checkpoint, Completion, LogPosition
 from afdp.postgres import Connection, is_refused, refusal
@@ -24,6 +24,8 @@ _STATEMENT = r"""
     ), done AS (
         DELETE FROM pending WHERE receipt_id = ANY($4::uuid[]) AND EXISTS (SELECT FROM noted)
         RETURNING receipt_id, tenant
+    ), changed AS (
+        {changed}
     ), logged AS (
         INSERT INTO log_entry (receipt_id, tenant, origin, log_index, tree_size, proof)
         SELECT receipt_id, done.tenant, $1, entry.log_index, $2, entry.proof
@@ -39,7 +41,8 @@ _STATEMENT = r"""
     SELECT (SELECT note FROM noted) AS note, ARRAY(SELECT receipt_id FROM logged) AS logged
 """
 _ROWS = audit.insert(7, where="EXISTS (SELECT FROM noted)")
-_WRITE = _STATEMENT.format(unless="", audit=_ROWS)
+_CHANGED = changes.WRITE.format(changed="done")
+_WRITE = _STATEMENT.format(unless="", audit=_ROWS, changed=_CHANGED)
 # A record that had lost its row of `log_entry` gets it again, and its place is there.
 _WRITE_AGAIN = _STATEMENT.format(
     unless="""WHERE NOT EXISTS (
@@ -47,6 +50,7 @@ _WRITE_AGAIN = _STATEMENT.format(
         WHERE p.origin = $1 AND p.log_index = logged.log_index AND p.receipt_id = logged.receipt_id
     )""",
     audit=_ROWS,
+    changed=_CHANGED,
 )
 _ON_RECORD = """
     SELECT e.receipt_id, e.origin, e.log_index, e.tree_size, e.proof, c.note

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from prometheus_client import Gauge
 
 from afdp.errors import NotaryError
-from afdp.metadata.postgres import idempotency, stamps
+from afdp.metadata.postgres import changes, idempotency, stamps
 from afdp.metadata.postgres.roles import as_keeper
 from afdp.postgres import Connection, Database
 
@@ -72,3 +73,15 @@ async def forget_old_keys(database: Database, retention: timedelta, every: float
         except NotaryError as error:
             logger.info("old idempotency keys were not deleted", extra={"fields": {"reason": error.message}})
         await asyncio.sleep(every)
+
+
+async def forget_old_changes(database: Database, retention: timedelta, every: float = FORGET_EVERY) -> None:
+    """Deletes what watchers were to be told of past its retention, each `every` seconds, and not at once."""
+    while True:
+        await asyncio.sleep(every)
+        await database.until_reachable()
+        try:
+            while await database.run(as_keeper(partial(changes.forget_old, retention=retention))):
+                pass
+        except NotaryError as error:
+            logger.info("old changes were not deleted", extra={"fields": {"reason": error.message}})

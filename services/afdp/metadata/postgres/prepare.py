@@ -17,7 +17,7 @@ import asyncpg
 
 from afdp.errors import Aborted, AlreadyExists, FailedPrecondition
 from afdp.metadata.audit_trail import NewRow
-from afdp.metadata.postgres import audit, idempotency, months, records
+from afdp.metadata.postgres import audit, changes, idempotency, months, records
 from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.postgres.idempotency import Claim
 from afdp.metadata.postgres.lookup import lookup_key, term_key
@@ -74,6 +74,8 @@ _STATEMENT = """
     ), in_pending AS (
         INSERT INTO pending (receipt_id, tenant, notarized_at, log_origin)
         SELECT receipt_id, tenant, notarized_at, log_origin FROM new WHERE external_log IS NULL
+    ), in_change AS (
+        {changed}
     ), in_queue AS (
         INSERT INTO log_queue (receipt_id, tenant, log, main)
         SELECT receipt_id, tenant, external_log, true FROM new WHERE external_log IS NOT NULL
@@ -100,7 +102,9 @@ _STATEMENT = """
     ) AS others ON true
 """
 _CLAIMED = "SELECT digest, fingerprint, target, false FROM draft WHERE digest IS NOT NULL ORDER BY digest"
-_WRITE = _STATEMENT.format(claimed=idempotency.CLAIM.format(rows=_CLAIMED), audit=audit.insert(40))
+_WRITE = _STATEMENT.format(
+    claimed=idempotency.CLAIM.format(rows=_CLAIMED), audit=audit.insert(40), changed=changes.WRITE.format(changed="new")
+)
 
 # Two writers that dedupe the same evidence take turns, so that the second one finds the first one's record.
 _TAKE_TURNS = """

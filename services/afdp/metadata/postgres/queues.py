@@ -14,6 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from afdp.errors import FailedPrecondition, NotaryError, NotFound
+from afdp.metadata.postgres import changes
 from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.values import LogPosition, Queued, QueuedCompletion, QueueLength, Rekor1Entry
 from afdp.postgres import Connection
@@ -51,7 +52,7 @@ _LENGTHS = """
 # All of one tree. A note of the same tree may carry other signatures: the first one stays. One of another tree leaves
 # `noted` empty, and then nothing is written. A record leaves the queue only once it is in `log_entry`: one whose place
 # is another record's stays.
-_LOGGED = r"""
+_LOGGED = rf"""
     WITH noted AS (
         INSERT INTO checkpoint AS c (origin, tree_size, note) VALUES ($2, $3, $4)
         ON CONFLICT (origin, tree_size) DO UPDATE SET note = c.note
@@ -82,19 +83,23 @@ _LOGGED = r"""
         JOIN waiting USING (receipt_id)
         WHERE receipt_id IN (SELECT receipt_id FROM own) AND receipt_id NOT IN (SELECT receipt_id FROM there)
         ON CONFLICT DO NOTHING
-        RETURNING receipt_id
+        RETURNING receipt_id, tenant
     ), done AS (
         DELETE FROM log_queue WHERE log = $1 AND receipt_id IN (
             SELECT receipt_id FROM logged
             UNION ALL SELECT receipt_id FROM waiting JOIN there USING (receipt_id)
         )
+    ), changed AS (
+        {changes.WRITE.format(changed="logged")}
     )
     SELECT (SELECT note FROM noted) AS note, ARRAY(SELECT receipt_id FROM logged) AS logged
-"""
-_FURTHER = """
+"""  # noqa: S608 - of constants
+_FURTHER = f"""
     WITH done AS (
         DELETE FROM log_queue WHERE log = $1 AND receipt_id = ANY($5::uuid[]) AND NOT main
         RETURNING receipt_id, tenant
+    ), changed AS (
+        {changes.WRITE.format(changed="done")}
     )
     INSERT INTO further_entry (receipt_id, tenant, origin, log_index, tree_size, proof, note)
     SELECT receipt_id, done.tenant, $2, entry.log_index, $3, entry.proof, $4
@@ -102,7 +107,7 @@ _FURTHER = """
     JOIN done USING (receipt_id)
     ON CONFLICT DO NOTHING
     RETURNING receipt_id
-"""
+"""  # noqa: S608 - of constants
 _STILL_QUEUED = "SELECT receipt_id FROM log_queue WHERE log = $1 AND receipt_id = ANY($2::uuid[])"
 _REKOR1 = """
     INSERT INTO rekor1_entry (receipt_id, tenant, origin, body, log_index, integrated_time, promise)

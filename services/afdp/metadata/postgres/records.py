@@ -37,6 +37,7 @@ _WHOLE = """
 _BY_IDS = _WHOLE.format(which="receipt_id = ANY($1::uuid[])") + " ORDER BY r.receipt_id"
 _WITHOUT_EVIDENCE = _BY_IDS.replace("c.evidence", "''::bytea AS evidence")
 _OF_TENANT = _WHOLE.format(which="receipt_id = $1") + " AND r.tenant = $2"
+_SOME_OF_TENANT = _WHOLE.format(which="receipt_id = ANY($1::uuid[])") + " AND r.tenant = $2"
 # A record that waits is in `pending`, or in the queue of the log that is to make it LOGGED.
 _OF_EVIDENCE = """
     SELECT r.receipt_id, count(*) OVER () AS number
@@ -71,6 +72,11 @@ async def of_tenant(connection: Connection, tenant: str, receipt_id: UUID) -> Re
     """One record of a tenant."""
     row = await connection.fetchrow(_OF_TENANT, receipt_id, tenant)
     return (await _whole(connection, [row]))[0] if row else None
+
+
+async def some_of_tenant(connection: Connection, tenant: str, receipt_ids: Sequence[UUID]) -> list[Record]:
+    """Those of some records that a tenant has."""
+    return await _whole(connection, await connection.fetch(_SOME_OF_TENANT, receipt_ids, tenant))
 
 
 async def by_evidence(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from afdp.metadata.postgres import changes
 from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.values import StampBacklog, UnstampedSignature
 from afdp.postgres import Connection
@@ -32,12 +33,17 @@ _SIGNED = """
     WHERE r.receipt_id = ANY($1::uuid[]) AND c.receipt_id = ANY($1::uuid[])
 """
 # Who comes second finds nothing that is wanted, and changes nothing.
-_KEEP = """
-    WITH done AS (DELETE FROM stamp_wanted WHERE receipt_id = $1 RETURNING receipt_id)
-    INSERT INTO external_stamp (receipt_id, tenant, timestamp)
-    SELECT receipt_id, r.tenant, $2 FROM done JOIN record r USING (receipt_id) WHERE r.receipt_id = $1
-    ON CONFLICT (receipt_id) DO NOTHING
-"""
+_KEEP = f"""
+    WITH done AS (
+        DELETE FROM stamp_wanted WHERE receipt_id = $1 RETURNING receipt_id
+    ), kept AS (
+        INSERT INTO external_stamp (receipt_id, tenant, timestamp)
+        SELECT receipt_id, r.tenant, $2 FROM done JOIN record r USING (receipt_id) WHERE r.receipt_id = $1
+        ON CONFLICT (receipt_id) DO NOTHING
+        RETURNING receipt_id, tenant
+    )
+    {changes.WRITE.format(changed="kept")}
+"""  # noqa: S608 - of constants
 _POSTPONE = "UPDATE stamp_wanted SET due_at = statement_timestamp() + $2::interval WHERE receipt_id = ANY($1::uuid[])"
 _BACKLOG = "SELECT count(*) AS waiting, min(since) AS oldest FROM stamp_wanted"
 

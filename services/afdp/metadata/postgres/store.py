@@ -14,6 +14,7 @@ from afdp.metadata.audit_trail import NewRow
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.postgres import (
     batches,
+    changes,
     housekeeping,
     months,
     queues,
@@ -36,11 +37,13 @@ from afdp.metadata.postgres.search import search, signed
 from afdp.metadata.terms import Terms
 from afdp.metadata.values import (
     Batch,
+    Changes,
     Checkpoint,
     Completion,
     Draft,
     Kept,
     LogPosition,
+    News,
     Outcome,
     Place,
     Position,
@@ -159,6 +162,24 @@ class PostgresStore:
         """One record of a tenant."""
         return await self._tenants.run_for(tenant, lambda connection: records.of_tenant(connection, tenant, receipt_id))
 
+    async def get_records(self, tenant: str, receipt_ids: Sequence[UUID]) -> list[Record]:
+        """Some records of a tenant."""
+        return await self._tenants.run_for(
+            tenant, lambda connection: records.some_of_tenant(connection, tenant, receipt_ids)
+        )
+
+    async def changes(self, tenant: str, cursor: str, limit: int) -> Changes:
+        """The changes of a tenant's records after a cursor."""
+        return await self._tenants.run_for(tenant, lambda connection: changes.page(connection, tenant, cursor, limit))
+
+    async def news(self, cursor: str) -> News:
+        """Which tenants have changes after a cursor."""
+        return await self._database.run(lambda connection: changes.news(connection, cursor))
+
+    async def note_witnessed(self, origin: str, tree_size: int) -> int:
+        """A tree is cosigned; gives the size of the largest."""
+        return await self._database.run(lambda connection: changes.witnessed(connection, origin, tree_size))
+
     async def find_evidence(self, tenant: str, evidence_hash: bytes, signature: bytes) -> tuple[Record, int] | None:
         """The newest record of the evidence, and how many there are."""
         return await self._tenants.run_for(
@@ -249,7 +270,7 @@ async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]
     """The store, after the first attempt to reach PostgreSQL: while it is away every call says so.
 
     Once it can be reached its schema is brought to this release. Beside run the counting of pending records, the
-    forgetting of old idempotency keys, and the making of the months that come.
+    forgetting of old idempotency keys and changes, and the making of the months that come.
     """
     retention = timedelta(days=settings.idempotency_retention_days)
     pipeline, readers = roles.shared_out(settings)
@@ -262,6 +283,9 @@ async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]
             tasks.create_task(housekeeping.count_waiting(database, settings.pending_refresh_seconds)),
             tasks.create_task(housekeeping.forget_old_keys(database, retention)),
             tasks.create_task(months.keep_ahead(database)),
+            tasks.create_task(
+                housekeeping.forget_old_changes(database, timedelta(hours=settings.change_retention_hours))
+            ),
         ]
         try:
             yield PostgresStore(

@@ -136,7 +136,7 @@ class Gate:
         """
         if _is_ours(principal):
             return
-        self._require_unexpired(principal)
+        self.require_unexpired(principal, CREATE)
         package = evidence.package
         labelled = self.asks_for_labels
         facts = self._labels.of(package.event_type, package.metadata) if labelled else EvidenceFacts(package.event_type)
@@ -145,10 +145,16 @@ class Gate:
         if not verdict.allowed:
             raise PermissionDenied("you are not permitted to notarise this evidence")
 
-    def _require_unexpired(self, principal: Principal) -> None:
+    def require_unexpired(self, principal: Principal, permission: str) -> None:
+        """Refuses a caller whose credential has ended since the call began, as in a stream that goes on.
+
+        Raises:
+            Unauthenticated: it has.
+            Unavailable: it cannot be recorded.
+        """
         ends = principal.attributes.expires_at
         if ends is not None and datetime.now(UTC) >= ends + _LEEWAY:
-            self._record("authentication", "deny", CREATE, "the credential has expired in mid-stream", principal)
+            self._record("authentication", "deny", permission, "the credential has expired in mid-stream", principal)
             raise Unauthenticated("the credentials are missing or not valid")
 
     def may_read(self, principal: Principal, evidence_hash: bytes, evidence: bytes, receipt_id: str = "") -> bool:

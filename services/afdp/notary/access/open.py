@@ -67,6 +67,9 @@ class OpenAccess:
         """Every permission, and no policies."""
         return [Held(each, True) for each in sorted(PERMISSIONS)], ""
 
+    def require_unexpired(self, principal: Principal, permission: str) -> None:
+        """Has no credential."""
+
     def omitted(self, principal: Principal, count: int) -> None:
         """Never any."""
 

@@ -2318,7 +2318,7 @@ class WatchReceiptsRequest(betterproto2.Message):
 
     cursor: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    From an earlier answer; empty: from now on.
+    From an earlier answer; empty: from now on. OUT_OF_RANGE: it is older than changes are kept.
     """
 
 
@@ -2328,17 +2328,27 @@ default_message_pool.register_message("afdp.notary.v1", "WatchReceiptsRequest", 
 @dataclass(eq=False, repr=False)
 class WatchReceiptsResponse(betterproto2.Message):
     """
-    A receipt that was made or upgraded.
+    A receipt that was made or upgraded. The first answer, and some where nothing happens, have a cursor alone.
     """
 
     cursor: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    Resumes after this answer.
+    Resumes after this answer. An answer that is not known to have come is given once more.
     """
 
     receipt: "NotarizationReceipt | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
     """
     As it stands now.
+    """
+
+    receipt_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Which receipt it is about; empty: none.
+    """
+
+    error: "__common__v1__.ItemError | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Why the receipt is not there, where it is withheld.
     """
 
 
