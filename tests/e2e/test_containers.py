@@ -351,7 +351,7 @@ async def test_postgresql_vault_and_redis_speak_tls_1_3_alone_and_redis_is_used(
         await asyncpg.connect(settings["database_url"].split("?")[0], ssl=False, timeout=20)
     url = (containers.volume("redis-clients") / "url").read_text().strip()
     async with Redis.from_url(url, ssl_ca_certs=authority) as redis:
-        assert await redis.keys("afdp:rate:*")
+        assert {"cmdstat_evalsha", "cmdstat_eval"} & (await redis.info("commandstats")).keys()
 
 
 def said_by(command: list[str]) -> str:

@@ -132,6 +132,23 @@ async def test_a_caller_with_the_permission_is_let_in_and_that_is_on_record(trai
     assert event.policy_hash == policies().hash
 
 
+async def test_whoever_is_somebody_may_ask_who_that_is_and_hears_what_it_may_do(trail: Kept) -> None:
+    access = gate(trail)
+    with calling():
+        await access.admit(METHODS["WhoAmI"])
+        held, policy_hash = access.held(admitted.principal.get())
+    with calling("Bearer bad"), pytest.raises(Unauthenticated):
+        await access.admit(METHODS["WhoAmI"])
+
+    assert {each.permission for each in held if each.allowed} == {"evidence.create", "evidence.read"}
+    assert next(each for each in held if each.permission == "evidence.read").policies == ("role-ai-engineer",)
+    assert policy_hash == policies().hash
+    assert [(each.step, each.result, each.permission) for each in trail.events] == [
+        ("authorization", "allow", "authenticated"),
+        ("authentication", "deny", "authenticated"),
+    ]
+
+
 async def test_a_caller_without_the_permission_hears_which_one_it_lacks_and_no_policy(trail: Kept) -> None:
     with calling(), pytest.raises(PermissionDenied) as refused:
         await gate(trail).admit(METHODS["ListAuditEvents"])
