@@ -75,6 +75,10 @@ def service_environment(name: str) -> dict[str, str]:
         if reference := variable["valueFrom"].get("configMapKeyRef"):
             environment[variable["name"]] = OBJECTS["ConfigMap", reference["name"]]["data"][reference["key"]]
         else:
+            if variable["valueFrom"]["secretKeyRef"].get("optional"):
+                assert variable["name"] == "AFDP_REDIS_URL"
+                environment["AFDP_REDIS_URL"] = "rediss://redis.example:6379/0"
+                continue
             secret = "afdp-metadata-database" if name == "metadata" else "afdp-database"
             assert variable["valueFrom"]["secretKeyRef"] == {"name": secret, "key": "url"}
             environment[variable["name"]] = URL

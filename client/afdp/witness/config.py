@@ -3,6 +3,8 @@
 name: witness.example.org
 listen: 127.0.0.1:8090
 passphrase_file: /run/secrets/witness     # only where the key is encrypted
+tls_cert: /etc/witness/tls.pem            # what listens off loopback speaks TLS,
+tls_key: /etc/witness/tls-key.pem         # or says `plain_http: true`, where something before it does
 logs:
   - vkey: notary.example.org+1b2c3d4e+AQ…
     origin: notary.example.org            # by default the key's name
@@ -19,6 +21,7 @@ from afdp.errors import InvalidArgument
 from afdp.formats.document import read_document
 from afdp.formats.members import Members
 from afdp.formats.note import NoteError, SignatureType, VerifierKey, validate_key_name
+from afdp.tls.plain import is_loopback
 from afdp.witness.values import WitnessedLog
 
 CONFIG, KEY, STATE = "witness.yaml", "witness.key", "witness.sqlite"
@@ -36,6 +39,8 @@ class WitnessConfig:
         host: to listen on.
         port: to listen on; 0 is any that is free.
         passphrase_file: None where the key is not encrypted.
+        logs: whose checkpoints it cosigns.
+        tls: its certificate and the key, PEM; None: it speaks plain text.
     """
 
     name: str
@@ -43,6 +48,7 @@ class WitnessConfig:
     port: int
     passphrase_file: Path | None
     logs: tuple[WitnessedLog, ...]
+    tls: tuple[Path, Path] | None = None
 
 
 def read_config(data: bytes) -> WitnessConfig:
@@ -60,6 +66,7 @@ def read_config(data: bytes) -> WitnessConfig:
     host, port = _listen(members)
     file = members.string("passphrase_file") if members.has("passphrase_file") else None
     members.skip_null("passphrase_file")
+    tls = _tls(members, host)
     keys: dict[str, tuple[VerifierKey, ...]] = {}
     for log in members.objects("logs") if members.has("logs") else []:
         key = log_key(log.string("vkey"), log.path("vkey"))
@@ -69,7 +76,7 @@ def read_config(data: bytes) -> WitnessConfig:
     members.skip_null("logs")
     members.end()
     logs = tuple(WitnessedLog(origin, each) for origin, each in keys.items())
-    return WitnessConfig(name, host, port, Path(file) if file else None, logs)
+    return WitnessConfig(name, host, port, Path(file) if file else None, logs, tls)
 
 
 def write_config(name: str, listen: str, passphrase_file: Path | None, vkeys: Sequence[VerifierKey]) -> str:
@@ -96,6 +103,22 @@ def log_key(text: str, path: str) -> VerifierKey:
     if key.kind is not SignatureType.ED25519:
         raise InvalidArgument.field(path, "is a witness's key; a log's key has the type Ed25519")
     return key
+
+
+def _tls(members: Members, host: str) -> tuple[Path, Path] | None:
+    cert, key = (members.string(name) if members.has(name) else "" for name in ("tls_cert", "tls_key"))
+    plain = members.boolean("plain_http") if members.has("plain_http") else False
+    for name in ("tls_cert", "tls_key", "plain_http"):
+        members.skip_null(name)
+    if bool(cert) != bool(key):
+        members.refuse("tls_key" if cert else "tls_cert", "is missing: certificate and key go together")
+    if not cert and not plain and not is_loopback(host):
+        members.refuse(
+            "listen",
+            f"is {host}, which other machines reach: name tls_cert and tls_key, or, where something that speaks TLS "
+            "stands before it, set plain_http to true",
+        )
+    return (Path(cert), Path(key)) if cert else None
 
 
 def _listen(members: Members) -> tuple[str, int]:

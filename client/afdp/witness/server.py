@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,11 +18,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from afdp.bounded_http import Bounds, bounded_protocol
 from afdp.errors import NotaryError, Unavailable
+from afdp.tls.serving import TlsServer
 from afdp.witness.config import STATE
 from afdp.witness.folder import open_config, open_cosigner
 from afdp.witness.http import application, refusal
 from afdp.witness.service import Witness
 from afdp.witness.state import open_state
+from afdp.witness.tls import server_context
 
 _HEAD_SECONDS, _REQUEST_SECONDS, _KEEP_ALIVE_SECONDS, _DRAIN_SECONDS = 5.0, 10.0, 75, 5
 _HEAD_BYTES, _CONNECTIONS = 16 * 1024, 512
@@ -42,8 +45,9 @@ async def running_witness(
     with open_state(folder / STATE) as state:
         witness = Witness(config.logs, state, cosigner, clock)
         app = application(witness, cosigner.vkey, state.check, _REQUEST_SECONDS)
-        async with _serving(app, host, port) as bound:
-            yield f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+        context = server_context(*config.tls) if config.tls is not None else None
+        async with _serving(app, host, port, context) as bound:
+            yield f"{'http' if context is None else 'https'}://{f'[{host}]' if ':' in host else host}:{bound}"
 
 
 async def run_witness(folder: Path, started: Callable[[str], None]) -> None:
@@ -58,7 +62,7 @@ async def run_witness(folder: Path, started: Callable[[str], None]) -> None:
 
 
 @asynccontextmanager
-async def _serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
+async def _serving(app: ASGIApp, host: str, port: int, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=_CONNECTIONS)
@@ -76,6 +80,7 @@ async def _serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -88,7 +93,7 @@ async def _serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[int]:
         listener.close()
 
 
-class _Server(uvicorn.Server):
+class _Server(TlsServer):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         # Whoever starts the server sees to the signals: uvicorn would raise them again at its end.

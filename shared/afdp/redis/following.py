@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CONNECT_SECONDS = 2.0
+"""For a connection with its handshake at least: only who looks after Redis waits so long."""
+
 _CONNECTIONS = 8
 _LOOK_EVERY = 60.0  # seconds between looks at a URL that serves
 
@@ -32,7 +35,7 @@ class FollowingRedis:
 
     Args:
         url: `redis://`, `rediss://` or `unix://`.
-        timeout: seconds for a connection, and for an answer.
+        timeout: seconds for an answer.
         ca_file: the authority of its certificate; none: the system's.
     """
 
@@ -110,7 +113,7 @@ def _client(url: str, timeout: float, ca_file: Path | None) -> Redis:
             max_connections=_CONNECTIONS,
             timeout=timeout,
             socket_timeout=timeout,
-            socket_connect_timeout=timeout,
+            socket_connect_timeout=max(timeout, CONNECT_SECONDS),
             retry=Retry(NoBackoff(), 0),
             **_tls(url, ca_file),
         )

@@ -6,7 +6,7 @@ import ssl
 from typing import Any, Literal
 
 from afdp.tls.files import TlsFiles
-from afdp.tls.material import Material, show
+from afdp.tls.material import Material, is_revoked, show
 
 Clients = Literal["required", "optional", "off"]
 """Whether clients must show a certificate, may, or are not asked."""
@@ -53,11 +53,32 @@ class ClientContext(ssl.SSLContext):
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
         """As that of a context made now."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = _OfOurs(ssl.PROTOCOL_TLS_CLIENT)
+        context.material = self._tls.material
+        context.sslobject_class = _HeldToLists
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(cadata=self._tls.material.services_pem.decode("ascii"))
         show(context, self._tls.material.chain, self._tls.material.key)
         return context.wrap_bio(*arguments, **options)
+
+
+class _OfOurs(ssl.SSLContext):
+    material: Material
+
+
+class _HeldToLists(ssl.SSLObject):
+    """A connection to a server whose certificate no revocation list names.
+
+    OpenSSL's own check would refuse every server once a list is overdue, or where an authority has none.
+    """
+
+    def do_handshake(self) -> None:
+        """Raises SSLCertVerificationError where one does."""
+        super().do_handshake()
+        shown = self.getpeercert(binary_form=True)
+        context = self.context
+        if isinstance(context, _OfOurs) and shown is not None and is_revoked(context.material, shown):
+            raise ssl.SSLCertVerificationError("the server's certificate is revoked")
 
 
 def context_of(material: Material, clients: Clients, protocols: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:

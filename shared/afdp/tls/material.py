@@ -135,6 +135,12 @@ def _require_pair(paths: TlsPaths, own: x509.Certificate, pem: bytes) -> None:
         raise TlsError(paths.key, f"is not the key of the certificate in {paths.cert}")
 
 
+def is_revoked(material: Material, certificate: bytes) -> bool:
+    """Whether a list names a certificate, given as DER."""
+    found = x509.load_der_x509_certificate(certificate)
+    return (name_key(found.issuer), found.serial_number) in material.revoked
+
+
 def show(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
     """Has connections of a context show a certificate.
 

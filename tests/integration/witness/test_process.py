@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -14,13 +15,16 @@ from pathlib import Path
 import httpx
 import pytest
 
+from afdp.cli.output import reasons
 from afdp.embedded.process import ServerProcess
+from afdp.errors import NotaryError
 from afdp.formats.note import Note, VerifierKey, verify
 from afdp.formats.witness import AddCheckpoint, parse_cosignatures
 from afdp.witness.server import running_witness
 from tests.http_attacks import BEHIND, LENGTHS, exchange, statuses
 from tests.litewitness import running_litewitness
 from tests.local_log import LocalLog
+from tests.local_tls import TlsAuthority
 from tests.local_witness import asking, consistency, make_witness
 
 AFDP = Path(sys.executable).with_name("afdp")
@@ -122,6 +126,49 @@ async def test_killed_between_its_steps_it_goes_on_from_what_it_has_remembered(
         )
         log.append([b"d"])
         assert (await ask(client, asking(log, remembered))).status_code == 200
+
+
+async def test_over_tls_it_speaks_1_3_and_takes_a_renewed_certificate_as_it_runs(tmp_path: Path, log: LocalLog) -> None:
+    make_witness(tmp_path / "w", [log.log.vkey])
+    authorities = TlsAuthority(tmp_path, "First"), TlsAuthority(tmp_path, "Second")
+    cert, key = authorities[0].issue("witness")
+    more = f"tls_cert: {cert}\ntls_key: {key}\n"
+    (tmp_path / "w" / "witness.yaml").write_text((tmp_path / "w" / "witness.yaml").read_text() + more)
+
+    async def vkey(url: str, authority: TlsAuthority, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> int:
+        context = ssl.create_default_context(cafile=str(authority.file))
+        context.maximum_version = version
+        async with httpx.AsyncClient(base_url=url, verify=context, trust_env=False, timeout=60) as client:
+            return (await ask(client, asking(log, 0))).status_code
+
+    async with running_witness(tmp_path / "w") as url:
+        assert url.startswith("https://")
+        assert await vkey(url, authorities[0]) == 200
+        with pytest.raises(httpx.TransportError):
+            await vkey(url, authorities[0], ssl.TLSVersion.TLSv1_2)
+        authorities[1].issue("witness")
+        assert await vkey(url, authorities[1]) in (200, 409)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("listen: 0.0.0.0:0\n", "listen is 0.0.0.0, which other machines reach"),
+        ("listen: 127.0.0.1:0\ntls_cert: /c.pem\n", "tls_key is missing"),
+        ("listen: 127.0.0.1:0\ntls_cert: /c.pem\ntls_key: /k.pem\n", "tls_cert /c.pem with tls_key /k.pem cannot be"),
+    ],
+)
+async def test_plain_text_off_loopback_and_files_that_do_not_serve_end_its_start(
+    tmp_path: Path, log: LocalLog, more: str, why: str
+) -> None:
+    make_witness(tmp_path / "w", [log.log.vkey])
+    file = tmp_path / "w" / "witness.yaml"
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if "listen" not in line) + more)
+
+    with pytest.raises(NotaryError) as refused:
+        async with running_witness(tmp_path / "w"):
+            pass
+    assert why in reasons(refused.value)
 
 
 async def test_bodies_that_are_too_large_and_other_ways_in_are_refused(tmp_path: Path, log: LocalLog) -> None:

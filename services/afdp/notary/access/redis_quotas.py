@@ -21,6 +21,7 @@ from prometheus_client import Counter, Gauge
 from afdp.limits.rates import Rate
 from afdp.notary.access.quotas import UNLIMITED, Account, Exceeded, Left, LocalQuotas, Party, Scope
 from afdp.redis import FollowingRedis
+from afdp.redis.following import CONNECT_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class RedisQuotas:
 
     async def _look(self) -> None:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(max(self._timeout, CONNECT_SECONDS)):  # nobody waits for it
                 # It writes, which a replica would refuse.
                 await self._script(keys=[_PROBE], args=[0, 1, 0, 1, 1], client=self._redis.client)
         except Exception as error:  # whatever it is, Redis cannot count
