@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 @click.option("--vault", is_flag=True, help="Keep the keys in OpenBao, started beside the services.")
 @click.option("--witness", is_flag=True, help="Run a witness beside the services, which cosigns the log's checkpoints.")
 @click.option("--tls", is_flag=True, help="TLS on every port, with certificates from an authority in DATA_DIR/tls.")
-def dev(data_dir: Path, port_offset: int, vault: bool, witness: bool, tls: bool) -> None:
+@click.option("--redis", is_flag=True, help="Count calls in a Redis, started beside the services; with --tls.")
+def dev(data_dir: Path, port_offset: int, vault: bool, witness: bool, tls: bool, redis: bool) -> None:
     """Run the five services, PostgreSQL and, with --vault, OpenBao on loopback.
 
     Prints `ready URL` once it can notarise. Ctrl-C stops everything. Without --tls authentication is off and nothing is
@@ -40,7 +41,7 @@ def dev(data_dir: Path, port_offset: int, vault: bool, witness: bool, tls: bool)
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        asyncio.run(_run(StackOptions(data_dir, port_offset, vault=vault, witness=witness, tls=tls)))
+        asyncio.run(_run(StackOptions(data_dir, port_offset, vault=vault, witness=witness, tls=tls, redis=redis)))
     except NotaryError as error:
         raise click.ClickException(str(error)) from None
 

@@ -32,6 +32,7 @@ from afdp.embedded.certificates import (
 from afdp.embedded.openbao import OpenBao
 from afdp.embedded.postgres import Postgres
 from afdp.embedded.process import LOOPBACK, FolderLock, ServerProcess, claim_port, free_port
+from afdp.embedded.redis import EmbeddedRedis
 from afdp.errors import FailedPrecondition, NotaryError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class StackOptions:
     vault: bool = False
     witness: bool = False
     tls: bool = False
+    redis: bool = False
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # further environment, by service
 
 
@@ -140,7 +142,7 @@ class Stack:
         return PORTS[service] + self._options.port_offset
 
     def server(self, name: str) -> Supervised:
-        """A server by its name: a service, `postgres` or `openbao`."""
+        """A server by its name: a service, `postgres`, `openbao` or `redis`."""
         return self._servers[name]
 
     @property
@@ -174,6 +176,8 @@ class Stack:
         stores = [self._start_postgres()]
         if self._options.vault:
             stores.append(self._start_openbao())
+        if self._options.redis:
+            stores.append(self._start_redis())
         environments: dict[str, dict[str, str]] = {}
         for found in await asyncio.gather(*stores):
             for service, environment in found.items():
@@ -188,7 +192,7 @@ class Stack:
 
     async def stop(self) -> None:
         """Stops everything, the services before what they stand on."""
-        stores = ("postgres", "openbao")
+        stores = ("postgres", "openbao", "redis")
         await asyncio.gather(*(server.end() for name, server in self._servers.items() if name not in stores))
         await asyncio.gather(*(self._servers[name].end() for name in stores if name in self._servers))
         if self._lock is not None:
@@ -239,6 +243,14 @@ class Stack:
         if not isinstance(running, OpenBao):
             raise FailedPrecondition("OpenBao did not start")
         return {"signer": running.signer_settings}
+
+    async def _start_redis(self) -> dict[str, dict[str, str]]:
+        server = Supervised("redis", lambda: EmbeddedRedis.start(self.data_dir / "redis"))
+        self._servers["redis"] = server
+        running = await server.begin()
+        if not isinstance(running, EmbeddedRedis):
+            raise FailedPrecondition("Redis did not start")
+        return {"notary": {"AFDP_REDIS_URL": running.url}}
 
     @property
     def witness_address(self) -> str:
