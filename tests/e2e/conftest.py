@@ -57,7 +57,10 @@ NO_KEY_RECORDS = {"AFDP_NOTARISE_KEYS": "false", "AFDP_AUDIT_ANCHORS": "false"}
 async def stack() -> AsyncIterator[Stack]:
     """Keys in files, each of which has its record."""
     with open_folder() as folder:
-        quiet = {"notary": {"AFDP_AUDIT_ANCHORS": "false"}}  # the log grows by what tests do, and nothing else
+        quiet = {  # the log grows by what tests do, and nothing else
+            "notary": {"AFDP_AUDIT_ANCHORS": "false"},
+            "metadata": {"AFDP_SEARCHABLE_METADATA": "search.run,search.step"},
+        }
         async with running_stack(StackOptions(folder / "data", free_offset(), settings=quiet)) as running:
             async with httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=30) as client:
                 await key_records(client, of_all=True)

@@ -19,6 +19,7 @@ import grpc.aio
 import httpx
 import pytest
 import pytest_asyncio
+import uuid_utils
 
 from afdp.embedded.stack import Stack, StackOptions, running_stack
 from afdp.errors import InvalidArgument, NotaryError, NotFound, PermissionDenied
@@ -347,6 +348,17 @@ async def search_evidence(w: World) -> None:
     await _token_is_refused(w.beta, "SearchEvidence", request, "/api/v1/evidence", token, page_size=2)
 
 
+async def export_evidence(w: World) -> None:
+    for filters in ({}, {"evidence_package_hash": w.owned.hash}, {"actor_id": "of-alpha"}, {"log_index": 0}):
+        told = await w.beta.rest.get("/api/v1/evidence:export", params=filters)
+        assert told.status_code == 200
+        assert not [each for each in await _receipts_of(w.alpha) if each in told.text]
+    afters = w.owned.receipt["receipt_id"], str(uuid_utils.uuid7())
+    answers = [await w.beta.get("/api/v1/evidence:export", after=each) for each in afters]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 400
+
+
 async def get_workflow_status(w: World) -> None:
     for own, prefix in ((w.owned.workflow_id, "simple-signing-"), (w.owned.batch_id, "batch-signing-")):
         unknown = prefix + UNKNOWN
@@ -570,6 +582,7 @@ TABLE: dict[str, Entry | None] = {
     "ValidateEvidence": validate_evidence,
     "GetEvidence": get_evidence,
     "SearchEvidence": search_evidence,
+    "ExportEvidence": export_evidence,
     "GetWorkflowStatus": get_workflow_status,
     "GetNotarizationReceipt": get_notarization_receipt,
     "ListWorkflows": list_workflows,

@@ -123,7 +123,9 @@ config = group(
 COMMANDS = {
     "sign": ("afdp.cli.sign:sign", "Notarise files or an evidence package."),
     "verify": ("afdp.cli.verify:verify", "Verify receipts, offline."),
-    "export": ("afdp.cli.export:export", "Write what a receipt proves in a form that other tools read, offline."),
+    "search": ("afdp.cli.search:search", "Find evidence."),
+    "history": ("afdp.cli.search:history", "Tell all that happened to an artifact."),
+    "export": ("afdp.cli.export:export", "Export evidence with its receipts, or the proof of one."),
     "timestamp": ("afdp.cli.timestamp:timestamp", "Have the notary's time-stamping authority stamp a file."),
     "trust": (f"{__name__}:trust", "The keys that a verifier believes: export, update, init, sign, publish."),
     "keys": (f"{__name__}:keys", "The keys that sign: list, rotate, revoke, affected."),

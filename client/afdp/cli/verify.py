@@ -11,6 +11,7 @@ import click
 from afdp.cli.files import hash_files, read_document
 from afdp.cli.options import NOT_GOOD, UNREADABLE, Unreadable, json_option
 from afdp.cli.output import check_lines, reasons, say, say_json
+from afdp.cli.verify_lines import LINES, Given, read_line, verify_exports
 from afdp.errors import InvalidArgument
 from afdp.formats.canonical import strict_json
 from afdp.formats.evidence import canonical_evidence, evidence_from_json
@@ -18,7 +19,7 @@ from afdp.formats.receipt import Receipt
 from afdp.formats.trust import TrustRoot
 from afdp.verify.folder import default_trust_folder, load_trust
 from afdp.verify.policy import DEFAULT_POLICY, Policy, read_policy
-from afdp.verify.receipts import ArtifactDigest, verify_receipt
+from afdp.verify.receipts import ArtifactDigest
 from afdp.verify.result import Result
 
 
@@ -62,15 +63,23 @@ def verify(
 ) -> None:
     """Verify receipts, offline: each check with pass, fail or absent.
 
-    A check that is absent had nothing to check; the policy decides what a receipt must have. Exit: 0 every receipt
-    verifies, 1 one does not, 2 one cannot be read.
+    A check that is absent had nothing to check; the policy decides what a receipt must have. A line of `afdp export`
+    is read as well, and its evidence counts as given; of a FILE.ndjson every line is verified, and those that do not
+    hold are shown. Exit: 0 every receipt verifies, 1 one does not, 2 one cannot be read.
     """
     root = read_trust(trust)
     rules = _read_policy(policy)
     canonical = _read_evidence(evidence)
     hashes = hash_files(list(dict.fromkeys(artifacts)))
     digests = [ArtifactDigest(path.name, digest) for path, digest in hashes.items()]
-    verdicts = [_verdict(file, root, rules, canonical, digests, tenant) for file in receipts]
+    given = Given(root, rules, canonical, digests, tenant)
+    exports = [file for file in receipts if file.endswith(LINES)]
+    if exports:
+        if len(exports) < len(receipts):
+            raise click.UsageError(f"give files of receipts or exports ({LINES}), not both")
+        verify_exports(exports, given, as_json=as_json)
+        return
+    verdicts = [_verdict(file, given) for file in receipts]
     if as_json:
         say_json(
             {"verified": all(_good(each) for each in verdicts), "results": [each.to_object() for each in verdicts]}
@@ -118,22 +127,14 @@ def _read_evidence(path: str | None) -> bytes | None:
         raise Unreadable(f"{path} is not an evidence package: {reasons(error)}") from error
 
 
-def _verdict(
-    file: str,
-    trust: TrustRoot,
-    policy: Policy,
-    evidence: bytes | None,
-    artifacts: Sequence[ArtifactDigest],
-    tenant: str | None,
-) -> Verdict:
+def _verdict(file: str, given: Given) -> Verdict:
     try:
-        receipt = Receipt.from_json(read_document(file))
+        receipt, evidence = read_line(read_document(file))
     except InvalidArgument as error:
         return Verdict(file, None, None, reasons(error))
     except Unreadable as error:
         return Verdict(file, None, None, error.message.removeprefix(f"{file}: "))
-    result = verify_receipt(receipt, trust, policy, evidence=evidence, artifacts=artifacts, tenant=tenant)
-    return Verdict(file, receipt, result)
+    return Verdict(file, receipt, given.verify(receipt, evidence))
 
 
 def _good(verdict: Verdict) -> bool:

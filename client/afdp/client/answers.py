@@ -162,6 +162,11 @@ def csv(answer: Members) -> bytes:
     return _bytes(answer, "csv")
 
 
+def lines(answer: Members) -> bytes:
+    """`ExportEvidenceResponse`."""
+    return _bytes(answer, "ndjson") or _bytes(answer, "csv")
+
+
 def timestamp(answer: Members) -> bytes:
     """`CreateTimestampResponse`."""
     return _bytes(answer, "timestamp_response")
@@ -260,6 +265,10 @@ def _evidence_summary(item: Members) -> EvidenceSummary:
         timestamp_utc=item.optional_time("timestamp_utc"),
         notarized_at=item.optional_time("notarized_at"),
         state=item.string("state"),
+        actor_type=item.string("actor_type", empty=True) if item.has("actor_type") else "",
+        key_id=item.string("key_id", empty=True) if item.has("key_id") else "",
+        log_index=item.integer("log_index") if item.has("log_index") else 0,
+        log_origin=item.string("log_origin", empty=True) if item.has("log_origin") else "",
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypedDict, TypeVar, Unpack
 
 import orjson
 
@@ -83,6 +83,34 @@ class Call(Generic[T]):
     read: Callable[[Members], T]
     repeatable: bool = True
     raw: Raw | None = None
+
+
+class Filters(TypedDict, total=False):
+    """What evidence is looked for; all that is given must match.
+
+    Attributes:
+        evidence_package_hash, artifact_hash: SHA-256, 64 hex digits.
+        submitter: the subject of who submitted it.
+        key_id: `name:version` of the key that signed it.
+        log_index, log_origin: where it is in a log.
+        metadata: what its metadata says in places that are searchable there, by their dotted paths.
+        start_time, end_time: notarised from the one on and before the other.
+        oldest_first: the order; else the newest comes first.
+    """
+
+    evidence_package_hash: str
+    artifact_hash: str
+    event_type: str
+    actor_type: str
+    actor_id: str
+    submitter: str
+    key_id: str
+    log_index: int | None
+    log_origin: str
+    metadata: Mapping[str, str]
+    start_time: datetime | None
+    end_time: datetime | None
+    oldest_first: bool
 
 
 def sign(
@@ -158,28 +186,32 @@ def get_evidence(evidence_package_hash: str) -> Call[EvidenceRecord]:
 
 
 def search_evidence(
-    *,
-    evidence_package_hash: str = "",
-    artifact_hash: str = "",
-    event_type: str = "",
-    actor_id: str = "",
-    start_time: datetime | None = None,
-    end_time: datetime | None = None,
-    page_size: int = 0,
-    page_token: str = "",
+    *, page_size: int = 0, page_token: str = "", **filters: Unpack[Filters]
 ) -> Call[Page[EvidenceSummary]]:
-    """Evidence by what is given, newest first: from `start_time` to before `end_time`, 50 a page by default."""
-    fields = _given(
-        evidence_package_hash=evidence_package_hash,
-        artifact_hash=artifact_hash,
-        event_type=event_type,
-        actor_id=actor_id,
-        start_time=_time(start_time),
-        end_time=_time(end_time),
-        page_size=page_size,
-        page_token=page_token,
-    )
+    """Evidence by what is given (`Filters`), newest first, 50 a page by default.
+
+    Args:
+        page_size: 1 to 1,000.
+        page_token: of the page before; its filters must be the same.
+        filters: evidence_package_hash, artifact_hash, event_type, actor_type, actor_id, submitter, key_id, log_index,
+            log_origin, metadata, start_time, end_time, oldest_first.
+    """
+    fields = _given(page_size=page_size, page_token=page_token) | _filters(filters)
     return Call("SearchEvidence", "GET", "/api/v1/evidence", fields, answers.evidence_page)
+
+
+Form = Literal["ndjson", "csv"]
+
+_EXPORTS: Mapping[Form, Raw] = {
+    "ndjson": Raw("", "", "ndjson", "application/x-ndjson"),
+    "csv": Raw("", "", "csv", "text/csv"),
+}
+
+
+def export_evidence(form: Form, after: str, filters: Filters) -> Call[bytes]:
+    """All evidence by what is given, in a stream of lines, from right after a receipt; empty: from the first."""
+    fields = _given(format=form, after=after) | _filters(filters)
+    return Call("ExportEvidence", "GET", "/api/v1/evidence:export", fields, answers.lines, raw=_EXPORTS[form])
 
 
 def get_receipt(receipt_id: str) -> Call[Receipt]:
@@ -412,6 +444,15 @@ def evidence_object(package: EvidencePackage) -> object:
 def _given(**fields: object) -> dict[str, object]:
     """The fields that say something: a proto field that is empty is as good as absent."""
     return {name: value for name, value in fields.items() if value not in (None, "", 0, False)}
+
+
+def _filters(given: Filters) -> dict[str, object]:
+    found: dict[str, object] = dict(given)
+    for name in ("start_time", "end_time"):
+        found[name] = _time(given.get(name))  # type: ignore[arg-type]  # each of these is a time
+    found["metadata"] = [f"{path}={value}" for path, value in given.get("metadata", {}).items()] or None
+    log_index = found.pop("log_index", None)
+    return _given(**found) | ({} if log_index is None else {"log_index": log_index})
 
 
 def _evidence(package: Evidence) -> object:

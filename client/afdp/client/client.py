@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import aclosing, closing
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack
 
 from afdp.client import calls
-from afdp.client.calls import Call
+from afdp.client.calls import Call, Filters, Form
+from afdp.client.exports import Received
 from afdp.client.rest import DEFAULT_TIMEOUT, DEFAULT_URL, AsyncRestTransport, RestTransport, Settings
-from afdp.client.retry import Retry, steps
+from afdp.client.retry import Patience, Retry, steps
 from afdp.client.tls import ClientTls
 from afdp.client.token import Token, bearer_token
 from afdp.errors import NotaryError
@@ -29,6 +31,9 @@ class Transport(Protocol):
     def perform(self, call: Call[T]) -> T | NotaryError:
         """The value, or why there is none."""
 
+    def stream(self, call: Call[bytes]) -> Generator[bytes, None, None]:
+        """Raw bytes as they come. Raises NotaryError, also in their midst."""
+
     def close(self) -> None:
         """Releases what it holds."""
 
@@ -38,6 +43,9 @@ class AsyncTransport(Protocol):
 
     async def perform(self, call: Call[T]) -> T | NotaryError:
         """The value, or why there is none."""
+
+    def stream(self, call: Call[bytes]) -> AsyncGenerator[bytes, None]:
+        """Raw bytes as they come. Raises NotaryError, also in their midst."""
 
     async def close(self) -> None:
         """Releases what it holds."""
@@ -143,6 +151,33 @@ class NotaryClient:
     status = _blocking(calls.status)
     ready = _blocking(calls.ready)
 
+    def export_evidence(
+        self, form: Form = "ndjson", *, after: str = "", **filters: Unpack[Filters]
+    ) -> Generator[bytes, None, None]:
+        """All evidence by what is given (`Filters`), as whole lines, however many there are; in constant memory.
+
+        Where the connection breaks it goes on behind the last line.
+
+        Args:
+            form: `ndjson`, each line with evidence and receipt, or `csv`, with a head.
+            after: the receipt that an earlier export ended with; CSV then has no head.
+            filters: as of `search_evidence`.
+        """
+        received, patience = Received(form, after), Patience(self._retry)
+        while True:
+            try:
+                with closing(self._transport.stream(calls.export_evidence(form, received.after, filters))) as chunks:
+                    for chunk in chunks:
+                        for line in received.feed(chunk):
+                            yield line
+                            patience.came_on()
+                received.end()
+            except NotaryError as error:
+                time.sleep(patience.wait(error))
+                received.begin_again()
+            else:
+                return
+
     def send(self, call: Call[T]) -> T:
         """Performs a call, again where that makes sense."""
         attempts = steps(call, self._retry)
@@ -231,6 +266,27 @@ class AsyncNotaryClient:
     who_am_i = _awaitable(calls.who_am_i)
     status = _awaitable(calls.status)
     ready = _awaitable(calls.ready)
+
+    async def export_evidence(
+        self, form: Form = "ndjson", *, after: str = "", **filters: Unpack[Filters]
+    ) -> AsyncGenerator[bytes, None]:
+        """As `NotaryClient.export_evidence`."""
+        received, patience = Received(form, after), Patience(self._retry)
+        while True:
+            try:
+                async with aclosing(
+                    self._transport.stream(calls.export_evidence(form, received.after, filters))
+                ) as chunks:
+                    async for chunk in chunks:
+                        for line in received.feed(chunk):
+                            yield line
+                            patience.came_on()
+                received.end()
+            except NotaryError as error:
+                await asyncio.sleep(patience.wait(error))
+                received.begin_again()
+            else:
+                return
 
     async def send(self, call: Call[T]) -> T:
         """Performs a call, again where that makes sense."""

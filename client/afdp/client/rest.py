@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -89,6 +90,21 @@ class RestTransport:
             return _lost(error, str(self._client.base_url))
         return _outcome(call, reply)
 
+    def stream(self, call: Call[bytes]) -> Generator[bytes, None, None]:
+        """The answer to a call of raw bytes as they come. Raises NotaryError, also in its midst."""
+        try:
+            request = _request(self._client, call)
+            if self._token is not None:
+                request.headers["authorization"] = self._token.header()
+            reply = self._client.send(request, stream=True)
+            with closing(reply):
+                if reply.status_code != 200:
+                    reply.read()
+                _require_stream(call, reply)
+                yield from reply.iter_bytes()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _lost(error, str(self._client.base_url)) from None
+
     def close(self) -> None:
         """Closes the connections."""
         self._client.close()
@@ -114,6 +130,22 @@ class AsyncRestTransport:
             return _lost(error, str(self._client.base_url))
         return _outcome(call, reply)
 
+    async def stream(self, call: Call[bytes]) -> AsyncGenerator[bytes, None]:
+        """The answer to a call of raw bytes as they come. Raises NotaryError, also in its midst."""
+        try:
+            request = _request(self._client, call)
+            if self._token is not None:
+                request.headers["authorization"] = await authorization(self._token)
+            reply = await self._client.send(request, stream=True)
+            async with aclosing(reply):
+                if reply.status_code != 200:
+                    await reply.aread()
+                _require_stream(call, reply)
+                async for each in reply.aiter_bytes():
+                    yield each
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _lost(error, str(self._client.base_url)) from None
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.aclose()
@@ -124,7 +156,10 @@ def _request(client: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx
     path = _VARIABLE.sub(lambda name: quote(str(fields.pop(name[1], "")), safe=""), call.path)
     if call.verb == "GET":
         accept = {"accept": f"{call.raw.answer_media_type}, application/json"} if call.raw else None
-        parameters = {name: _text(value) for name, value in fields.items()}
+        parameters = {
+            name: [_text(each) for each in value] if isinstance(value, list) else _text(value)
+            for name, value in fields.items()
+        }
         return client.build_request("GET", path, params=parameters, headers=accept)
     if call.raw is not None:
         headers = {"content-type": call.raw.media_type, "accept": f"{call.raw.answer_media_type}, application/json"}
@@ -149,6 +184,13 @@ def _outcome(call: Call[T], reply: httpx.Response) -> T | NotaryError:
     except orjson.JSONDecodeError:
         return UnexpectedAnswer(f"{reply.url} gave an answer that is not JSON")
     return read_answer(call, answer, str(reply.url))
+
+
+def _require_stream(call: Call[bytes], reply: httpx.Response) -> None:
+    if reply.status_code != 200:
+        raise _problem(reply)
+    if call.raw is None or reply.headers.get("content-type", "").partition(";")[0] != call.raw.answer_media_type:
+        raise UnexpectedAnswer(f"{reply.url.copy_with(query=None)} gave an answer that is not what was asked for")
 
 
 def _problem(reply: httpx.Response) -> NotaryError:

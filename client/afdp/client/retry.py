@@ -48,9 +48,34 @@ def steps(call: Call[T], retry: Retry) -> Steps[T]:
         if not isinstance(outcome, NotaryError):
             return outcome  # type: ignore[return-value]  # the driver sends what performing the call gave
         again = isinstance(outcome, NotConnected) or (call.repeatable and isinstance(outcome, _WORTH_A_RETRY))
-        wait = max(outcome.retry_after or 0.0, delay * (500 + secrets.randbelow(501)) / 1000)
+        wait = _wait(outcome, delay)
         if not again or attempt == retry.attempts or wait > retry.longest_delay:
             raise outcome
         yield wait
         delay = min(delay * 2, retry.longest_delay)
     raise AssertionError("a retry has at least one attempt")
+
+
+class Patience:
+    """With a stream that goes on where it broke: what came since the last attempt makes the next one a first one."""
+
+    def __init__(self, retry: Retry) -> None:
+        self._retry = retry
+        self._attempt, self._delay = 1, retry.first_delay
+
+    def came_on(self) -> None:
+        """Something came."""
+        self._attempt, self._delay = 1, self._retry.first_delay
+
+    def wait(self, error: NotaryError) -> float:
+        """Seconds before the next attempt. Raises the error where there is none to be made."""
+        wait = _wait(error, self._delay)
+        passes = isinstance(error, _WORTH_A_RETRY)
+        if not passes or self._attempt >= self._retry.attempts or wait > self._retry.longest_delay:
+            raise error
+        self._attempt, self._delay = self._attempt + 1, min(self._delay * 2, self._retry.longest_delay)
+        return wait
+
+
+def _wait(error: NotaryError, delay: float) -> float:
+    return max(error.retry_after or 0.0, delay * (500 + secrets.randbelow(501)) / 1000)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import fields
 from datetime import datetime
 from enum import Enum
@@ -41,6 +41,7 @@ _ENUM_PREFIXES = {
     "wait_for": "RECEIPT_STATE_",
     "status_filter": "WORKFLOW_STATUS_",
     "purpose": "KEY_PURPOSE_",
+    "format": "EXPORT_FORMAT_",
 }
 
 
@@ -77,6 +78,15 @@ class GrpcTransport:
             return read_answer(call, {call.raw.answer_field: getattr(answer, call.raw.answer_field)}, self._address)
         return read_answer(call, rest_object(answer), self._address)
 
+    async def stream(self, call: Call[bytes]) -> AsyncGenerator[bytes, None]:
+        """The answers to a call of raw bytes, as they come. Raises NotaryError, also in their midst."""
+        name, field = f"/{_SERVICE}/{call.rpc}", call.raw.answer_field if call.raw is not None else ""
+        shown = None if self._token is None else await authorization(self._token)
+        answers = (await self._connected()).unary_stream(name, _message(name, call.fields), None, authorization=shown)
+        async with aclosing(answers):
+            async for answer in answers:
+                yield getattr(answer, field) or b""
+
     async def close(self) -> None:
         """Closes the channel."""
         await self._stack.aclose()
@@ -110,6 +120,21 @@ class BlockingGrpcTransport:
         """One attempt; the call's own deadline ends the wait."""
         attempt = self._inner.perform(call)
         return asyncio.run_coroutine_threadsafe(attempt, self._loop).result()
+
+    def stream(self, call: Call[bytes]) -> Generator[bytes, None, None]:
+        """The answers to a call of raw bytes, as they come. Raises NotaryError, also in their midst."""
+        answers = self._inner.stream(call)
+        try:
+            while (each := self._wait(anext(answers, None))) is not None:
+                yield each
+        finally:
+            self._wait(answers.aclose())
+
+    def _wait(self, what: Awaitable[T]) -> T:
+        async def awaited() -> T:
+            return await what
+
+        return asyncio.run_coroutine_threadsafe(awaited(), self._loop).result()
 
     def close(self) -> None:
         """Closes the channel and ends the thread."""

@@ -77,6 +77,10 @@ class EvidenceSummary:
     timestamp_utc: datetime | None
     notarized_at: datetime | None
     state: str
+    actor_type: str = ""
+    key_id: str = ""
+    log_index: int = 0
+    log_origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

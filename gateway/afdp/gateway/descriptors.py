@@ -129,6 +129,10 @@ class Api:
         said = self._raw_bodies.get(f"{message.full_name}.{name}")
         return None if said is None else RawBody(message.fields_by_name[name], said.media_type, said.max_bytes)
 
+    def raw_fields(self, message: Descriptor) -> list[RawBody]:
+        """The fields of a message that may be the whole body, each of one media type."""
+        return [found for field in message.fields if (found := self._raw_field(message, field.name)) is not None]
+
     def _service_proto(self, full_name: str) -> Any:
         for file in self._set.file:
             for proto in file.service:

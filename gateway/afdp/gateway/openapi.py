@@ -99,11 +99,12 @@ def _operation(api: Api, method: Method, rule: HttpRule, schemas: Schemas) -> di
     else:
         rest = [field for field in method.request.fields if field.name not in variables]
         parameters += [_parameter(field, "query", schemas) for field in rest]
-    if method.tells:
+    if method.tells and not rule.raw_response:
         parameters.append(_LAST_EVENT_ID)
     if parameters:
         operation["parameters"] = parameters
-    operation["responses"] = _responses(method, rule, schemas)
+    raw = api.raw_fields(method.response) if rule.raw_response else []
+    operation["responses"] = _responses(method, rule, raw, schemas)
     return operation
 
 
@@ -129,7 +130,7 @@ def _idempotency_header(method: Method, schemas: Schemas) -> dict[str, Any]:
     return {**parameter, "name": "Idempotency-Key", "description": said}
 
 
-def _responses(method: Method, rule: HttpRule, schemas: Schemas) -> dict[str, Any]:
+def _responses(method: Method, rule: HttpRule, raw: list[RawBody], schemas: Schemas) -> dict[str, Any]:
     statuses = ["400", "401", "403", "429", "503", "504"]
     if "{" in rule.template:
         statuses.append("404")
@@ -138,8 +139,8 @@ def _responses(method: Method, rule: HttpRule, schemas: Schemas) -> dict[str, An
     if IDEMPOTENCY_KEY in method.request.fields_by_name:
         statuses.append("409")
     said = schemas.comment(method.response) or "The answer."
-    if rule.raw_response:
-        answer = _raw_content(rule.raw_response, schemas)
+    if raw:
+        answer = {kind: shape for each in raw for kind, shape in _raw_content(each, schemas).items()}
     elif method.tells:
         # OpenAPI 3.1 has no word for what one event is: its schema stands among the components all the same.
         schemas.printed(method.response)

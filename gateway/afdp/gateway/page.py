@@ -111,13 +111,12 @@ def _body(operation: Operation, document: Document) -> str:
 def _answers(operation: Operation, document: Document) -> str:
     success = next(status for status in operation["responses"] if status.startswith("2"))
     ok = operation["responses"][success]
-    [(media_type, content)] = ok["content"].items()
-    schema = content["schema"]
-    if media_type == JSON:
+    schema = ok["content"].get(JSON, {}).get("schema")
+    if schema is not None:
         example = json.dumps(answer_example(schema, document), indent=2, ensure_ascii=False)
         shown = _code(example) + _fields(schema, document)
     else:
-        shown = _raw(media_type, schema)
+        shown = "".join(_raw(media_type, content["schema"]) for media_type, content in ok["content"].items())
     problems = "".join(
         f"<li><code>{status}</code> {_text(resolved(response, document)['description'])}</li>"
         for status, response in operation["responses"].items()

@@ -17,6 +17,7 @@ from afdp.gateway.body import JSON, BodyReader, content_type_fault
 from afdp.gateway.clients import told_of_client
 from afdp.gateway.decode import Encoders
 from afdp.gateway.descriptors import Api, HttpRule, Method
+from afdp.gateway.downloads import Download
 from afdp.gateway.encode import RawEncoder, Readers, ResponseEncoder
 from afdp.gateway.events import EventStreams, resumed
 from afdp.gateway.exchange import exchange_of
@@ -63,6 +64,7 @@ class Binding:
     timeout: float
     call: Call
     printed: ResponseEncoder
+    download: Download | None  # of many answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class Transcoder(BaseRoute):
                 limits.timeouts.get(method.name, limits.timeout),
                 calls.get(method.name, upstream.call),
                 printed,
+                Download(api, method.response) if method.tells and raw else None,
             )
 
         self._routes = RouteTable(
@@ -166,13 +169,16 @@ class Transcoder(BaseRoute):
         receive: Receive,
         send: Send,
     ) -> None:
-        """Many answers to one request, as server-sent events."""
+        """Many answers to one request, as one download or as server-sent events."""
         await self._body(binding, headers, receive)
         query = resumed(scope["query_string"].decode("ascii", "replace"), headers.last_event_id)
         request = binding.decode(b"", variables, query, None)
         exchange = exchange_of(scope)
         metadata = headers.metadata(exchange.request_id, exchange.traceparent) + told_of_client(scope)
         answers = self._upstream.stream(binding.method.path, request, metadata)
+        if binding.download is not None:
+            await binding.download.serve(answers, binding.timeout, scope, receive, send)
+            return
         await self._streams.serve(answers, binding.printed, binding.timeout, scope, receive, send)
 
     async def _body(self, binding: Binding, headers: _Headers, receive: Receive) -> bytes:

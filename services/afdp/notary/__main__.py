@@ -20,6 +20,8 @@ from afdp.notary.audit_sinks import AuditSinks
 from afdp.notary.config import NotarySettings
 from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.entries import DEPTH, BatchLimits, EntryDesk, Submitted
+from afdp.notary.export_lines import forms
+from afdp.notary.exporting import Exports
 from afdp.notary.external import Pace
 from afdp.notary.external_queue import ExternalQueue
 from afdp.notary.feed import Feed
@@ -124,7 +126,17 @@ async def main(settings: NotarySettings) -> None:
         feed = Feed(metadata, office, settings.watch_interval_seconds)
         watching = Watching(feed, way_in.access, settings.watch_heartbeat_seconds)
         servicer = NotaryServicer(
-            notary, validator, entries, trust, peers, status, watching, settings.stream_in_flight, way_in.charges, audit
+            notary,
+            validator,
+            entries,
+            trust,
+            peers,
+            status,
+            watching,
+            Exports(metadata, way_in.access, forms(office), settings.max_exports),
+            settings.stream_in_flight,
+            way_in.charges,
+            audit,
         )
 
         parts = [

@@ -160,6 +160,9 @@ class NotarySettings(RedisSettings, VaultAccessSettings, ServiceSettings):
     entry_log: str = Field("", description="The origin of the log that takes them; empty: that of the caller's tenant.")
     entry_batch_items: int = Field(1024, ge=1, le=4096, description="Most of them in one append.")
     stream_in_flight: int = Field(256, ge=1, description="Most requests of one stream that are worked on at once.")
+    max_exports: int = Field(
+        8, ge=1, le=1024, description="Most exports of evidence that are read at once; of one tenant half of them."
+    )
     witness_wait_seconds: float = Field(
         10.0,
         ge=0,

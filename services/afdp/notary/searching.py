@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from afdp.messages import metadata as store
 from afdp.messages import notary as pb
+from afdp.notary.exporting import Lines
 from afdp.notary.ids import PREFIXES, SIMPLE_SIGNING, parse_hash
 from afdp.notary.service import Page
 
 
-def wanted_records(request: pb.SearchEvidenceRequest, page: Page) -> store.SearchRecordsRequest:
+def wanted_records(
+    request: pb.SearchEvidenceRequest | pb.ExportEvidenceRequest, page: Page | None = None
+) -> store.SearchRecordsRequest:
     """What is looked for; whose it must be, the caller's tenant says.
 
     Raises:
         InvalidArgument: a hash is none.
     """
     return store.SearchRecordsRequest(
-        page_size=page.size,
-        page_token=page.token,
+        page_size=page.size if page is not None else 0,
+        page_token=page.token if page is not None else "",
         evidence_hash=_optional_hash("evidence_package_hash", request.evidence_package_hash),
         artifact_hash=_optional_hash("artifact_hash", request.artifact_hash),
         event_type=request.event_type,
@@ -51,6 +54,13 @@ def summary_of(record: store.RecordSummary) -> pb.EvidenceSummary:
         log_index=record.log_index,
         log_origin=record.log_origin,
     )
+
+
+def exported(lines: Lines, form: pb.ExportFormat) -> pb.ExportEvidenceResponse:
+    """Lines in the field of what they are."""
+    if form == pb.ExportFormat.CSV:
+        return pb.ExportEvidenceResponse(csv=lines.data, last_receipt_id=lines.last_receipt_id)
+    return pb.ExportEvidenceResponse(ndjson=lines.data, last_receipt_id=lines.last_receipt_id)
 
 
 def _optional_hash(field: str, text: str) -> bytes:

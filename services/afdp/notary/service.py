@@ -41,6 +41,7 @@ MAX_KEY = 255  # characters of an idempotency key; those of a batch leave room f
 _PRINTABLE = re.compile(r"[\x20-\x7e]+")
 _READ_TIMEOUT = 10.0  # seconds
 _READS_AT_ONCE = 32
+_PAGES_FOR_ONE = 10  # that are read where much of them is hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +269,7 @@ class Notary:
         end: datetime | None,
     ) -> store.ListWorkflowsResponse:
         """Workflows, newest first."""
-        _check_window(start, end)
+        check_window(start, end)
         request = store.ListWorkflowsRequest(principal.tenant, page.size, page.token, state, start, end)
         found = await self._metadata.list_workflows(request, timeout=_READ_TIMEOUT)
         single = store.WorkflowType.SIMPLE_SIGNING  # of a batch there is nothing to see but counts
@@ -295,18 +296,23 @@ class Notary:
         return record
 
     async def search(self, principal: Principal, request: store.SearchRecordsRequest) -> store.SearchRecordsResponse:
-        """Records by what is known of them, newest first, of the caller's tenant whatever the request says.
+        """Records by what is known of them, in order, of the caller's tenant whatever the request says.
 
-        What the caller may not see is left out: a page can have less than its size, and others after it.
+        What the caller may not see is left out, and its place filled with what follows: where very much is left out, a
+        page can have less than its size, and others after it.
         """
-        found = await self._search(principal, request)
-        hidden = await self._hidden(principal, {each.receipt_id: _event_type(each) for each in found.records})
-        if hidden:
-            found.records = [each for each in found.records if each.receipt_id not in hidden]
-        return found
+        size, seen = request.page_size, list[store.RecordSummary]()
+        for _ in range(_PAGES_FOR_ONE):
+            found = await self._search(principal, request)
+            hidden = await self._hidden(principal, {each.receipt_id: _event_type(each) for each in found.records})
+            seen += [each for each in found.records if each.receipt_id not in hidden]
+            if not hidden or len(seen) >= size or not found.next_page_token:
+                break
+            request = replace(request, page_size=size - len(seen), page_token=found.next_page_token)
+        return store.SearchRecordsResponse(seen, found.next_page_token)
 
     async def _search(self, principal: Principal, request: store.SearchRecordsRequest) -> store.SearchRecordsResponse:
-        _check_window(request.start_time, request.end_time)
+        check_window(request.start_time, request.end_time)
         request.tenant = principal.tenant
         return await self._metadata.search_records(request, timeout=_READ_TIMEOUT)
 
@@ -510,7 +516,8 @@ def check_idempotency_key(key: str, most: int = MAX_KEY) -> None:
         raise InvalidArgument.field("idempotency_key", f"must be 1 to {most} printable ASCII characters")
 
 
-def _check_window(start: datetime | None, end: datetime | None) -> None:
+def check_window(start: datetime | None, end: datetime | None) -> None:
+    """Refuses a span that ends before it begins."""
     if start is not None and end is not None and end < start:
         raise InvalidArgument.field("end_time", "must not be before start_time")
 

@@ -19,10 +19,11 @@ from afdp.notary.access.limiter import Charges
 from afdp.notary.audit_office import AuditOffice, Filters
 from afdp.notary.entries import LOG_INDEX, EntryDesk, check_count
 from afdp.notary.evidence import checked, checked_item, to_message
+from afdp.notary.exporting import Exports
 from afdp.notary.health import PeerWatch
 from afdp.notary.ids import NAMES, PREFIXES, SIMPLE_SIGNING
 from afdp.notary.model import Order
-from afdp.notary.searching import summary_of, wanted_records
+from afdp.notary.searching import exported, summary_of, wanted_records
 from afdp.notary.service import MAX_BATCH, Notarised, Notary, Page
 from afdp.notary.status import ServiceStatus
 from afdp.notary.streams import answer_each
@@ -45,11 +46,13 @@ class NotaryServicer(pb.NotaryServiceBase):
         peers: PeerWatch,
         status: ServiceStatus,
         watching: Watching,
+        exports: Exports,
         stream_in_flight: int,
         charges: Charges,
         audit: AuditOffice,
     ) -> None:
         self._audit = audit
+        self._exports = exports
         self._notary = notary
         self._validator = validator
         self._entries = entries
@@ -134,6 +137,12 @@ class NotaryServicer(pb.NotaryServiceBase):
         wanted = wanted_records(request, page)
         found = await self._notary.search(principal.get(), wanted)
         return pb.SearchEvidenceResponse([summary_of(each) for each in found.records], found.next_page_token)
+
+    async def export_evidence(self, request: pb.ExportEvidenceRequest) -> AsyncIterator[pb.ExportEvidenceResponse]:
+        found = self._exports.lines(principal.get(), wanted_records(request), request.format, request.after)
+        async with aclosing(found) as lines:
+            async for each in lines:
+                yield exported(each, request.format)
 
     async def get_workflow_status(self, request: pb.GetWorkflowStatusRequest) -> pb.GetWorkflowStatusResponse:
         workflow, record = await self._notary.workflow(principal.get(), request.workflow_id)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from functools import cache
 from typing import Any
 
@@ -134,12 +134,16 @@ class GrpcCaller:
             raise from_rpc_error(error, peer) from None
         return _decoded(decode, answer, peer)
 
-    async def unary_stream(self, method: str, request: Any, timeout: float | None) -> AsyncIterator[Any]:
-        """One request, a stream of answers."""
+    async def unary_stream(
+        self, method: str, request: Any, timeout: float | None, *, authorization: str | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """One request, a stream of answers; with credentials where the peer asks for some."""
         stub, encode, decode, peer = self._stub(method)
-        call = stub(encode(request), timeout=timeout, metadata=_metadata())
-        async for answer in _answers(call, peer):
-            yield _decoded(decode, answer, peer)
+        metadata = _metadata() if authorization is None else [*_metadata(), ("authorization", authorization)]
+        call = stub(encode(request), timeout=timeout, metadata=metadata)
+        async with aclosing(_answers(call, peer)) as answers:
+            async for answer in answers:
+                yield _decoded(decode, answer, peer)
 
     async def stream_unary(self, method: str, requests: AsyncIterator[Any], timeout: float | None) -> Any:
         """A stream of requests, one answer."""
@@ -179,7 +183,7 @@ async def _encoded(encode: Any, requests: AsyncIterator[Any]) -> AsyncIterator[b
         yield encode(request)
 
 
-async def _answers(call: Any, peer: str) -> AsyncIterator[bytes]:
+async def _answers(call: Any, peer: str) -> AsyncGenerator[bytes, None]:
     try:
         async for answer in call:
             yield answer

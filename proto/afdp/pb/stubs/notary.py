@@ -20,6 +20,8 @@ from afdp.pb.afdp.notary.v1 import (
     ExportAuditRowsResponse,
     ExportAuditSealsRequest,
     ExportAuditSealsResponse,
+    ExportEvidenceRequest,
+    ExportEvidenceResponse,
     GetEvidenceRequest,
     GetEvidenceResponse,
     GetNotarizationReceiptRequest,
@@ -99,6 +101,9 @@ class NotaryServiceBase:
         raise NotImplementedError
 
     async def search_evidence(self, request: SearchEvidenceRequest) -> SearchEvidenceResponse:
+        raise NotImplementedError
+
+    def export_evidence(self, request: ExportEvidenceRequest) -> AsyncIterator[ExportEvidenceResponse]:
         raise NotImplementedError
 
     async def get_workflow_status(self, request: GetWorkflowStatusRequest) -> GetWorkflowStatusResponse:
@@ -231,6 +236,14 @@ class NotaryServiceClient:
     ) -> SearchEvidenceResponse:
         answer: SearchEvidenceResponse = await self._caller.unary_unary(
             "/afdp.notary.v1.NotaryService/SearchEvidence", request, timeout
+        )
+        return answer
+
+    def export_evidence(
+        self, request: ExportEvidenceRequest, *, timeout: float | None = None
+    ) -> AsyncIterator[ExportEvidenceResponse]:
+        answer: AsyncIterator[ExportEvidenceResponse] = self._caller.unary_stream(
+            "/afdp.notary.v1.NotaryService/ExportEvidence", request, timeout
         )
         return answer
 

@@ -31,6 +31,9 @@ __all__ = (
     "ExportAuditRowsResponse",
     "ExportAuditSealsRequest",
     "ExportAuditSealsResponse",
+    "ExportEvidenceRequest",
+    "ExportEvidenceResponse",
+    "ExportFormat",
     "GetEvidenceRequest",
     "GetEvidenceResponse",
     "GetNotarizationReceiptRequest",
@@ -143,6 +146,43 @@ class ApprovalState(betterproto2.Enum):
             "APPROVAL_STATE_PENDING": 1,
             "APPROVAL_STATE_APPROVED": 2,
             "APPROVAL_STATE_REJECTED": 3,
+        }
+
+
+class ExportFormat(betterproto2.Enum):
+    """
+    What an export is written in.
+    """
+
+    UNSPECIFIED = 0
+    """
+    NDJSON.
+    """
+
+    NDJSON = 1
+    """
+    A JSON object a line: evidence, receipt, who submitted it.
+    """
+
+    CSV = 2
+    """
+    What a table shows of each, with a head; every cell is quoted, and none is taken for a formula (RFC 4180).
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "EXPORT_FORMAT_UNSPECIFIED",
+            1: "EXPORT_FORMAT_NDJSON",
+            2: "EXPORT_FORMAT_CSV",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "EXPORT_FORMAT_UNSPECIFIED": 0,
+            "EXPORT_FORMAT_NDJSON": 1,
+            "EXPORT_FORMAT_CSV": 2,
         }
 
 
@@ -990,6 +1030,123 @@ class ExportAuditSealsResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.notary.v1", "ExportAuditSealsResponse", ExportAuditSealsResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ExportEvidenceRequest(betterproto2.Message):
+    """
+    What to export: every given field must match, as in a search.
+    """
+
+    format: "ExportFormat" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: ExportFormat(0))
+    """
+    NDJSON unless it says otherwise.
+    """
+
+    after: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The last receipt of an export that ended early: it goes on behind it, and CSV then has no head.
+    """
+
+    evidence_package_hash: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    SHA-256 of the canonical evidence, 64 hex digits.
+    """
+
+    artifact_hash: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    SHA-256 of an artifact, 64 hex digits.
+    """
+
+    event_type: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    The event type, whole.
+    """
+
+    actor_id: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    The actor's ID, whole.
+    """
+
+    start_time: "datetime.datetime | None" = betterproto2.field(
+        7, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Notarised at or after this.
+    """
+
+    end_time: "datetime.datetime | None" = betterproto2.field(
+        8, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Notarised before this.
+    """
+
+    actor_type: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    The actor's type, whole.
+    """
+
+    submitter: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    The subject of who submitted it, whole.
+    """
+
+    key_id: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
+    """
+    `name:version` of the key that signed it.
+    """
+
+    log_index: "int | None" = betterproto2.field(12, betterproto2.TYPE_UINT64, optional=True)
+    """
+    Its zero-based place in a log.
+    """
+
+    log_origin: "str" = betterproto2.field(13, betterproto2.TYPE_STRING)
+    """
+    The origin of that log.
+    """
+
+    metadata: "list[str]" = betterproto2.field(14, betterproto2.TYPE_STRING, repeated=True)
+    """
+    `PATH=VALUE` of what its metadata says, in places that are searchable here; all must hold.
+    """
+
+    oldest_first: "bool" = betterproto2.field(15, betterproto2.TYPE_BOOL)
+    """
+    Whether the oldest comes first.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "ExportEvidenceRequest", ExportEvidenceRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ExportEvidenceResponse(betterproto2.Message):
+    """
+    Whole lines of an export; the first answer may have none.
+
+    Oneofs:
+        - lines: In the format that was asked for.
+    """
+
+    ndjson: "bytes | None" = betterproto2.field(1, betterproto2.TYPE_BYTES, optional=True, group="lines")
+    """
+    NDJSON.
+    """
+
+    csv: "bytes | None" = betterproto2.field(2, betterproto2.TYPE_BYTES, optional=True, group="lines")
+    """
+    CSV.
+    """
+
+    last_receipt_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The receipt of the last line; empty before the first.
+    """
+
+
+default_message_pool.register_message("afdp.notary.v1", "ExportEvidenceResponse", ExportEvidenceResponse)
 
 
 @dataclass(eq=False, repr=False)

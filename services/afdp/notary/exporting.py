@@ -1,0 +1,127 @@
+"""Exports: all that a search finds, line by line, in the memory of one page however much it is.
+
+A page is read when the one before has been taken: a client that reads slowly holds nothing but its place among the
+exports that go on at once, and one that goes away ends its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from prometheus_client import Counter, Gauge
+
+from afdp.errors import InvalidArgument, ResourceExhausted
+from afdp.messages import metadata as store
+from afdp.messages.notary import ExportFormat
+from afdp.notary.access.gate import READ
+from afdp.notary.export_lines import Form
+from afdp.notary.ids import require_uuid
+from afdp.notary.model import Principal
+from afdp.notary.service import Access, check_window
+
+_PAGE = 256  # records, and as many bytes as metadata gives at once
+_CHUNK_BYTES = 64 * 1024  # from which on lines are handed over
+_READ_TIMEOUT = 30.0  # seconds, of a page
+
+_under_way = Gauge("afdp_notary_exports_under_way", "Exports that are being read.")
+_limit = Gauge("afdp_notary_exports_limit", "How many exports may be read at once.")
+_records = Counter("afdp_notary_exported_records", "Records that were exported.")
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Whole lines, and the receipt of the last one; empty before the first."""
+
+    data: bytes
+    last_receipt_id: str
+
+
+class Exports:
+    """The exports of one notary.
+
+    Args:
+        forms: what lines may be written in.
+        most: how many may go on at once; of one tenant half of them.
+    """
+
+    def __init__(
+        self,
+        metadata: store.MetadataServiceClient,
+        access: Access,
+        forms: Mapping[ExportFormat, Form],
+        most: int,
+    ) -> None:
+        self._forms = forms
+        self._metadata = metadata
+        self._access = access
+        self._most = most
+        self._by_tenant: Tally[str] = Tally()
+        _limit.set(most)
+
+    async def lines(
+        self, principal: Principal, wanted: store.SearchRecordsRequest, written_in: ExportFormat, after: str
+    ) -> AsyncGenerator[Lines, None]:
+        """All that is found and that the caller may see, in order, from right after a receipt.
+
+        Raises:
+            InvalidArgument: what is wanted cannot be looked for; nothing was given yet.
+            ResourceExhausted: too many exports go on.
+            Unauthenticated: the caller's credential has ended.
+            Unavailable, DeadlineExceeded: it ended early, and goes on behind the last receipt that was given.
+        """
+        if (form := self._forms.get(written_in)) is None:
+            raise InvalidArgument.field("format", "must be ndjson or csv")
+        check_window(wanted.start_time, wanted.end_time)
+        wanted.tenant, wanted.page_size = principal.tenant, _PAGE
+        at = store.ReadRecordsRequest(wanted, require_uuid("after", after) if after else "")
+        with self._place(principal.tenant):
+            self._access.about(principal, READ, "export", bytes(wanted))
+            page = await self._metadata.read_records(at, timeout=_READ_TIMEOUT)
+            yield Lines(b"" if after else form.head, after)
+            while True:
+                async for lines in self._written(principal, page.records, form):
+                    yield lines
+                if not page.next_after:
+                    return
+                self._access.require_unexpired(principal, READ)
+                at = store.ReadRecordsRequest(wanted, page.next_after, page.next_after_notarized_at)
+                page = await self._metadata.read_records(at, timeout=_READ_TIMEOUT)
+
+    async def _written(
+        self, principal: Principal, records: Sequence[store.Record], form: Form
+    ) -> AsyncGenerator[Lines, None]:
+        seen = [record for record in records if self._may_see(principal, record)]
+        if len(seen) < len(records):
+            self._access.omitted(principal, len(records) - len(seen))
+        waiting, size = [], 0
+        for at, record in enumerate(seen, 1):
+            line = await form.line(record)
+            waiting.append(line)
+            size += len(line)
+            if size >= _CHUNK_BYTES or at == len(seen):
+                _records.inc(len(waiting))
+                yield Lines(b"".join(waiting), record.draft.receipt_id if record.draft is not None else "")
+                waiting, size = [], 0
+
+    def _may_see(self, principal: Principal, record: store.Record) -> bool:
+        draft = record.draft or store.Draft()
+        event_type = draft.terms.event_type if draft.terms is not None else ""
+        evidence = draft.evidence if self._access.asks_for_labels else None
+        return self._access.may_list(principal, event_type, evidence)
+
+    @contextmanager
+    def _place(self, tenant: str) -> Iterator[None]:
+        if self._by_tenant.total() >= self._most or self._by_tenant[tenant] >= max(1, self._most // 2):
+            raise ResourceExhausted("too many exports go on at present; try again", retry_after=5.0)
+        self._by_tenant[tenant] += 1
+        _under_way.inc()
+        try:
+            yield
+        finally:
+            self._by_tenant[tenant] -= 1
+            if not self._by_tenant[tenant]:
+                del self._by_tenant[tenant]
+            _under_way.dec()
