@@ -121,6 +121,12 @@ TEXTS = {
     "after": ["x", "%00", UUID.upper(), UUID],
     "status_filter": ["nonsense", "3", "", "completed%00"],
     "writes": ["yes", "2", "", "TRUE", "%00"],
+    "actor": ["a" * 513, "%00", "%ff"],
+    "resource": ["a" * 513, "%00", "%ff"],
+    "result": ["nonsense", "ALLOW", "deny%00"],
+    "after_sequence": ["-1", "x", "", "9" * 30],
+    "after_number": ["-1", "x", "", "9" * 30],
+    "all_tenants": ["yes", "2", "", "TRUE", "%00"],
 }
 PATH_TEXTS = {
     "evidence_package_hash": ["x", "5e" * 33, "%00", "%ff", "%2e%2e"],

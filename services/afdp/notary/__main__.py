@@ -28,6 +28,7 @@ from afdp.notary.feed import Feed
 from afdp.notary.health import PeerWatch
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.lifecycle import KeyLifecycle
+from afdp.notary.log_events import LogEvents
 from afdp.notary.model import Submission
 from afdp.notary.outside import OutsideStamps
 from afdp.notary.pipeline import Limits, Pipeline, Stages
@@ -155,6 +156,7 @@ async def main(settings: NotarySettings) -> None:
         parts += [external.run(), *way_in.parts]
         sealer = AuditSealer(metadata, notary, settings.audit_seal_seconds, anchors=settings.audit_anchors)
         parts.append(sealer.run())
+        parts.append(LogEvents(keys.logs, way_in.trail.put, settings.operator_tenants[0]).run())
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())
         await stack.enter_async_context(running(*parts))

@@ -6,15 +6,17 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from datetime import timedelta
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
+import uuid_utils
 
+from afdp.audit.rows import INTENT, OUTCOME, write_row
 from afdp.errors import DeadlineExceeded, NotaryError, Unavailable
-from afdp.messages.metadata import MetadataServiceClient
+from afdp.messages.metadata import MetadataServiceClient, RecordAuditRowsRequest
 from afdp.messages.signer import SignerServiceClient
 from afdp.messages.transparency import TransparencyServiceClient
 from afdp.notary.config import NotarySettings
@@ -60,6 +62,8 @@ def _asked(arguments: Sequence[str]) -> argparse.Namespace:
 async def _through(settings: NotarySettings, asked: argparse.Namespace, progress: Progress) -> None:
     async with AsyncExitStack() as stack:
         reconciler = await open_reconciler(settings, asked.grace, stack)
+        if not asked.check:
+            await stack.enter_async_context(_on_record(settings))
         written = time.monotonic()
 
         async def keep(progress: Progress) -> None:
@@ -99,6 +103,36 @@ async def open_reconciler(settings: NotarySettings, grace: float | None, stack: 
     stages = Stages(signer, records, keys, _NoStamps(), _NoQueue(), timeout, rows=rows)
     patience = timedelta(seconds=settings.reconcile_grace_seconds if grace is None else grace)
     return Reconciler(records, log, keys, stages.log, settings.main_log, patience, timeout)
+
+
+@asynccontextmanager
+async def _on_record(settings: NotarySettings) -> AsyncIterator[None]:
+    """That gaps are about to be closed, and then whether all was gone through.
+
+    Raises:
+        Unavailable: it cannot be put on record, and so is not done.
+    """
+    act = {"act": str(uuid_utils.uuid7()), "step": "act", "rpc": "Reconcile", "permission": "records.admin"}
+    who = {"issuer": "afdp-notary", "subject": "reconcile-command", "method": "service"}
+    row = {**act, **who, "tenant": settings.operator_tenants[0]}
+    async with (
+        open_tls(settings) as tls,
+        open_channel(settings.metadata_address, settings.max_message_bytes, tls=tls, service="metadata") as channel,
+    ):
+        records = MetadataServiceClient(GrpcCaller(channel))
+
+        async def put(phase: str, result: str) -> None:
+            told = write_row({**row, "phase": phase, "result": result, "time": datetime.now(UTC)})
+            await records.record_audit_rows(RecordAuditRowsRequest([told]), timeout=settings.stage_timeout_seconds)
+
+        await put(INTENT, "allow")
+        try:
+            yield
+        except BaseException:
+            with suppress(NotaryError):
+                await put(OUTCOME, "error")
+            raise
+        await put(OUTCOME, "allow")
 
 
 class _NoStamps:

@@ -33,10 +33,10 @@ _PHASES = frozenset({"", INTENT, OUTCOME})
 Members = Mapping[str, Any]
 
 
-def write_row(members: Members, items: Sequence[Members] = ()) -> bytes:
-    """The bytes of a new row."""
+def write_row(members: Members, items: Sequence[Members] = (), *, row_id: UUID | None = None) -> bytes:
+    """The bytes of a new row; with an ID where it is known without it, so that whoever writes it writes the same."""
     row = {name: value for name, value in members.items() if value or type(value) is int}
-    row["id"] = str(uuid_utils.uuid7())
+    row["id"] = str(row_id or uuid_utils.uuid7())
     if items:
         row["items"] = items
     return orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
