@@ -54,9 +54,11 @@ class Trail:
         assert process.returncode == code, out.decode()
         return out.decode()
 
-    async def verify(self, code: int = 0) -> dict[str, Any]:
-        """What `afdp audit verify --records --json` finds."""
+    async def verify(self, code: int = 0, *, itself: bool = False) -> dict[str, Any]:
+        """What `afdp audit verify --records --json` finds, or the command of the service that it runs, `itself`."""
         command = (sys.executable, "-m", "afdp.cli", "audit", "verify", "--records", "--json")
+        if itself:
+            command = (sys.executable, "-m", "afdp.notary", "audit-verify", "--json")
         found: dict[str, Any] = json.loads(await self.run(*command, code=code, **self.stack.settings("notary")))
         return found
 
@@ -243,7 +245,7 @@ async def test_a_superuser_who_changes_one_row_of_any_table_of_the_trail_is_foun
         before = await database.fetch(f"SELECT * {where}", target)
         assert (await database.execute(deed.statement, target)).split()[-1] == "1", deed
 
-        found = await trail.verify(code=1)
+        found = await trail.verify(code=1, itself=True)
 
         subject = deed.subject.format(row=first["row"], seal=first["number"], gap=gap)
         named = [(each["fault"], each["subject"]) for each in found["findings"]]
