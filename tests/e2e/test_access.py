@@ -145,6 +145,10 @@ def credentials(guarded: Guarded) -> dict[str, str | None]:
     }
 
 
+CUT_OFF = "Internal error from Core"
+"""What gRPC's client may say where the answer comes while it still writes: then it does not say which answer."""
+
+
 async def over_grpc(channel: grpc.aio.Channel, method: Method, token: str | None) -> str:
     """What the table would say of the answer."""
     body = b"" if method.planned else message(method, request(method.name)).SerializeToString()
@@ -159,6 +163,8 @@ async def over_grpc(channel: grpc.aio.Channel, method: Method, token: str | None
         else:
             await call
     except grpc.aio.AioRpcError as error:
+        if method.client_streaming and error.details() == CUT_OFF:
+            return await over_grpc(channel, method, token)
         refused = {grpc.StatusCode.UNAUTHENTICATED: "401", grpc.StatusCode.PERMISSION_DENIED: "403"}
         return refused.get(error.code(), "✓" if error.code() not in FAULTS else str(error.details()))
     return "✓"

@@ -166,7 +166,7 @@ async def test_the_gauges_tell_how_many_records_are_pending_and_how_old_the_olde
         old = make_draft(notarized_at=datetime.now(UTC) - timedelta(minutes=5))
         assert await store.prepare([old, make_draft()]) == [Prepared()] * 2
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while REGISTRY.get_sample_value("afdp_records_pending") != 2:
                 await store.check()
         oldest = REGISTRY.get_sample_value("afdp_records_pending_oldest_seconds")
@@ -185,7 +185,7 @@ async def test_keys_past_their_retention_are_deleted_and_others_kept(
         "WHERE digest IN (SELECT digest FROM afdp_metadata.idempotency_key LIMIT 4)"
     )
 
-    async with open_store(settings_of(database)), asyncio.timeout(5):
+    async with open_store(settings_of(database)), asyncio.timeout(30):
         while await connection.fetchval("SELECT count(*) FROM afdp_metadata.idempotency_key") > 2:
             pass
 
