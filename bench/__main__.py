@@ -21,11 +21,12 @@ from bench.external import measure_external
 from bench.figures import Figure
 from bench.log import measure_log
 from bench.machine import machine
+from bench.search import measure_search
 from bench.signer import measure_signer
 from bench.stack import WAYS, measure_stack
 
 RESULTS = Path(__file__).parent / "results.json"
-PARTS = (*WAYS, "access", "entries", "signer", "affected", "external")
+PARTS = (*WAYS, "access", "entries", "signer", "affected", "search", "external")
 LONG = ("log",)  # by name only: it takes some fifteen minutes and twelve gigabytes
 
 
@@ -59,6 +60,9 @@ async def _measure(folder: Path, arguments: argparse.Namespace) -> tuple[list[Fi
     if "affected" in arguments.only:
         listed, more["affected"] = await measure_affected(folder / "affected", arguments.records)
         figures += listed
+    if "search" in arguments.only:
+        found, more["search"] = await measure_search(folder / "search", arguments.records)
+        figures += found
     if "log" in arguments.only:
         grown, more["log"] = await measure_log(folder, arguments.entries, seconds, rounds)
         figures += grown
@@ -90,6 +94,8 @@ if __name__ == "__main__":
     )
     parser.add_argument("--rounds", type=int, default=3, help="how often the two of a ratio alternate")
     parser.add_argument("--concurrency", type=int, default=64, help="connections, or calls in flight")
-    parser.add_argument("--records", type=int, default=1_000_000, help="of the version that is compromised")
+    parser.add_argument(
+        "--records", type=int, default=1_000_000, help="of the version that is compromised, and that are searched"
+    )
     parser.add_argument("--entries", type=int, default=10_000_000, help="that the log is grown to")
     main(parser.parse_args())
