@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -11,11 +14,26 @@ from typing import Any
 import grpc.aio
 import httpx
 import pytest
+import pytest_asyncio
 
+from afdp.client import AsyncNotaryClient, NotaryClient, Retry
+from afdp.embedded.stack import Stack, StackOptions, running_stack
 from afdp.errors import InvalidArgument
 from afdp.messages import notary as pb
 from afdp.messages.notary import NotaryServiceClient
+from tests.conftest import open_folder
+from tests.e2e.conftest import NO_KEY_RECORDS, free_offset
 from tests.e2e.evidence import package
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stack() -> AsyncIterator[Stack]:
+    """A stack of its own: its processes are killed here."""
+    with open_folder() as folder:
+        async with running_stack(
+            StackOptions(folder / "data", free_offset(), settings={"notary": NO_KEY_RECORDS})
+        ) as running:
+            yield running
 
 
 async def sign(rest: httpx.AsyncClient, wait_for: str = "logged") -> str:
@@ -167,3 +185,102 @@ async def test_what_cannot_be_watched_is_a_problem_and_no_stream(rest: httpx.Asy
         assert answer.headers["content-type"] == "application/problem+json"
         assert [fault["field"] for fault in answer.json()["errors"]] == ["cursor"]
     assert (await rest.get(WATCH, params={"colour": "blue"})).status_code == 400
+
+
+# --- by the client ----------------------------------------------------------------------------------------------------
+
+
+async def test_both_clients_watch_over_both_transports(stack: Stack, rest: httpx.AsyncClient) -> None:
+    address = f"127.0.0.1:{stack.port('notary')}"
+    async with AsyncNotaryClient(stack.url) as first:
+        begun = first.watch_receipts(await cursor_of(rest))
+        made = {await sign(rest) for _ in range(3)}
+        seen = [await anext(begun)]
+        async with asyncio.timeout(30):
+            while not made <= {each.receipt_id for each in seen}:
+                seen.append(await anext(begun))
+    cursor = seen[0].cursor
+    rest_of_them = {each.receipt_id for each in seen[1:]}
+
+    async def read(client: AsyncNotaryClient) -> set[str]:
+        async with client, asyncio.timeout(30):
+            found: set[str] = set()
+            async for told in client.watch_receipts(cursor):
+                assert told.receipt is not None
+                found.add(told.receipt_id)
+                if rest_of_them <= found:
+                    break
+            return found
+
+    def read_blocking(client: NotaryClient) -> set[str]:
+        with client:
+            found: set[str] = set()
+            for told in client.watch_receipts(cursor):
+                found.add(told.receipt_id)
+                if rest_of_them <= found:
+                    break
+            return found
+
+    assert await read(AsyncNotaryClient.over_grpc(address)) >= rest_of_them
+    for client in (NotaryClient(stack.url), NotaryClient.over_grpc(address)):
+        assert await asyncio.to_thread(read_blocking, client) >= rest_of_them
+    async with AsyncNotaryClient(stack.url) as client:
+        with pytest.raises(InvalidArgument):
+            await anext(client.watch_receipts("x"))
+
+
+async def cursor_of(rest: httpx.AsyncClient) -> str:
+    """A cursor of now."""
+    async with rest.stream("GET", WATCH) as answer:
+        events = Events(answer)
+        await events.begun()
+        return events.last_id
+
+
+async def test_afdp_watch_prints_a_line_for_each(stack: Stack, rest: httpx.AsyncClient) -> None:
+    cursor = await cursor_of(rest)
+    made = await sign(rest)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "afdp.cli", "watch", "--json", "--url", stack.url, "--cursor", cursor),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        while (told := json.loads(await process.stdout.readline()))["receipt_id"] != made:
+            pass
+        assert told["receipt"]["receipt_id"] == made
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("service", ["notary", "metadata", "gateway", "postgres"])
+async def test_who_watches_misses_nothing_where_a_process_is_killed(
+    stack: Stack, rest: httpx.AsyncClient, service: str
+) -> None:
+    made: set[str] = set()
+    found: set[str] = set()
+    begun, whole = asyncio.Event(), asyncio.Event()
+
+    async def watch(cursor: str) -> None:
+        async with AsyncNotaryClient(stack.url) as client:
+            begun.set()
+            async for told in client.watch_receipts(cursor):
+                found.add(told.receipt_id)
+                if whole.is_set() and made <= found:
+                    return
+
+    async def patiently() -> None:
+        async with AsyncNotaryClient(stack.url, retry=Retry(attempts=60, longest_delay=1.0)) as client:
+            receipt = (await client.sign(package())).receipt
+            assert receipt is not None
+            made.add(receipt.receipt_id)
+
+    async with asyncio.timeout(90), asyncio.TaskGroup() as tasks:
+        tasks.create_task(watch(await cursor_of(rest)))
+        await begun.wait()
+        for number in range(12):
+            if number == 4:
+                os.kill(stack.server(service).pid, signal.SIGKILL)
+            await patiently()
+        whole.set()
+        await patiently()  # so that who has found all already looks again

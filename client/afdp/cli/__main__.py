@@ -126,6 +126,7 @@ COMMANDS = {
     "search": ("afdp.cli.search:search", "Find evidence."),
     "history": ("afdp.cli.search:history", "Tell all that happened to an artifact."),
     "export": ("afdp.cli.export:export", "Export evidence with its receipts, or the proof of one."),
+    "watch": ("afdp.cli.watch:watch", "Watch receipts as they are made or upgraded."),
     "timestamp": ("afdp.cli.timestamp:timestamp", "Have the notary's time-stamping authority stamp a file."),
     "trust": (f"{__name__}:trust", "The keys that a verifier believes: export, update, init, sign, publish."),
     "keys": (f"{__name__}:keys", "The keys that sign: list, rotate, revoke, affected."),

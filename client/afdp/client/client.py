@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import aclosing, closing
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack
@@ -17,6 +17,8 @@ from afdp.client.rest import DEFAULT_TIMEOUT, DEFAULT_URL, AsyncRestTransport, R
 from afdp.client.retry import Patience, Retry, steps
 from afdp.client.tls import ClientTls
 from afdp.client.token import Token, bearer_token
+from afdp.client.values import WatchedReceipt
+from afdp.client.watching import Answer, watch, watch_async
 from afdp.errors import NotaryError
 
 P = ParamSpec("P")
@@ -34,6 +36,9 @@ class Transport(Protocol):
     def stream(self, call: Call[bytes]) -> Generator[bytes, None, None]:
         """Raw bytes as they come. Raises NotaryError, also in their midst."""
 
+    def watch(self, cursor: str) -> Generator[Answer, None, None]:
+        """One stream of `WatchReceipts`. Raises NotaryError where it ends."""
+
     def close(self) -> None:
         """Releases what it holds."""
 
@@ -46,6 +51,9 @@ class AsyncTransport(Protocol):
 
     def stream(self, call: Call[bytes]) -> AsyncGenerator[bytes, None]:
         """Raw bytes as they come. Raises NotaryError, also in their midst."""
+
+    def watch(self, cursor: str) -> AsyncGenerator[Answer, None]:
+        """One stream of `WatchReceipts`. Raises NotaryError where it ends."""
 
     async def close(self) -> None:
         """Releases what it holds."""
@@ -194,6 +202,19 @@ class NotaryClient:
             value: T = done.value
             return value
 
+    def watch_receipts(self, cursor: str = "") -> Iterator[WatchedReceipt]:
+        """Receipts as they are made or upgraded, each at least once, until the caller has enough.
+
+        A connection that breaks is made anew, and goes on from the last cursor; whoever keeps that of what was dealt
+        with last goes on from there tomorrow. Without a cursor: from now on.
+
+        Raises:
+            InvalidArgument: the cursor is none.
+            OutOfRange: it is older than the notary keeps changes.
+            NotaryError: it cannot be begun, or the caller may not go on.
+        """
+        return watch(self._transport, cursor, self._retry)
+
     def close(self) -> None:
         """Closes the connections."""
         self._transport.close()
@@ -303,6 +324,10 @@ class AsyncNotaryClient:
             else:
                 outcome = None
                 await asyncio.sleep(wait)
+
+    def watch_receipts(self, cursor: str = "") -> AsyncIterator[WatchedReceipt]:
+        """As `NotaryClient.watch_receipts`, to iterate over with `async for`."""
+        return watch_async(self._transport, cursor, self._retry)
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -16,6 +16,8 @@ from afdp.client.calls import Call, read_answer
 from afdp.client.errors import NotConnected, TimedOut, UnexpectedAnswer, Unreachable
 from afdp.client.tls import ClientTls, http_options
 from afdp.client.token import BearerToken, authorization, require_private
+from afdp.client.watching import PATH as WATCH
+from afdp.client.watching import SILENCE, Answer, Events
 from afdp.errors import (
     BY_CODE,
     FieldViolation,
@@ -105,6 +107,21 @@ class RestTransport:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _lost(error, str(self._client.base_url)) from None
 
+    def watch(self, cursor: str) -> Generator[Answer, None, None]:
+        """One stream of `WatchReceipts`. Raises NotaryError where it ends."""
+        headers = {"authorization": self._token.header()} if self._token is not None else {}
+        events = Events()
+        try:
+            with self._client.stream("GET", WATCH, **_watching(cursor, headers)) as reply:
+                if reply.status_code != 200:
+                    reply.read()
+                    raise _problem(reply)
+                for line in reply.iter_lines():
+                    if (found := events.answer(line)) is not None:
+                        yield found
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _lost(error, str(self._client.base_url)) from error
+
     def close(self) -> None:
         """Closes the connections."""
         self._client.close()
@@ -146,9 +163,32 @@ class AsyncRestTransport:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _lost(error, str(self._client.base_url)) from None
 
+    async def watch(self, cursor: str) -> AsyncGenerator[Answer, None]:
+        """One stream of `WatchReceipts`. Raises NotaryError where it ends."""
+        headers = {"authorization": await authorization(self._token)} if self._token is not None else {}
+        events = Events()
+        try:
+            async with self._client.stream("GET", WATCH, **_watching(cursor, headers)) as reply:
+                if reply.status_code != 200:
+                    await reply.aread()
+                    raise _problem(reply)
+                async for line in reply.aiter_lines():
+                    if (found := events.answer(line)) is not None:
+                        yield found
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _lost(error, str(self._client.base_url)) from error
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.aclose()
+
+
+def _watching(cursor: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "params": {"cursor": cursor} if cursor else {},
+        "headers": {"accept": "text/event-stream, application/json", **headers},
+        "timeout": httpx.Timeout(SILENCE, connect=_CONNECT_TIMEOUT),
+    }
 
 
 def _request(client: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:

@@ -23,6 +23,7 @@ import orjson
 from afdp.client.calls import Call, evidence_object, read_answer
 from afdp.client.tls import ClientTls
 from afdp.client.token import BearerToken, authorization
+from afdp.client.watching import Answer
 from afdp.errors import NotaryError
 from afdp.formats.encoding import b64
 from afdp.formats.evidence import evidence_from_json
@@ -87,6 +88,16 @@ class GrpcTransport:
             async for answer in answers:
                 yield getattr(answer, field) or b""
 
+    async def watch(self, cursor: str) -> AsyncGenerator[Answer, None]:
+        """One stream of `WatchReceipts`. Raises NotaryError where it ends."""
+        name = f"/{_SERVICE}/WatchReceipts"
+        shown = None if self._token is None else await authorization(self._token)
+        request = _message(name, {"cursor": cursor})
+        stream = (await self._connected()).unary_stream(name, request, None, authorization=shown)
+        async with aclosing(stream) as answers:
+            async for answer in answers:
+                yield rest_object(answer)
+
     async def close(self) -> None:
         """Closes the channel."""
         await self._stack.aclose()
@@ -136,12 +147,35 @@ class BlockingGrpcTransport:
 
         return asyncio.run_coroutine_threadsafe(awaited(), self._loop).result()
 
+    def watch(self, cursor: str) -> Generator[Answer, None, None]:
+        """One stream of `WatchReceipts`. Raises NotaryError where it ends."""
+        answers = self._inner.watch(cursor)
+        try:
+            while True:
+                try:
+                    yield asyncio.run_coroutine_threadsafe(_next(answers), self._loop).result()
+                except _Ended:
+                    return
+        finally:
+            asyncio.run_coroutine_threadsafe(answers.aclose(), self._loop).result()
+
     def close(self) -> None:
         """Closes the channel and ends the thread."""
         asyncio.run_coroutine_threadsafe(self._inner.close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+class _Ended(Exception):
+    """There are no more answers."""
+
+
+async def _next(answers: AsyncGenerator[Answer, None]) -> Answer:
+    try:
+        return await anext(answers)
+    except StopAsyncIteration:  # which no task may raise
+        raise _Ended from None
 
 
 def rest_object(message: Any) -> dict[str, Any]:

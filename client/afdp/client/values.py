@@ -44,6 +44,21 @@ class SignedBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchedReceipt:
+    """A receipt that was made or upgraded.
+
+    Attributes:
+        cursor: goes on after it.
+        receipt: as it stands now; None where the notary withholds it, for `error`.
+    """
+
+    cursor: str
+    receipt_id: str
+    receipt: Receipt | None
+    error: NotaryError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Validation:
     """What the notary found; a check that did not run is False and named in `warnings`."""
 
@@ -304,6 +319,7 @@ __all__ = [
     "StatusPart",
     "TrustVersions",
     "Validation",
+    "WatchedReceipt",
     "Workflow",
     "WorkflowSummary",
 ]
