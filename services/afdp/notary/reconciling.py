@@ -43,7 +43,7 @@ from afdp.verify.timestamps import UncountedError, UnknownAuthorityError, verify
 logger = logging.getLogger(__name__)
 
 ENTRIES, RECORDS, ROWS = 256, 256, 1024  # a page
-BESIDE = ("idempotency_key", "batch", "record_artifact", "record_term", "log_place", "tenant_usage")
+BESIDE = ("idempotency_key", "batch", "record_artifact", "record_term", "log_place", "expiry", "tenant_usage")
 MOST_REMEMBERED = 100_000  # entries of ours without a record, until records were gone through
 MOST_NAMED = 10_000  # gaps; all are counted
 

@@ -43,7 +43,7 @@ class _Table:
         """  # noqa: S608 - of constants
 
 
-# A record whose month is not there any more has expired: what points to it is in order until it is old itself.
+# What points to a record that has expired is in order, until it is old itself.
 _KEYS = _Table(
     key=(("digest", "bytea"),),
     subject="encode(t.digest, 'hex')",
@@ -55,9 +55,9 @@ _KEYS = _Table(
         WHEN t.created_at > now() + interval '1 hour' THEN 'it is from the future, and would be kept for longer'
         WHEN t.created_at < time_of(t.target) - interval '1 hour' THEN 'it is older than what it stands for'
         WHEN t.is_batch AND b.batch_id IS NULL THEN 'there is no such batch'
-        WHEN NOT t.is_batch AND r.receipt_id IS NULL
-            AND to_regclass('record_' || to_char(time_of(t.target) AT TIME ZONE 'UTC', 'YYYYMM')) IS NOT NULL
-            THEN 'there is no such record'
+        WHEN NOT t.is_batch AND r.receipt_id IS NULL AND NOT EXISTS (
+            SELECT FROM expiry x WHERE t.target BETWEEN x.first_id AND x.last_id
+        ) THEN 'there is no such record'
         WHEN r.evidence_hash <> t.fingerprint THEN 'it stands for other evidence than that of its record'
     END""",
 )
@@ -125,6 +125,17 @@ _PLACES = _Table(
         WHEN (e.origin, e.log_index) <> (t.origin, t.log_index) THEN 'another place in a log is held for it'
     END""",
 )
+# Made by the database, certified a moment later by the notary: the certificate is about the root of what went.
+_EXPIRIES = _Table(
+    key=(("expiry_id", "uuid"),),
+    subject="t.expiry_id::text",
+    beside="LEFT JOIN record r ON r.receipt_id = t.certificate",
+    why="""CASE
+        WHEN t.certificate IS NULL AND t.expired_at < now() - interval '1 day' THEN 'it was never certified'
+        WHEN t.certificate IS NOT NULL AND r.receipt_id IS NULL THEN 'its certificate is not there'
+        WHEN r.artifact_hashes <> t.root THEN 'its certificate is about other records'
+    END""",
+)
 # Of two days: older ones decide nothing any more. Where nobody had usage counted for a while, there is less.
 _USAGE = _Table(
     key=(("tenant", "text"), ("day", "date"), ("slot", "smallint")),
@@ -152,6 +163,7 @@ _TABLES = {
     "record_artifact": _ARTIFACTS,
     "record_term": _TERMS,
     "log_place": _PLACES,
+    "expiry": _EXPIRIES,
     "tenant_usage": _USAGE,
 }
 

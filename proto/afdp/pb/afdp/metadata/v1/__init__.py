@@ -2055,7 +2055,7 @@ class ListStraysRequest(betterproto2.Message):
 
     table: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    The table: `idempotency_key`, `batch`, `record_artifact`, `record_term`, `log_place` or `tenant_usage`.
+    The table: `idempotency_key`, `batch`, `record_artifact`, `record_term`, `log_place`, `expiry` or `tenant_usage`.
     """
 
     after: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
