@@ -531,6 +531,24 @@ async def _once_there(tenant: Tenant, what: str) -> list[dict[str, Any]]:
             await asyncio.sleep(0.1)
 
 
+async def holds(w: World) -> None:
+    placed = (await w.alpha.call("PlaceHold", pb.PlaceHoldRequest(case_number="c", reason="r", actor_id="nobody"))).hold
+    status, listed = await w.beta.get("/api/v1/holds", include_released=True)
+    assert status == 200
+    assert placed.hold_id not in {each["hold_id"] for each in listed["holds"]}
+    paths = [f"/api/v1/holds/{each}:release" for each in (placed.hold_id, UNKNOWN)]
+    answers = [await w.beta.post(path, {"reason": "r"}) for path in paths]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 404
+    _, own = await w.alpha.get("/api/v1/holds")
+    assert placed.hold_id in {each["hold_id"] for each in own["holds"]}
+    assert (await w.alpha.post(paths[0], {"reason": "over"}))[0] == 200
+
+
+async def run_retention(w: World) -> None:
+    await _refused(w.beta.call("RunRetention", pb.RunRetentionRequest(dry_run=True)), PermissionDenied)
+
+
 async def list_audit_events(w: World) -> None:
     for tenant, name in ((w.alpha, "alpha"), (w.beta, "beta")):
         await tenant.get("/api/v1/evidence")
@@ -595,6 +613,10 @@ TABLE: dict[str, Entry | None] = {
     "RevokeKey": revoke_key,
     "ListAffectedReceipts": list_affected_receipts,
     "ExportAffectedReceipts": export_affected_receipts,
+    "PlaceHold": holds,
+    "ReleaseHold": holds,
+    "ListHolds": holds,
+    "RunRetention": run_retention,
     "ListAuditEvents": list_audit_events,
     "ExportAuditRows": export_audit_rows,
     "ExportAuditSeals": export_audit_seals,

@@ -107,6 +107,18 @@ certs = group(
     revoke=("afdp.cli.certs:revoke", "Put a certificate on the revocation list."),
     inspect=("afdp.cli.certs:inspect", "Show what a certificate or a revocation list says."),
 )
+holds = group(
+    "holds",
+    "Legal holds: records that must stay.",
+    place=("afdp.cli.holds:place", "Place a hold: what it names stays until it is released."),
+    release=("afdp.cli.holds:release", "End a hold."),
+    list=("afdp.cli.holds:list_holds", "List the holds of your tenant."),
+)
+retention = group(
+    "retention",
+    "How long records are kept.",
+    run=("afdp.cli.holds:run", "Let go what is past its retention, or say what would go."),
+)
 audit = group(
     "audit",
     "The audit trail.",
@@ -138,6 +150,8 @@ COMMANDS = {
     "certs": (f"{__name__}:certs", "Certificates for TLS: init, issue, renew, revoke, inspect."),
     "dev": ("afdp.cli.dev:dev", "Run the whole stack on this machine."),
     "audit": (f"{__name__}:audit", "The audit trail: list, export, verify."),
+    "holds": (f"{__name__}:holds", "Legal holds: place, release, list."),
+    "retention": (f"{__name__}:retention", "How long records are kept: run."),
     "reconcile": ("afdp.cli.reconcile:reconcile", "Show that every record has its log entry, and the reverse."),
     "doctor": ("afdp.cli.doctor:doctor", "Check a stack, running or not, and say what to do."),
     "policy": (f"{__name__}:policy", "Who may do what: test, explain."),

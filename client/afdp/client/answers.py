@@ -16,13 +16,16 @@ from afdp.client.values import (
     Dependency,
     EvidenceRecord,
     EvidenceSummary,
+    ExpiredRecords,
     Health,
+    Hold,
     Identity,
     Key,
     KeyRevocation,
     Page,
     PartHealth,
     Permission,
+    PlacedHold,
     Signed,
     SignedBatch,
     StatusPart,
@@ -129,6 +132,36 @@ def key(answer: Members) -> Key:
 def affected_page(answer: Members) -> Page[AffectedReceipt]:
     """`ListAffectedReceiptsResponse`."""
     return _page(answer, "receipts", _affected_receipt)
+
+
+def placed_hold(answer: Members) -> PlacedHold:
+    """`PlaceHoldResponse`."""
+    return PlacedHold(_hold(answer.object("hold")), answer.integer("records"))
+
+
+def hold(answer: Members) -> Hold:
+    """`ReleaseHoldResponse`."""
+    return _hold(answer.object("hold"))
+
+
+def holds_page(answer: Members) -> Page[Hold]:
+    """`ListHoldsResponse`."""
+    return Page(tuple(map(_hold, answer.objects("holds"))), answer.string("next_page_token", empty=True), None)
+
+
+def expired_records(answer: Members) -> tuple[ExpiredRecords, ...]:
+    """`RunRetentionResponse`."""
+    return tuple(
+        ExpiredRecords(
+            item.string("month"),
+            item.string("tenant"),
+            item.integer("records"),
+            item.integer("kept"),
+            item.integer("held"),
+            item.string("certificate", empty=True),
+        )
+        for item in answer.objects("expired")
+    )
 
 
 def audit_page(answer: Members) -> Page[str]:
@@ -304,6 +337,25 @@ def _revocation(item: Members) -> KeyRevocation:
         at=item.optional_time("at"),
         compromised_since=item.optional_time("compromised_since"),
         reason=item.string("reason", empty=True),
+    )
+
+
+def _hold(item: Members) -> Hold:
+    return Hold(
+        hold_id=item.string("hold_id"),
+        case_number=item.string("case_number"),
+        reason=item.string("reason"),
+        artifact_hash=item.string("artifact_hash", empty=True),
+        actor_id=item.string("actor_id", empty=True),
+        event_type=item.string("event_type", empty=True),
+        subject=item.string("subject", empty=True),
+        start_time=item.optional_time("start_time"),
+        end_time=item.optional_time("end_time"),
+        placed_by=item.string("placed_by", empty=True),
+        placed_at=item.optional_time("placed_at"),
+        released_by=item.string("released_by", empty=True),
+        release_reason=item.string("release_reason", empty=True),
+        released_at=item.optional_time("released_at"),
     )
 
 

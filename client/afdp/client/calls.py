@@ -23,10 +23,13 @@ from afdp.client.values import (
     EvidencePackage,
     EvidenceRecord,
     EvidenceSummary,
+    ExpiredRecords,
     Health,
+    Hold,
     Identity,
     Key,
     Page,
+    PlacedHold,
     Receipt,
     Signed,
     SignedBatch,
@@ -315,6 +318,48 @@ def export_affected(key_id: str, *, since: datetime | None = None, page_size: in
     fields = _given(key_id=key_id, since=_time(since), page_size=page_size, after=after)
     path = "/api/v1/keys/{key_id}/receipts:export"
     return Call("ExportAffectedReceipts", "GET", path, fields, answers.csv, raw=_CSV)
+
+
+def place_hold(
+    case_number: str,
+    reason: str,
+    *,
+    artifact_hash: str = "",
+    actor_id: str = "",
+    event_type: str = "",
+    subject: str = "",
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> Call[PlacedHold]:
+    """Places a legal hold: what it names stays until it is released, also what comes later.
+
+    Args:
+        case_number, reason: what it is for.
+        artifact_hash: SHA-256 of an artifact, 64 hex digits.
+        actor_id, event_type: as the evidence has them.
+        subject: who submitted it.
+        start, end: notarised from this on, and before that. Without any of these everything of the tenant is held.
+    """
+    named = _given(artifact_hash=artifact_hash, actor_id=actor_id, event_type=event_type, subject=subject)
+    fields = _given(case_number=case_number, reason=reason, start_time=_time(start), end_time=_time(end))
+    return Call("PlaceHold", "POST", "/api/v1/holds", fields | named, answers.placed_hold, repeatable=False)
+
+
+def release_hold(hold_id: str, reason: str) -> Call[Hold]:
+    """Ends a legal hold."""
+    fields = _given(hold_id=hold_id, reason=reason)
+    return Call("ReleaseHold", "POST", "/api/v1/holds/{hold_id}:release", fields, answers.hold, repeatable=False)
+
+
+def list_holds(*, include_released: bool = False, page_size: int = 0, page_token: str = "") -> Call[Page[Hold]]:
+    """Legal holds, newest first; those too that have ended, if asked for."""
+    fields = _given(include_released=include_released, page_size=page_size, page_token=page_token)
+    return Call("ListHolds", "GET", "/api/v1/holds", fields, answers.holds_page)
+
+
+def run_retention(*, dry_run: bool = False) -> Call[tuple[ExpiredRecords, ...]]:
+    """Lets go what is past its retention and under no hold, of all tenants; with `dry_run` says what that would be."""
+    return Call("RunRetention", "POST", "/api/v1/retention:run", _given(dry_run=dry_run), answers.expired_records)
 
 
 def audit_events(

@@ -177,6 +177,59 @@ class AffectedReceipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Records that stay: those for which everything holds that is not empty.
+
+    Attributes:
+        artifact_hash: SHA-256 of an artifact, in hex.
+        subject: who submitted.
+        start_time, end_time: when it was notarised; the end is not part of it.
+        placed_by, released_by: issuer and subject of who did.
+        released_at: None while it is in force.
+    """
+
+    hold_id: str
+    case_number: str
+    reason: str
+    artifact_hash: str
+    actor_id: str
+    event_type: str
+    subject: str
+    start_time: datetime | None
+    end_time: datetime | None
+    placed_by: str
+    placed_at: datetime | None
+    released_by: str
+    release_reason: str
+    released_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedHold:
+    """A hold, and how many records it named when it was placed."""
+
+    hold: Hold
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredRecords:
+    """Records of a month (such as 2026-11) and tenant that went, or would go.
+
+    Attributes:
+        kept, held: how many stayed because of their class, or because of a hold.
+        certificate: the receipt ID of what certifies it; empty where nothing went.
+    """
+
+    month: str
+    tenant: str
+    records: int
+    kept: int
+    held: int
+    certificate: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuditRow:
     """A row of the audit trail, and its place under a seal.
 

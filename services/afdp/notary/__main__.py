@@ -10,6 +10,7 @@ from afdp.messages.metadata import MetadataServiceClient
 from afdp.messages.signer import SignerServiceClient
 from afdp.messages.transparency import TransparencyServiceClient
 from afdp.notary.access.checking import identity, policies
+from afdp.notary.access.labels import Labels
 from afdp.notary.access.opening import opened
 from afdp.notary.allowances import Allowances
 from afdp.notary.anchors import Anchors
@@ -20,6 +21,7 @@ from afdp.notary.audit_sinks import AuditSinks
 from afdp.notary.config import NotarySettings
 from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.entries import DEPTH, BatchLimits, EntryDesk, Submitted
+from afdp.notary.expiring import Expiring
 from afdp.notary.export_lines import forms
 from afdp.notary.exporting import Exports
 from afdp.notary.external import Pace
@@ -39,6 +41,8 @@ from afdp.notary.reconcile_command import reconcile
 from afdp.notary.reconcile_schedule import ReconcileSchedule
 from afdp.notary.reconciling import Reconciler
 from afdp.notary.recovery import Recovery
+from afdp.notary.retention_office import RetentionOffice
+from afdp.notary.retention_policy import RetentionPolicy
 from afdp.notary.service import Notary
 from afdp.notary.servicer import NotaryServicer
 from afdp.notary.stamp_policy import StampPolicy
@@ -101,7 +105,10 @@ async def main(settings: NotarySettings) -> None:
         allowances = Allowances(settings.tenant_quotas, TenantLabels(settings.metric_tenants))
         way_in = opened(settings, metadata)
         rows = PipelineRows(way_in.trail.put)
-        stages = Stages(signer, metadata, keys, stamps, external, settings.stage_timeout_seconds, allowances, rows)
+        labels = Labels(settings.classifications, settings.classification_fields, settings.residency_fields)
+        retention = RetentionPolicy.read(settings.retention, labels)
+        desks = signer, metadata, keys, stamps, external
+        stages = Stages(*desks, settings.stage_timeout_seconds, allowances, rows, retention.class_of)
         recovery = Recovery(metadata, stages, settings.recovery_interval_seconds, settings.stage_timeout_seconds)
         grace = timedelta(seconds=settings.reconcile_grace_seconds)
         patience, main_log = settings.stage_timeout_seconds, settings.main_log
@@ -124,8 +131,11 @@ async def main(settings: NotarySettings) -> None:
         status = ServiceStatus(peers, signer, settings.fips, *reporting)
         validator = Validator(notary, trust)
         audit = AuditOffice(metadata, office, way_in.key_rights)
+        expiring = Expiring(metadata, notary, retention, settings.retention_interval_seconds)
+        holds = RetentionOffice(metadata, *rights, expiring)
         feed = Feed(metadata, office, settings.watch_interval_seconds)
         watching = Watching(feed, way_in.access, settings.watch_heartbeat_seconds)
+        offices = audit, holds
         servicer = NotaryServicer(
             notary,
             validator,
@@ -137,7 +147,7 @@ async def main(settings: NotarySettings) -> None:
             Exports(metadata, way_in.access, forms(office), settings.max_exports),
             settings.stream_in_flight,
             way_in.charges,
-            audit,
+            *offices,
         )
 
         parts = [
@@ -155,7 +165,7 @@ async def main(settings: NotarySettings) -> None:
         ]
         parts += [external.run(), *way_in.parts]
         sealer = AuditSealer(metadata, notary, settings.audit_seal_seconds, anchors=settings.audit_anchors)
-        parts.append(sealer.run())
+        parts += [sealer.run(), expiring.run()]
         parts.append(LogEvents(keys.logs, way_in.trail.put, settings.operator_tenants[0]).run())
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())

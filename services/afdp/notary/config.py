@@ -43,6 +43,16 @@ class NotarySettings(RedisSettings, VaultAccessSettings, ServiceSettings):
         None,
         description="A YAML file that says who is believed: issuers of tokens, certificates; see docs/identity.md.",
     )
+    retention: Path | None = Field(
+        None,
+        description="A YAML file that says how long evidence is kept; see docs/retention.md. None: everything is.",
+    )
+    retention_interval_seconds: float = Field(
+        86_400.0,
+        ge=1,
+        le=31 * 86_400,
+        description="How often what is past its retention goes. Every notary looks, and one at a time does it.",
+    )
     policies: Annotated[tuple[str, ...], NoDecode] = Field(
         ("builtin",),
         min_length=1,

@@ -200,7 +200,9 @@ class Stages:
         timeout: float,
         allowances: Allowances | None = None,
         rows: PipelineRows | None = None,
+        class_of: Callable[[Order], str] = lambda order: "",
     ) -> None:
+        self._class_of = class_of
         self._allowances = allowances or Allowances({}, TenantLabels(0))
         self._rows = rows or PipelineRows()
         self._external = external
@@ -222,7 +224,7 @@ class Stages:
             return []
         now = datetime.now(UTC)
         drafts = [
-            _draft(submission.order, now, destination, self._external.more)
+            _draft(submission.order, now, destination, self._external.more, self._class_of(submission.order))
             for submission, destination in zip(batch, origins, strict=True)
         ]
         statements = [Statement(_tenant(draft), draft.statement) for draft in drafts]
@@ -410,7 +412,9 @@ class Destination:
     external: str
 
 
-def _draft(order: Order, now: datetime, destination: Destination, more_logs: Sequence[str]) -> store.Draft:
+def _draft(
+    order: Order, now: datetime, destination: Destination, more_logs: Sequence[str], retention_class: str
+) -> store.Draft:
     receipt_id = str(uuid_utils.uuid7())
     evidence, principal = order.evidence, order.principal
     package = evidence.package
@@ -447,6 +451,7 @@ def _draft(order: Order, now: datetime, destination: Destination, more_logs: Seq
         log_origin=destination.origin,
         external_log=destination.external,
         more_logs=list(more_logs),
+        retention_class=retention_class,
     )
 
 

@@ -173,7 +173,10 @@ class Reconciler:
         request = ListPlacesRequest(origin=origin, start=start, end=start + len(bodies))
         places = await self._metadata.list_places(request, timeout=self._timeout)
         claims = {index: at for at, index in enumerate(places.log_indexes)}
+        expired = set(places.expired_indexes)
         for index, body in enumerate(bodies, start):
+            if index in expired:  # its record has gone, with a certificate
+                continue
             at, leaf = claims.get(index), leaf_hash(body)
             if at is not None:
                 claimed = places.leaf_hashes[32 * at : 32 * at + 32]

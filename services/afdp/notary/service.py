@@ -460,8 +460,19 @@ class Notary:
     async def _record(self, principal: Principal, receipt_id: str) -> store.Record:
         found = await self._stored(principal, receipt_id)
         if found is None or not self._may_read(principal, found):
-            raise NotFound("there is no such receipt")
+            raise NotFound(
+                "there is no such receipt" + (await self._expired(principal, receipt_id) if not found else "")
+            )
         return found
+
+    async def _expired(self, principal: Principal, receipt_id: str) -> str:
+        """What is said of records that went, of the tenant and the month of a receipt ID that is not there."""
+        request = store.ListExpiriesRequest(principal.tenant, receipt_id)
+        expiries = (await self._metadata.list_expiries(request, timeout=_READ_TIMEOUT)).expiries
+        certificates = [each.certificate or "one that is being made" for each in expiries]
+        if not certificates:
+            return ""
+        return f": records of its month have expired, certificate {', '.join(certificates[-3:])}"
 
     async def _stored(self, principal: Principal, receipt_id: str) -> store.Record | None:
         request = store.GetRecordRequest(principal.tenant, receipt_id)

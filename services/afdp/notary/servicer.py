@@ -23,6 +23,7 @@ from afdp.notary.exporting import Exports
 from afdp.notary.health import PeerWatch
 from afdp.notary.ids import NAMES, PREFIXES, SIMPLE_SIGNING
 from afdp.notary.model import Order
+from afdp.notary.retention_office import RetentionOffice, Wanted
 from afdp.notary.searching import exported, summary_of, wanted_records
 from afdp.notary.service import MAX_BATCH, Notarised, Notary, Page
 from afdp.notary.status import ServiceStatus
@@ -50,7 +51,9 @@ class NotaryServicer(pb.NotaryServiceBase):
         stream_in_flight: int,
         charges: Charges,
         audit: AuditOffice,
+        retention: RetentionOffice,
     ) -> None:
+        self._retention = retention
         self._audit = audit
         self._exports = exports
         self._notary = notary
@@ -247,6 +250,41 @@ class NotaryServicer(pb.NotaryServiceBase):
     async def export_audit_seals(self, request: pb.ExportAuditSealsRequest) -> pb.ExportAuditSealsResponse:
         return pb.ExportAuditSealsResponse(await self._audit.seals(request.after_number, request.page_size))
 
+    # --- how long records are kept ------------------------------------------------------------------------------------
+
+    async def place_hold(self, request: pb.PlaceHoldRequest) -> pb.PlaceHoldResponse:
+        wanted = Wanted(
+            request.case_number,
+            request.reason,
+            request.artifact_hash,
+            request.actor_id,
+            request.event_type,
+            request.subject,
+            request.start_time,
+            request.end_time,
+        )
+        hold, records = await self._retention.place(principal.get(), wanted)
+        return pb.PlaceHoldResponse(_hold(hold), records)
+
+    async def release_hold(self, request: pb.ReleaseHoldRequest) -> pb.ReleaseHoldResponse:
+        released = await self._retention.release(principal.get(), request.hold_id, request.reason)
+        return pb.ReleaseHoldResponse(_hold(released))
+
+    async def list_holds(self, request: pb.ListHoldsRequest) -> pb.ListHoldsResponse:
+        page = Page.of(request.page_size, request.page_token)
+        found, token = await self._retention.holds(
+            principal.get(), released=request.include_released, size=page.size, token=page.token
+        )
+        return pb.ListHoldsResponse([_hold(each) for each in found], token)
+
+    async def run_retention(self, request: pb.RunRetentionRequest) -> pb.RunRetentionResponse:
+        if request.dry_run:
+            due = await self._retention.due(principal.get())
+            return pb.RunRetentionResponse(
+                [pb.ExpiredRecords(each.month[:7], each.tenant, each.due, each.kept, each.held) for each in due]
+            )
+        return pb.RunRetentionResponse([_expired(each) for each in await self._retention.run(principal.get())])
+
     # --- operating ----------------------------------------------------------------------------------------------------
 
     async def get_status(self, request: pb.GetStatusRequest) -> pb.GetStatusResponse:
@@ -357,6 +395,30 @@ def _workflow(workflow: store.Workflow) -> pb.WorkflowSummary:
 
 def _affected(record: store.RecordSummary) -> pb.AffectedReceipt:
     return pb.AffectedReceipt(record.receipt_id, record.evidence_hash.hex(), record.notarized_at, record.log_index)
+
+
+def _hold(hold: store.Hold) -> pb.Hold:
+    return pb.Hold(
+        hold_id=hold.hold_id,
+        case_number=hold.case_number,
+        reason=hold.reason,
+        artifact_hash=hold.artifact_hash.hex(),
+        actor_id=hold.actor_id,
+        event_type=hold.event_type,
+        subject=hold.subject,
+        start_time=hold.start_time,
+        end_time=hold.end_time,
+        placed_by=hold.placed_by,
+        placed_at=hold.placed_at,
+        released_by=hold.released_by,
+        release_reason=hold.release_reason,
+        released_at=hold.released_at,
+    )
+
+
+def _expired(expiry: store.Expiry) -> pb.ExpiredRecords:
+    counts = expiry.records, expiry.kept, expiry.held
+    return pb.ExpiredRecords(expiry.month[:7], expiry.tenant, *counts, expiry.certificate)
 
 
 def _key(key: keyring.PublicKey) -> pb.Key:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any
 
-DEPLOYMENT_WIDE = frozenset({"keys.admin", "status.read"})
+DEPLOYMENT_WIDE = frozenset({"keys.admin", "retention.admin", "status.read"})
 """Permissions that concern every tenant."""
 
 AUTHENTICATED = "authenticated"

@@ -15,7 +15,16 @@ from afdp.policy.sources import BUILT_IN, read
 NOW = datetime(2026, 11, 24, 18, 30, tzinfo=UTC)  # a Tuesday
 DEPLOYMENT = Deployment(("public", "internal", "secret"), frozenset({"default"}), "EU")
 BUILT_INS = PolicySet(read([BUILT_IN]), DEPLOYMENT)
-PERMISSIONS = {"evidence.create", "evidence.read", "evidence.approve", "audit.read", "keys.admin", "status.read"}
+PERMISSIONS = {
+    "evidence.create",
+    "evidence.read",
+    "evidence.approve",
+    "audit.read",
+    "holds.admin",
+    "keys.admin",
+    "retention.admin",
+    "status.read",
+}
 READ, WRITE = "afdp.notary.read", "afdp.notary.write"
 
 
@@ -59,7 +68,7 @@ def test_a_token_without_the_scope_is_refused_whatever_its_role() -> None:
 
 def test_administrators_of_other_tenants_have_no_say_in_what_is_of_all_tenants() -> None:
     assert asked("evidence.create", "admin", tenant="acme").allowed
-    for each in ("keys.admin", "status.read"):
+    for each in ("keys.admin", "retention.admin", "status.read"):
         assert asked(each, "admin", tenant="acme").policies == ("operators-only",)
 
 

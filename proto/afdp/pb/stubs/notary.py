@@ -42,16 +42,24 @@ from afdp.pb.afdp.notary.v1 import (
     ListAffectedReceiptsResponse,
     ListAuditEventsRequest,
     ListAuditEventsResponse,
+    ListHoldsRequest,
+    ListHoldsResponse,
     ListKeysRequest,
     ListKeysResponse,
     ListWorkflowsRequest,
     ListWorkflowsResponse,
+    PlaceHoldRequest,
+    PlaceHoldResponse,
     PublishTrustRequest,
     PublishTrustResponse,
+    ReleaseHoldRequest,
+    ReleaseHoldResponse,
     RevokeKeyRequest,
     RevokeKeyResponse,
     RotateKeyRequest,
     RotateKeyResponse,
+    RunRetentionRequest,
+    RunRetentionResponse,
     SearchEvidenceRequest,
     SearchEvidenceResponse,
     SignEvidenceBatchRequest,
@@ -140,6 +148,18 @@ class NotaryServiceBase:
         raise NotImplementedError
 
     async def export_affected_receipts(self, request: ExportAffectedReceiptsRequest) -> ExportAffectedReceiptsResponse:
+        raise NotImplementedError
+
+    async def place_hold(self, request: PlaceHoldRequest) -> PlaceHoldResponse:
+        raise NotImplementedError
+
+    async def release_hold(self, request: ReleaseHoldRequest) -> ReleaseHoldResponse:
+        raise NotImplementedError
+
+    async def list_holds(self, request: ListHoldsRequest) -> ListHoldsResponse:
+        raise NotImplementedError
+
+    async def run_retention(self, request: RunRetentionRequest) -> RunRetentionResponse:
         raise NotImplementedError
 
     async def list_audit_events(self, request: ListAuditEventsRequest) -> ListAuditEventsResponse:
@@ -332,6 +352,32 @@ class NotaryServiceClient:
     ) -> ExportAffectedReceiptsResponse:
         answer: ExportAffectedReceiptsResponse = await self._caller.unary_unary(
             "/afdp.notary.v1.NotaryService/ExportAffectedReceipts", request, timeout
+        )
+        return answer
+
+    async def place_hold(self, request: PlaceHoldRequest, *, timeout: float | None = None) -> PlaceHoldResponse:
+        answer: PlaceHoldResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/PlaceHold", request, timeout
+        )
+        return answer
+
+    async def release_hold(self, request: ReleaseHoldRequest, *, timeout: float | None = None) -> ReleaseHoldResponse:
+        answer: ReleaseHoldResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/ReleaseHold", request, timeout
+        )
+        return answer
+
+    async def list_holds(self, request: ListHoldsRequest, *, timeout: float | None = None) -> ListHoldsResponse:
+        answer: ListHoldsResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/ListHolds", request, timeout
+        )
+        return answer
+
+    async def run_retention(
+        self, request: RunRetentionRequest, *, timeout: float | None = None
+    ) -> RunRetentionResponse:
+        answer: RunRetentionResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/RunRetention", request, timeout
         )
         return answer
 

@@ -1,0 +1,187 @@
+"""Records that are past their retention go, through the whole stack, with a certificate; what is held stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest_asyncio
+
+from afdp.embedded.stack import Stack, StackOptions, running_stack
+from tests.conftest import open_folder
+from tests.e2e.conftest import NO_KEY_RECORDS, free_offset
+from tests.e2e.evidence import package
+
+MARCH = datetime(2021, 3, 5, 12, tzinfo=UTC)
+POLICY = """
+classes:
+  short: 90 days
+  years: 7 years
+rules:
+  - {event_type: "test.short.*", class: short}
+  - {event_type: "test.years.*", class: years}
+"""
+
+
+@dataclass
+class Aged:
+    """A stack, and a way to make its records old, which only a superuser has."""
+
+    stack: Stack
+    rest: httpx.AsyncClient
+    database: asyncpg.Connection
+
+    async def notarised(self, event_type: str, actor: str = "ci@acme.example") -> dict[str, Any]:
+        evidence = package() | {"event_type": event_type, "actor": {"actor_type": "workload", "id": actor}}
+        answer = await self.rest.post("/api/v1/evidence/sign", json={"evidence_package": evidence})
+        receipt: dict[str, Any] = answer.raise_for_status().json()["receipt"]
+        assert receipt["state"] == "logged"
+        return receipt
+
+    async def aged(self, receipt_id: str) -> str:
+        """The ID that the record has once it is of March 2021."""
+        old = f"{round(MARCH.timestamp() * 1000):012x}"
+        moved = f"{old[:8]}-{old[8:]}{receipt_id[13:]}"
+        tables = await self.database.fetch(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'afdp_metadata'::regnamespace "
+            "AND (relkind = 'p' OR relname = 'log_place')"
+        )
+        await self.database.execute("SET search_path = afdp_metadata; SET session_replication_role = replica")
+        await self.database.fetchval("SELECT make_months(ARRAY[$1::text::uuid])", moved)
+        for table in (row["relname"] for row in tables):
+            await self.database.execute(
+                f"UPDATE {table} SET receipt_id = $2::text::uuid WHERE receipt_id = $1::text::uuid", receipt_id, moved
+            )
+        for table in ("record", "record_artifact", "record_term"):
+            await self.database.execute(
+                f"UPDATE {table} SET notarized_at = $2 WHERE receipt_id = $1::text::uuid", moved, MARCH
+            )
+        return moved
+
+    async def afdp(self, *arguments: str) -> Any:
+        """What a command of `afdp` says with --json."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "afdp.cli", *arguments, "--json"),
+            env={**os.environ, **self.stack.settings("notary"), "AFDP_URL": self.stack.url},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(120):
+            out, error = await process.communicate()
+        assert process.returncode == 0, (out + error).decode()
+        return json.loads(out)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def world() -> AsyncIterator[Aged]:
+    with open_folder() as folder:
+        policy = folder / "retention.yaml"
+        policy.write_text(POLICY)
+        policy.chmod(0o644)
+        folder.chmod(0o755)
+        settings = {"notary": {**NO_KEY_RECORDS, "AFDP_RETENTION": str(policy)}}
+        options = StackOptions(folder / "data", free_offset(), settings=settings)
+        async with (
+            running_stack(options) as stack,
+            httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=60) as rest,
+        ):
+            database = await asyncpg.connect(stack.database_url)
+            try:
+                yield Aged(stack, rest, database)
+            finally:
+                await database.close()
+
+
+async def test_what_is_due_goes_with_a_certificate_that_anyone_verifies_and_a_hold_keeps_the_rest(world: Aged) -> None:
+    gone = [await world.notarised("test.short.lived") for _ in range(3)]
+    held = await world.notarised("test.short.lived", actor="mallory")
+    kept = await world.notarised("test.years.lived")
+    other = await world.notarised("test.of.no.class")
+    leaves = {
+        row["receipt_id"]: row["leaf_hash"]
+        for row in await world.database.fetch("SELECT receipt_id::text, leaf_hash FROM afdp_metadata.record_content")
+    }
+    moved = {each["receipt_id"]: await world.aged(each["receipt_id"]) for each in (*gone, held, kept, other)}
+
+    placed = await world.afdp("holds", "place", "--case", "4711", "--reason", "a court asks", "--actor", "mallory")
+    assert placed["records"] == 1
+    planned = (await world.afdp("retention", "run", "--dry-run"))["expired"]
+    assert planned == [{"month": "2021-03", "tenant": "default", "records": 3, "kept": 2, "held": 1, "certificate": ""}]
+    [expired] = (await world.afdp("retention", "run"))["expired"]
+    assert (expired["records"], expired["kept"], expired["held"]) == (3, 2, 1)
+    assert (await world.afdp("retention", "run"))["expired"] == []
+
+    # What went is told of, to whoever asks for it; what stays is there.
+    for each in gone:
+        answer = await world.rest.get(f"/api/v1/receipts/{moved[each['receipt_id']]}")
+        assert answer.status_code == 404
+        assert f"certificate {expired['certificate']}" in answer.text
+        assert (await world.rest.get(f"/api/v1/evidence/{each['evidence_package_hash']}")).status_code == 404
+    for each in (held, kept, other):
+        found = await world.rest.get(
+            "/api/v1/evidence", params={"evidence_package_hash": each["evidence_package_hash"]}
+        )
+        assert len(found.json()["evidence"]) == 1
+
+    # The certificate is evidence like any other, about exactly what went.
+    receipt = (await world.rest.get(f"/api/v1/receipts/{expired['certificate']}")).raise_for_status().json()["receipt"]
+    certificate = await world.rest.get(f"/api/v1/evidence/{receipt['evidence_package_hash']}")
+    evidence = certificate.raise_for_status().json()["evidence_package"]
+    assert evidence["event_type"] == "afdp.records.expired"
+    assert (evidence["metadata"]["records"], evidence["metadata"]["classes"]) == (3, {"short": 3})
+    tree = [
+        sha256(b"\0" + bytes.fromhex(moved[name].replace("-", "")) + leaves[name]).digest()
+        for name in sorted((each["receipt_id"] for each in gone), key=lambda name: moved[name])
+    ]
+    pair = sha256(b"\1" + tree[0] + tree[1]).digest()
+    assert evidence["metadata"]["tree_root"] == sha256(b"\1" + pair + tree[2]).hexdigest()
+
+    # A hold that is released lets go; once that is done, the log's entries without a record are no gaps.
+    await world.afdp("holds", "release", placed["hold"]["hold_id"], "--reason", "it is over")
+    assert [each["hold_id"] for each in (await world.afdp("holds", "list", "--all"))["holds"]] == [
+        placed["hold"]["hold_id"]
+    ]
+    [last] = (await world.afdp("retention", "run"))["expired"]
+    assert last["records"] == 1
+    named = await _gaps(world)
+    gone_now = {moved[each["receipt_id"]] for each in (*gone, held)}
+    assert not [gap for gap in named if gap["kind"] == "unrecorded" or gap["subject"] in gone_now]
+    certificates = await world.rest.get("/api/v1/evidence", params={"event_type": "afdp.records.expired"})
+    assert len(certificates.json()["evidence"]) == 2
+
+
+async def _gaps(world: Aged) -> list[dict[str, str]]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "afdp.cli", "reconcile", "--check", "--json"),
+        env={**os.environ, **world.stack.settings("notary")},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(120):
+        out, _ = await process.communicate()
+    found: list[dict[str, str]] = json.loads(out)["gaps"]
+    return found
+
+
+async def test_a_hold_that_is_wrong_is_refused_by_the_name_of_its_field(world: Aged) -> None:
+    right = {"case_number": "c", "reason": "r"}
+    now = datetime.now(UTC)
+    for wrong, field in (
+        ({"case_number": ""}, "case_number"),
+        ({"reason": ""}, "reason"),
+        ({"artifact_hash": "00"}, "artifact_hash"),
+        ({"start_time": now.isoformat(), "end_time": (now - timedelta(days=1)).isoformat()}, "end_time"),
+    ):
+        answer = await world.rest.post("/api/v1/holds", json=right | wrong)
+        assert answer.status_code == 400
+        assert field in answer.text
+    assert (await world.rest.post("/api/v1/holds/nothing:release", json={"reason": "r"})).status_code == 400
+    assert (await world.rest.get("/api/v1/holds", params={"page_token": "x"})).status_code == 400
