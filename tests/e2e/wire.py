@@ -71,6 +71,12 @@ async def call(channel: grpc.aio.Channel, method: Method, data: bytes) -> bytes 
         if method.client_streaming:
             stream = channel.stream_stream(method.full_name)(iter([data]), timeout=TIMEOUT)
             return b"".join([answer async for answer in stream])
+        if method.server_streaming:
+            told: Any = channel.unary_stream(method.full_name)
+            answers = told(data, timeout=TIMEOUT)
+            first = await answers.read()
+            answers.cancel()
+            return first if isinstance(first, bytes) else b""
         answer: bytes = await channel.unary_unary(method.full_name)(data, timeout=TIMEOUT)
     except grpc.aio.AioRpcError as error:
         return from_rpc_error(error, "notary")
@@ -92,7 +98,7 @@ def request(name: str) -> dict[str, Any]:
     signing = {"wait_for": "RECEIPT_STATE_WITNESSED", "idempotency_key": "k"}
     return {
         "SignEvidence": lambda: {"evidence_package": package(), **signing, "dedupe": True},
-        "SignEvidenceBatch": lambda: {"evidence_packages": [package()], **signing},
+        "SignEvidenceBatch": lambda: {"evidence_packages": [package()], **signing, "dedupe": True},
         "SignEvidenceStream": lambda: {
             "sequence": 7,
             "request": {"evidence_package": package(), **signing, "dedupe": True},
