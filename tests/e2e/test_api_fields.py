@@ -22,7 +22,9 @@ async def test_the_requests_here_have_every_field_of_the_api() -> None:
     for name, place in PLACES:
         whole = message(BUILT[name], request(name))
         held = dict(place.within(whole).ListFields())
-        assert place.field in held or place.path.endswith((".uri", ".auth_provider")), f"{name}: {place.path}"
+        assert place.field in held or place.path.endswith((".uri", ".auth_provider", "all_tenants")), (
+            f"{name}: {place.path}"
+        )
 
 
 # --- wrong types over REST --------------------------------------------------------------------------------------------
@@ -135,6 +137,8 @@ TEXTS = {
     "oldest_first": ["yes", "2", "", "TRUE", "%00"],
     "format": ["nonsense", "7", "csv%00"],
     "all_tenants": ["yes", "2", "", "TRUE", "%00"],
+    "include_released": ["yes", "2", "", "TRUE", "%00"],
+    "cursor": ["AAAA", "ü", "%00", "a" * 70_00],
 }
 PATH_TEXTS = {
     "evidence_package_hash": ["x", "5e" * 33, "%00", "%ff", "%2e%2e"],

@@ -23,7 +23,7 @@ from afdp.signer.config import SignerSettings
 from tests.conftest import open_folder
 from tests.vault_servers import DevServer, dev_server
 
-URL = "redis://:hunter2@redis.example:6379/0"
+URL = "rediss://:hunter2@redis.example:6379/0"
 POLICY = 'path "kv/data/afdp/*" { capabilities = ["read"] }'
 
 

@@ -418,8 +418,8 @@ async def test_without_an_external_authority_no_checkpoint_is_stamped(signer: Si
     [
         ({"clock_reference": "http://tsa.example"}, "clock_reference must be the url of one of tsa_external"),
         ({"tsa_external": '[{"url": "http://u:p@tsa.example", "ca_file": "x"}]'}, "AFDP_TSA_EXTERNAL.0.url"),
-        ({"tsa_external": '[{"url": "http://tsa.example", "ca_file": "/no/such"}]'}, "/no/such cannot be read"),
-        ({"tsa_external": '[{"url": "http://tsa.example"}]'}, "ca_file"),
+        ({"tsa_external": '[{"url": "https://tsa.example", "ca_file": "/no/such"}]'}, "/no/such cannot be read"),
+        ({"tsa_external": '[{"url": "https://tsa.example"}]'}, "ca_file"),
         ({"tsa_chain_file": "/no/such"}, "/no/such cannot be read"),
         ({"tsa_policy_oid": "my policy"}, "AFDP_TSA_POLICY_OID"),
         ({"clock": "ignore"}, "AFDP_CLOCK"),
@@ -429,10 +429,16 @@ async def test_a_wrong_setting_is_named_at_the_start(tmp_path: Path, settings: d
     environment = {f"AFDP_{name.upper()}": value for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "afdp.signer"),
-        env={"AFDP_DATA_DIR": str(tmp_path), "AFDP_PORT": "0", "AFDP_METRICS_PORT": "0", **environment},
+        env={
+            "AFDP_DATA_DIR": str(tmp_path),
+            "AFDP_PORT": "0",
+            "AFDP_METRICS_PORT": "0",
+            "AFDP_TLS": "off",
+            **environment,
+        },
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         _, error = await process.communicate()
 
     assert process.returncode in (1, 2)
