@@ -215,6 +215,7 @@ TSA = '[{"url": "http://tsa.example/", "ca_file": "/ca.pem"%s}]'
 @pytest.mark.parametrize(
     ("schema", "setting", "value"),
     [
+        (MetadataSettings, "DATABASE_URL", "postgresql:///afdp?service=elsewhere"),
         (MetadataSettings, "DATABASE_URL", AWAY),
         (MetadataSettings, "DATABASE_URL", f"{AWAY}?sslmode=require"),
         (MetadataSettings, "DATABASE_URL", "postgresql://afdp:hunter2@127.0.0.1,db.example:5433/afdp"),

@@ -36,7 +36,9 @@ def test_what_stays_here_may_be_plain_text_and_the_rest_is_tls(monkeypatch: pyte
         ("redis://:hunter2@/0", "must be redis://HOST:PORT/DB"),
         ("http://:hunter2@redis", "must be redis://HOST:PORT/DB"),
         ("rediss://:hunter2@redis:x/0", "must be redis://HOST:PORT/DB"),
-        ("rediss://:hunter2@redis/0?ssl_cert_reqs=none", "must not say how certificates are verified"),
+        ("rediss://:hunter2@redis/0?ssl_cert_reqs=none", "must not say how TLS is done"),
+        ("rediss://:hunter2@redis/0?ssl%5Fcert%5Freqs=none", "must not say how TLS is done"),
+        ("rediss://:hunter2@redis/0?db=1&ssl_min_version=770", "must not say how TLS is done"),
     ],
 )
 def test_others_are_refused_by_the_settings_name_and_without_the_password(

@@ -20,10 +20,14 @@ WHOLE = 2**31 - 1
 
 MAX_LENGTH = 128  # characters
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""No change is older."""
+
 _VERSION = 1
 _BODY = struct.Struct(">B8sQQIq")
 _CHECK_SIZE = 6
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LARGEST = 2**63 - 1
+_LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Cursor:
 
     def text(self) -> str:
         """Its opaque form."""
-        micros = (self.time - _EPOCH) // timedelta(microseconds=1)
+        micros = (self.time - EPOCH) // timedelta(microseconds=1)
         body = _BODY.pack(_VERSION, self.history, self.xid, self.seq, self.read, micros)
         return _text(body + _check(body))
 
@@ -65,7 +69,9 @@ class Cursor:
         if len(body) != _BODY.size or check != _check(body) or text != _text(data) or body[0] != _VERSION:
             raise not_ours()
         _, history, xid, seq, read, micros = _BODY.unpack(body)
-        return cls(history, xid, seq, read, _EPOCH + timedelta(microseconds=micros))
+        if max(xid, seq) > _LARGEST or not 0 <= micros <= _LATEST:  # the checksum is no secret
+            raise not_ours()
+        return cls(history, xid, seq, read, EPOCH + timedelta(microseconds=micros))
 
 
 def not_ours() -> InvalidArgument:

@@ -53,11 +53,19 @@ def decode(text: str, query: Search | WorkflowQuery) -> PageToken | None:
         data = b""
     body, check = data[: _BODY.size], data[_BODY.size :]
     if len(body) != _BODY.size or check != _check(body, query) or text != _text(data):
-        raise InvalidArgument.field(
-            "page_token", "is not one that this list gave for these filters: begin with the first page"
-        )
+        raise _not_ours()
     _, micros, id_bytes, total = _BODY.unpack(body)
-    return PageToken(Position(_EPOCH + timedelta(microseconds=micros), UUID(bytes=id_bytes)), total)
+    try:
+        time = _EPOCH + timedelta(microseconds=micros)
+    except OverflowError:  # the checksum is no secret
+        raise _not_ours() from None
+    return PageToken(Position(time, UUID(bytes=id_bytes)), total)
+
+
+def _not_ours() -> InvalidArgument:
+    return InvalidArgument.field(
+        "page_token", "is not one that this list gave for these filters: begin with the first page"
+    )
 
 
 def _text(data: bytes) -> str:

@@ -29,6 +29,8 @@ def check_postgres_url(url: SecretStr) -> SecretStr:
         raise ValueError("must be a URL that begins with postgresql://") from None
     if parts.scheme not in ("postgresql", "postgres"):
         raise ValueError("must be a URL that begins with postgresql://")
+    if "service" in options or "servicefile" in options or os.environ.get("PGSERVICE"):
+        raise ValueError("names a service file (PGSERVICE), which may name any server: plain text stays on this one")
     named = [parts.netloc.rpartition("@")[2], *options.get("host", ())]
     hosts = [_PORT.sub("", each) for given in named for each in given.split(",") if each]
     hosts = hosts or [each for each in os.environ.get("PGHOST", "").split(",") if each]

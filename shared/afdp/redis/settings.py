@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -27,8 +27,8 @@ def check_redis_url(url: str) -> str:
         raise ValueError("must be redis://HOST:PORT/DB, rediss://… or unix://PATH")
     if parts.scheme == "redis" and not is_loopback(host):
         raise ValueError("names another machine, and plain text stays on this one: use rediss://")
-    if "ssl_cert_reqs" in parts.query or "ssl_check_hostname" in parts.query:
-        raise ValueError("must not say how certificates are verified: each is, against AFDP_REDIS_CA_FILE")
+    if any(name.lower().startswith("ssl_") for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        raise ValueError("must not say how TLS is done: each certificate is verified, against AFDP_REDIS_CA_FILE")
     return url
 
 

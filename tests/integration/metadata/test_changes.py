@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -129,8 +130,6 @@ async def test_a_tenant_is_told_of_its_own_records_alone_whatever_cursor_it_show
 async def test_what_waits_for_another_log_or_stamp_is_told_of_again_when_it_comes(
     metadata: Metadata, store: PostgresStore, make_draft: MakeDraft, tenant: str
 ) -> None:
-    from dataclasses import replace
-
     draft = replace(make_draft(), external_stamp=True)
     await store.prepare([draft])
     start = await now(store, tenant)
@@ -169,8 +168,6 @@ async def test_a_cursor_that_was_never_given_is_refused_by_name(store: PostgresS
 
 
 async def test_a_cursor_from_the_future_is_refused(store: PostgresStore, tenant: str) -> None:
-    from dataclasses import replace
-
     cursor = Cursor.parse(await now(store, tenant))
     with pytest.raises(InvalidArgument):
         await store.changes(tenant, replace(cursor, xid=cursor.xid + 1_000_000).text(), 100)
@@ -198,6 +195,27 @@ async def test_who_was_away_for_longer_than_changes_are_kept_is_told_so(
             await own_store.changes(tenant, cursor, 100)
         assert refused.value.fields[0].field == "cursor"
         assert "begin from now on" in refused.value.fields[0].message
+
+
+async def test_changes_that_are_deleted_in_several_steps_leave_no_cursor_that_misses_some(
+    own_store: PostgresStore, make_draft: MakeDraft, tenant: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step takes the oldest and the newest of them: where reading may begin never goes back."""
+    monkeypatch.setattr(changes, "_FORGET_AT_ONCE", 2)
+    cursors = [await now(own_store, tenant)]
+    for _ in range(10):
+        await own_store.prepare([make_draft()])
+        cursors.append((await own_store.changes(tenant, cursors[-1], 100)).end)
+    connection = await asyncpg.connect(database, server_settings={"search_path": "afdp_metadata"})
+    try:
+        forget = as_keeper(lambda each: changes.forget_old(each, timedelta(0)))
+        while await forget(connection):
+            pass
+    finally:
+        await connection.close()
+    for cursor in cursors[:-1]:
+        with pytest.raises(OutOfRange):
+            await own_store.changes(tenant, cursor, 100)
     third = make_draft()
     begun_anew = await now(own_store, tenant)
     await own_store.prepare([third])
@@ -208,8 +226,6 @@ async def test_in_another_history_of_the_database_a_cursor_goes_on_by_its_time(
     store: PostgresStore, make_draft: MakeDraft, tenant: str
 ) -> None:
     """As after a replica took over or a copy was restored: what is told twice is no harm, what is left out would be."""
-    from dataclasses import replace
-
     draft = make_draft()
     await store.prepare([draft])
     there = Cursor.parse(await now(store, tenant))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from afdp.errors import InvalidArgument
 from afdp.messages.metadata import WorkflowState
+from afdp.metadata import pages
 from afdp.metadata.pages import PageToken, decode, encode
 from afdp.metadata.values import Position, Search, WorkflowQuery
 
@@ -78,3 +79,10 @@ def test_garbage_is_refused(text: str) -> None:
 def test_a_token_with_a_tail_is_refused(tail: str) -> None:
     with pytest.raises(InvalidArgument):
         decode(encode(TOKEN, QUERY) + tail, QUERY)
+
+
+@pytest.mark.parametrize("micros", [2**62, -(2**62), 2**63 - 1, -(2**63)])
+def test_a_time_that_there_is_not_is_refused_though_the_checksum_is_right(micros: int) -> None:
+    body = pages._BODY.pack(1, micros, TOKEN.position.id.bytes, 0)
+    with pytest.raises(InvalidArgument):
+        decode(pages._text(body + pages._check(body, QUERY)), QUERY)

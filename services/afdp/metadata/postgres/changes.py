@@ -1,4 +1,4 @@
-"""What watchers are told of: rows that are written with each change of records (`schema/0009_changes.sql`)."""
+"""What watchers are told of: rows that are written with each change of records (`schema/0013_changes.sql`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from afdp.errors import FieldViolation, OutOfRange
-from afdp.metadata.cursors import WHOLE, Cursor, not_ours
+from afdp.metadata.cursors import EPOCH, WHOLE, Cursor, not_ours
 from afdp.metadata.values import Change, Changes, News
 from afdp.postgres import Connection
 
@@ -68,10 +68,12 @@ _FORGET = """
     ), horizon AS (
         UPDATE record_change_horizon h
         SET xid = last.xid, seq = last.seq, written_at = last.written_at, history = change_history() FROM last
+        WHERE h.history <> change_history() OR (h.xid, h.seq) < (last.xid, last.seq)
     )
     SELECT count(*) FROM gone
 """
 _FORGET_AT_ONCE = 5_000
+_WITNESSED_AT_ONCE = 4_096  # places of a log
 _ROWS = 16
 _KNOWN_SIZE = "SELECT tree_size FROM witnessed_tree WHERE origin = $1 FOR UPDATE"
 _KEEP_SIZE = """
@@ -96,7 +98,10 @@ async def page(connection: Connection, tenant: str, cursor: str, limit: int) -> 
     after = await _placed(connection, Cursor.parse(cursor))
     rows = await connection.fetch(_PAGE, tenant, str(after.xid), after.seq, _ROWS)
     _require_there(after, rows[0])
-    found = [change for row in rows if row["xid"] is not None for change in _changes(row, after)]
+    found: list[Change] = []
+    for row in rows:
+        if row["xid"] is not None and len(found) <= limit:
+            found += _changes(row, after, limit + 1 - len(found))
     if not found:
         return Changes((), after.text(), False)
     told, more = found[:limit], len(found) > limit or len(rows) == _ROWS
@@ -123,11 +128,14 @@ async def witnessed(connection: Connection, origin: str, tree_size: int) -> int:
 
     Gives the size of the largest such tree; 0: there was none.
     """
-    async with connection.transaction():
-        known = await connection.fetchval(_KNOWN_SIZE, origin) or 0
-        if tree_size and await connection.fetchval(_KEEP_SIZE, origin, tree_size) is not None:
-            await connection.execute(_WITNESSED, origin, known, tree_size)
-        return max(known, tree_size)
+    while True:  # a log that grew for long without witnesses is told of step by step
+        async with connection.transaction():
+            known = await connection.fetchval(_KNOWN_SIZE, origin) or 0
+            size = min(tree_size, known + _WITNESSED_AT_ONCE)
+            if size and await connection.fetchval(_KEEP_SIZE, origin, size) is not None:
+                await connection.execute(_WITNESSED, origin, known, size)
+        if size >= tree_size:
+            return max(known, tree_size)
 
 
 async def forget_old(connection: Connection, retention: timedelta) -> bool:
@@ -146,7 +154,7 @@ async def _placed(connection: Connection, cursor: Cursor) -> Cursor:
         if (cursor.xid, cursor.seq) > (now.xid, now.seq):
             raise not_ours()
         return cursor
-    since = cursor.time - _MARGIN
+    since = max(cursor.time, EPOCH + _MARGIN) - _MARGIN
     first = await connection.fetchval(_SINCE, since)
     return Cursor(now.history, now.xid if first is None else min(first, now.xid), 0, WHOLE, since)
 
@@ -162,14 +170,14 @@ def _require_there(after: Cursor, row: asyncpg.Record) -> None:
         raise OutOfRange("changes after this cursor are gone", fields=[FieldViolation("cursor", message)])
 
 
-def _changes(row: asyncpg.Record, after: Cursor) -> list[Change]:
-    """Those of a row that come after a cursor."""
+def _changes(row: asyncpg.Record, after: Cursor, limit: int) -> list[Change]:
+    """Those of a row that come after a cursor, the first of them."""
     ids: Sequence[UUID] = row["receipt_ids"]
     at = Cursor(row["history"], row["xid"], row["seq"], 0, row["written_at"])
     begin = min(after.read, len(ids)) if (at.xid, at.seq) == (after.xid, after.seq) else 0
     return [
         Change(each, replace(at, read=number if number < len(ids) else WHOLE).text())
-        for number, each in enumerate(ids[begin:], begin + 1)
+        for number, each in enumerate(ids[begin : begin + limit], begin + 1)
     ]
 
 
