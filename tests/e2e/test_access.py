@@ -246,17 +246,21 @@ async def test_who_asks_who_it_is_hears_what_the_notary_makes_of_its_credential(
 ) -> None:
     told = (await rest.get("/api/v1/whoami", headers=bearer(guarded.token("ai_engineer", scopes=(READ,))))).json()
     nobodys = (await rest.get("/api/v1/whoami", headers=bearer(guarded.token()))).json()
+    auditors = (await rest.get("/api/v1/whoami", headers=bearer(guarded.token("security_analyst")))).json()
 
     assert (told["tenant"], told["method"], told["roles"]) == ("default", "oidc", ["ai_engineer"])
     assert (told["scopes"], told["has_scopes"]) == ([READ], True)
     assert told["expires_at"]
     may = {each["name"]: (each["allowed"], each["policies"]) for each in told["permissions"]}
-    assert may["evidence.read"] == (True, ["role-ai-engineer"])
-    assert may["evidence.create"] == (False, ["scope-write"])
+    assert may["evidence.read"] == (True, [])
+    assert may["evidence.create"] == (False, [])
+    explained = {each["name"]: (each["allowed"], each["policies"]) for each in auditors["permissions"]}
+    assert explained["audit.read"] == (True, ["role-security-analyst"])
     assert not may["audit.read"][0]
     assert set(may) == {method.permission for method in METHODS} - {"", "authenticated"}
     assert not any(each["allowed"] for each in nobodys["permissions"])
-    assert told["policy_hash"] == nobodys["policy_hash"]
+    assert auditors["policy_hash"]
+    assert told["policy_hash"] == nobodys["policy_hash"] == ""
     refused = await rest.get("/api/v1/whoami")
     assert refused.status_code == 401
 

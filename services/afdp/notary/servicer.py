@@ -296,6 +296,8 @@ class NotaryServicer(pb.NotaryServiceBase):
     async def who_am_i(self, request: pb.WhoAmIRequest) -> pb.WhoAmIResponse:
         who = principal.get()
         held, policy_hash = self._notary.held(who)
+        # What decides is told to those who see it in the audit trail anyway, and to nobody who looks for a way in.
+        explained = any(each.permission == "audit.read" and each.allowed for each in held)
         return pb.WhoAmIResponse(
             tenant=who.tenant,
             issuer=who.submitter.issuer,
@@ -304,8 +306,11 @@ class NotaryServicer(pb.NotaryServiceBase):
             roles=sorted(who.roles),
             scopes=sorted(who.scopes or ()),
             has_scopes=who.scopes is not None,
-            permissions=[pb.PermissionHeld(each.permission, each.allowed, list(each.policies)) for each in held],
-            policy_hash=policy_hash,
+            permissions=[
+                pb.PermissionHeld(each.permission, each.allowed, list(each.policies) if explained else [])
+                for each in held
+            ],
+            policy_hash=policy_hash if explained else "",
             expires_at=who.attributes.expires_at,
         )
 

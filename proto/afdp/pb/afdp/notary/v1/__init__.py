@@ -2063,7 +2063,7 @@ class PermissionHeld(betterproto2.Message):
 
     policies: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
     """
-    The names of the policies that decide; none: no policy permits it.
+    The names of the policies that decide, for callers that may read the audit trail.
     """
 
 
@@ -2894,7 +2894,7 @@ class WhoAmIResponse(betterproto2.Message):
 
     policy_hash: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
     """
-    SHA-256 of the policies that decided, in hex; empty where none are asked.
+    SHA-256 of the policies that decided, in hex, for callers that may read the audit trail; empty where none are asked.
     """
 
     expires_at: "datetime.datetime | None" = betterproto2.field(
