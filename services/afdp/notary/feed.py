@@ -30,6 +30,8 @@ PASSING = (Unavailable, DeadlineExceeded, ResourceExhausted)
 
 _TIMEOUT = 10.0  # seconds
 _PAGE = 64  # changes
+_PAGE_BYTES = 8 * 1024 * 1024  # of records; a page ends with the answer that goes beyond
+_READS = 4  # pages that are read at a time
 _WHOLE = 16  # records that come in one answer
 _AT_ONCE = 8  # receipts that are made at a time
 _KEPT_BYTES = 64 * 1024 * 1024  # of pages
@@ -66,8 +68,10 @@ class Told:
     @property
     def size(self) -> int:
         """In bytes, near enough."""
-        bundle = len(self.receipt.bundle) if isinstance(self.receipt, NotarizationReceipt) else 0
-        return bundle + len(self.evidence) + 1024
+        bundles = 0
+        if isinstance(self.receipt, NotarizationReceipt):
+            bundles = sum(map(len, (self.receipt.bundle, *self.receipt.more_bundles)))
+        return bundles + len(self.evidence) + 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class Feed:
         self._kept = 0
         self._wanted = asyncio.Event()
         self._opening = asyncio.Lock()
+        self._reads = asyncio.Semaphore(_READS)
         self._head = ""
         self._began = 0  # looks
         self._heard = 0  # the look that gave the head
@@ -218,15 +223,22 @@ class Feed:
                 tenant.tell()
 
     async def _read(self, tenant: str, cursor: str) -> Page:
-        request = store.ListChangesRequest(tenant, cursor, _PAGE)
-        found = await self._metadata.list_changes(request, timeout=_TIMEOUT)
-        ids = [change.receipt_id for change in found.changes]
-        records: dict[str, store.Record] = {}
-        for start in range(0, len(ids), _WHOLE):
-            wanted = store.GetRecordsRequest(tenant, ids[start : start + _WHOLE])
-            answer = await self._metadata.get_records(wanted, timeout=_TIMEOUT)
-            records |= {each.draft.receipt_id: each for each in answer.records if each.draft is not None}
-        return Page(await self._told(found.changes, records), found.cursor, found.more)
+        async with self._reads:
+            request = store.ListChangesRequest(tenant, cursor, _PAGE)
+            found = await self._metadata.list_changes(request, timeout=_TIMEOUT)
+            records: dict[str, store.Record] = {}
+            size = 0
+            for start in range(0, len(found.changes), _WHOLE):
+                if size > _PAGE_BYTES:  # the rest is of the next page
+                    changes = found.changes[:start]
+                    return Page(await self._told(changes, records), changes[-1].cursor, True)
+                ids = [change.receipt_id for change in found.changes[start : start + _WHOLE]]
+                answer = await self._metadata.get_records(store.GetRecordsRequest(tenant, ids), timeout=_TIMEOUT)
+                for each in answer.records:
+                    if each.draft is not None:
+                        records[each.draft.receipt_id] = each
+                        size += len(each.draft.evidence) + len(each.draft.statement)
+            return Page(await self._told(found.changes, records), found.cursor, found.more)
 
     async def _told(self, changes: Sequence[store.RecordChange], records: Mapping[str, store.Record]) -> Sequence[Told]:
         """Those whose record is there still."""

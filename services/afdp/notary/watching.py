@@ -69,9 +69,10 @@ class Watching:
             page = await reader.read()
             yield (cursor or now), "", None
             while True:
-                self._require_going_on(principal)
                 for event in self._seen(principal, page.told):
+                    self._require_going_on(principal)  # whoever is slow takes long over a page
                     yield event
+                self._require_going_on(principal)
                 if not page.more:
                     while not await reader.something_new(self._patience(principal)):
                         self._require_going_on(principal)

@@ -27,6 +27,7 @@ class Records:
         self.asked: list[str] = []
         self.failed = asyncio.Semaphore(0)
         self.away: NotaryError | None = None
+        self.size = 0  # bytes of evidence
 
     async def get_news(self, request: store.GetNewsRequest, *, timeout: float | None = None) -> store.GetNewsResponse:
         self._answer("news")
@@ -52,7 +53,11 @@ class Records:
         types = {receipt_id: event_type for _, receipt_id, event_type in self.changes}
         return store.GetRecordsResponse(
             [
-                store.Record(store.Draft(receipt_id=each, terms=store.SearchTerms(event_type=types[each])))
+                store.Record(
+                    store.Draft(
+                        receipt_id=each, terms=store.SearchTerms(event_type=types[each]), evidence=b"x" * self.size
+                    )
+                )
                 for each in request.receipt_ids
             ]
         )
@@ -227,11 +232,36 @@ async def test_where_nothing_happens_the_cursor_moves_on_past_what_is_others(rec
 async def test_a_stream_ends_with_the_credential(watch: Watch) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=1)
     caller = Principal("acme", ALICE.submitter, attributes=Attributes("token", expires_at=soon))
-    events = watch(caller)
-    await anext(events)
     async with asyncio.timeout(30):
         with pytest.raises(Unauthenticated):
-            await to_the_end(events)
+            await to_the_end(watch(caller))
+
+
+async def test_a_page_of_large_records_ends_early_and_the_next_goes_on(
+    records: Records, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("afdp.notary.feed._PAGE_BYTES", 10_000)
+    records.size = 1_000
+    events = watch()
+    await anext(events)
+    records.changes += [("acme", f"r{number}", "a.b") for number in range(50)]
+
+    assert await receipts(events, 50) == [f"r{number}" for number in range(50)]
+    assert records.asked.count("changes") > 50 // 16
+
+
+async def test_who_takes_long_over_a_page_is_let_go_with_the_credential(records: Records, watch: Watch) -> None:
+    caller = Principal("acme", ALICE.submitter, attributes=Attributes("token", expires_at=None))
+    events = watch(caller)
+    await anext(events)
+    records.changes += [("acme", f"r{number}", "a.b") for number in range(3)]
+    assert await receipts(events, 1) == ["r0"]
+
+    object.__setattr__(caller.attributes, "expires_at", datetime.now(UTC))
+
+    async with asyncio.timeout(30):
+        with pytest.raises(Unauthenticated):
+            await anext(events)
 
 
 async def test_a_notary_that_stops_sends_those_who_watch_elsewhere(feed: Feed, watch: Watch) -> None:
