@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import Annotated, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from afdp.config import Seconds, ServiceSettings
 from afdp.tls.plain import is_loopback
 from afdp.vault.settings import VaultAccessSettings
-
-_PORT = re.compile(r":[0-9]*$")
 
 
 def check_postgres_url(url: SecretStr) -> SecretStr:
@@ -31,9 +28,10 @@ def check_postgres_url(url: SecretStr) -> SecretStr:
         raise ValueError("must be a URL that begins with postgresql://")
     if "service" in options or "servicefile" in options or os.environ.get("PGSERVICE"):
         raise ValueError("names a service file (PGSERVICE), which may name any server: plain text stays on this one")
-    named = [parts.netloc.rpartition("@")[2], *options.get("host", ())]
-    hosts = [_PORT.sub("", each) for given in named for each in given.split(",") if each]
-    hosts = hosts or [each for each in os.environ.get("PGHOST", "").split(",") if each]
+    named = parts.netloc.partition("@")[2] if "@" in parts.netloc else parts.netloc
+    hosts = [unquote(_address(each)) for each in named.split(",") if each]
+    hosts += [_address(each) for given in options.get("host", ()) for each in given.split(",") if each]
+    hosts = hosts or [_address(each) for each in os.environ.get("PGHOST", "").split(",") if each]
     if options.get("sslmode") != ["verify-full"] and not all(map(_stays_here, hosts)):
         raise ValueError(
             "names another machine, and plain text stays on this one: add sslmode=verify-full, and sslrootcert, a file "
@@ -42,8 +40,17 @@ def check_postgres_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _address(given: str) -> str:
+    """The address of `host:port`, read as asyncpg reads it; of a bare IPv6 address all of it."""
+    if given.startswith("["):
+        return given[1:].partition("]")[0]
+    if given.startswith("/") or given.count(":") > 1:
+        return given
+    return given.partition(":")[0]
+
+
 def _stays_here(host: str) -> bool:
-    return host.startswith("/") or is_loopback(host)
+    return host.startswith("/") or (is_loopback(host) and not host.startswith("unix:"))
 
 
 class DatabaseSettings(VaultAccessSettings, ServiceSettings):
