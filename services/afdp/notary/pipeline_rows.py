@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from afdp.audit.rows import INTENT, MAX_ITEMS, OUTCOME, write_row
+from afdp.audit.rows import INTENT, OUTCOME, parted, write_row
 from afdp.errors import NotaryError
 from afdp.messages.metadata import Draft
 from afdp.notary.access.acts import Act, judged
@@ -60,7 +60,7 @@ class PipelineRows:
         while len(self._open) > _MOST_OPEN:
             self._open.popitem(last=False)
         now = datetime.now(UTC)
-        return [_row({**head, "phase": INTENT, "time": now}, items) for head, items in rows.values()]
+        return [row for head, items in rows.values() for row in _rows({**head, "phase": INTENT, "time": now}, items)]
 
     def forget(self, drafts: Iterable[Draft]) -> None:
         """These were not prepared: nobody knows whether their intents are on record."""
@@ -85,7 +85,7 @@ class PipelineRows:
             items = rows.setdefault(id(head) if known is None else (*head.values(),), (head, []))[1]
             items.append({**_item(draft.receipt_id, request), "log_index": index})
         told = {"phase": OUTCOME, "step": "act", "result": "allow", "log": origin, "time": datetime.now(UTC)}
-        return [_row({**_without_decision(head), **told}, items) for head, items in rows.values()]
+        return [row for head, items in rows.values() for row in _rows({**_without_decision(head), **told}, items)]
 
     def _settle(self, draft: Draft, told: dict[str, Any]) -> None:
         known = self._open.pop(draft.receipt_id, None)
@@ -117,10 +117,10 @@ def _item(receipt_id: str, request: str) -> dict[str, Any]:
     return {**item, "request_id": request} if request else item
 
 
-def _row(head: Head, items: list[dict[str, Any]]) -> bytes:
+def _rows(head: Head, items: list[dict[str, Any]]) -> list[bytes]:
     if len(items) == 1:
-        return write_row({**head, **items[0]})
-    return write_row(head, items[:MAX_ITEMS])
+        return [write_row({**head, **items[0]})]
+    return [write_row(head, some) for some in parted(items)]
 
 
 def _without_decision(head: Head) -> dict[str, Any]:

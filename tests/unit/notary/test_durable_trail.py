@@ -6,17 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from afdp.audit.rows import events_of, write_row
+from afdp.audit.rows import MAX_ROW_BYTES, events_of, write_row
 from afdp.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from afdp.messages.metadata import RecordAuditRowsRequest, RecordAuditRowsResponse
 from afdp.notary.access import acts, admitted
 from afdp.notary.access.audit import AuditEvent
-from afdp.notary.access.durable_trail import DurableTrail
+from afdp.notary.access.durable_trail import MOST_BYTES, DurableTrail
 from afdp.notary.access.recorded import RecordedCalls
 from afdp.notary.access.spool import Spool
 from afdp.rpc.caller import Caller, caller
@@ -41,6 +42,8 @@ class Metadata:
     ) -> RecordAuditRowsResponse:
         if not self.there.is_set():
             raise Unavailable("PostgreSQL cannot be reached")
+        if any(len(row) > MAX_ROW_BYTES for row in request.rows):
+            raise InvalidArgument("the rows are not good")
         async with self.came:
             self.calls.append(request.rows)
             self.came.notify_all()
@@ -122,6 +125,32 @@ async def test_where_neither_takes_rows_nobody_is_let_in_and_none_is_lost(tmp_pa
             await RecordedCalls(None, trail).admit(METHODS["GetReceipt"])
         metadata.there.set()
         assert names(await metadata.until(1)) == ["0"]
+
+
+async def test_all_who_wait_are_told_that_neither_takes_rows_and_none_is_lost() -> None:
+    metadata = Metadata()
+    metadata.there.clear()
+    trail = DurableTrail(metadata, None, 1000, 60)
+    groups = [trail.put(b" " * MOST_BYTES), trail.put(row("0"))]
+    async with asyncio.timeout(60), running(trail):
+        for group in groups:
+            with pytest.raises(Unavailable):
+                await group.settled()
+    assert groups[0] is not groups[1]
+
+
+async def test_a_row_that_is_refused_stands_in_nobodys_way_and_another_says_that_it_is_missing(tmp_path: Path) -> None:
+    metadata = Metadata()
+    metadata.there.clear()
+    refused = write_row({"rpc": "1", "reason": "x" * MAX_ROW_BYTES})
+    async with running(DurableTrail(metadata, Spool(tmp_path, ROOM), 1000, 60)) as trail:
+        for each in (row("0"), refused, row("2")):
+            await trail.put(each).settled()
+        metadata.there.set()
+        before, instead, after = await metadata.until(3)
+    assert (before["rpc"], after["rpc"]) == ("0", "2")
+    assert (instead["result"], sha256(refused).hexdigest() in instead["reason"]) == ("error", True)
+    assert (tmp_path / "refused.ndjson").read_bytes() == refused + b"\n"
 
 
 async def test_too_many_rows_that_wait_keep_everybody_out() -> None:

@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 import uuid_utils
 
-from afdp.audit.rows import INTENT, MAX_ITEMS, OUTCOME, write_row
+from afdp.audit.rows import INTENT, OUTCOME, parted, write_row
 from afdp.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -43,6 +43,9 @@ _REFUSALS = (
     Unauthenticated,
     Unimplemented,
 )
+
+
+_MOST_NOTES = 1024
 
 
 class Written(Protocol):
@@ -108,7 +111,7 @@ class Act:
             return True
         if event.resource.startswith("evidence:") and event.result == "allow" and self._intent is None:
             self._verdicts[event.resource] = decision  # it goes with the record that is made of it
-        elif len(self._notes) < MAX_ITEMS:
+        elif len(self._notes) < _MOST_NOTES:
             more = {"resource": event.resource, "reason": event.reason}
             self._notes.append({**decision, **{name: value for name, value in more.items() if value}})
         return True
@@ -137,15 +140,17 @@ class Act:
     def _put_outcome(self, result: str, reason: str) -> None:
         row = {**self.head, "phase": OUTCOME, "act": self.id, "time": datetime.now(UTC), "step": "act"}
         row |= {"result": result, "reason": reason, "request_id": self.request_id}
-        items = [{**note, "act": self.id} for note in self._notes] if result == "allow" or len(self._notes) > 1 else ()
+        items = [{**note, "act": self.id} for note in self._notes] if result == "allow" or len(self._notes) > 1 else []
         if not items and self._notes:
             row["resource"] = self._notes[0].get("resource", "")
-        _quietly(self._trail.put, write_row(row, items))
+        for some in parted(items) or [[]]:
+            _quietly(self._trail.put, write_row(row, some))
 
     def _put_notes(self) -> None:
         if self._notes:
             row = {**self.head, "time": datetime.now(UTC), "step": "authorization", "result": "allow"}
-            _quietly(self._trail.put, write_row({**row, "request_id": self.request_id}, self._notes))
+            for some in parted(self._notes):
+                _quietly(self._trail.put, write_row({**row, "request_id": self.request_id}, some))
             self._notes = []
 
     # --- evidence -----------------------------------------------------------------------------------------------------

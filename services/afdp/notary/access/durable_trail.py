@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Protocol
 
 import prometheus_client as metrics
 
 from afdp.audit.rows import write_row
-from afdp.errors import NotaryError, Unavailable
+from afdp.errors import InvalidArgument, NotaryError, Unavailable
 from afdp.messages.metadata import RecordAuditRowsRequest, RecordAuditRowsResponse
 from afdp.notary.access.acts import current
 from afdp.notary.access.audit import AuditEvent, AuditTrail
@@ -144,6 +145,8 @@ class DurableTrail:
         """What is told together becomes rows now and then."""
         while True:
             await asyncio.sleep(self._interval)
+            if self._broken:  # they go on being counted
+                continue
             for each in self._counts.take():
                 self._put(write_row(_told(each)))
 
@@ -187,14 +190,16 @@ class DurableTrail:
         return True
 
     def _break(self, group: Group) -> None:
+        """All who wait are told; their rows stay."""
         if not self._broken:
             self._broken = True
             logger.error("the audit trail takes no events: neither metadata nor the spool has room for them")
-        again = Group(group.rows, group.size)
-        self._groups.appendleft(again)
-        if not group.ready.done():
-            group.ready.set_exception(Unavailable("the audit trail takes no events", retry_after=_RETRY))
-            group.ready.exception()  # nobody need ask for it
+        waiting = [group, *self._groups]
+        self._groups = deque(Group(each.rows, each.size) for each in waiting)
+        for each in waiting:
+            if not each.ready.done():
+                each.ready.set_exception(Unavailable("the audit trail takes no events", retry_after=_RETRY))
+                each.ready.exception()  # nobody need ask for it
 
     async def _durable(self, rows: Sequence[bytes]) -> str:
         """Where rows are durable now; empty: nowhere."""
@@ -227,6 +232,8 @@ class DurableTrail:
     async def _sent(self, rows: Sequence[bytes]) -> bool:
         try:
             await self._metadata.record_audit_rows(RecordAuditRowsRequest(list(rows)), timeout=_TIMEOUT)
+        except InvalidArgument as error:
+            return await self._sent_singly(rows, error)
         except NotaryError as error:
             _failures.labels("metadata").inc()
             if not self._away:
@@ -236,6 +243,27 @@ class DurableTrail:
             return False
         self._away = False
         return True
+
+    async def _sent_singly(self, rows: Sequence[bytes], error: NotaryError) -> bool:
+        """One of the rows is none: it stands in nobody's way, and another one says that it is missing."""
+        if len(rows) > 1:
+            for row in rows:
+                if not await self._sent([row]):
+                    return False
+            return True
+        [row] = rows
+        _failures.labels("refused").inc()
+        digest = sha256(row).hexdigest()
+        fields = {"reason": error.message, "sha256": digest, "bytes": len(row)}
+        logger.error("a row of the audit trail is refused, and kept beside its spool", extra={"fields": fields})
+        if self._spool is not None:
+            await asyncio.to_thread(self._spool.keep_refused, row)
+        reason = f"a row of the trail is refused, of {len(row)} bytes, SHA-256 {digest}: it is kept beside the spool"
+        return await self._sent([write_row({"step": "act", "result": "error", "reason": reason, "time": _now()})])
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _members(event: AuditEvent) -> dict[str, Any]:
@@ -248,4 +276,4 @@ _FIELDS = tuple(AuditEvent.__dataclass_fields__)
 def _told(told: Together) -> dict[str, Any]:
     latest = told.latest
     last = {"last_request_id": latest.request_id, "last_address": latest.address, "last_rpc": latest.rpc}
-    return {**_members(told.kind), "time": datetime.now(UTC), "count": told.count, **last}
+    return {**_members(told.kind), "time": _now(), "count": told.count, **last}

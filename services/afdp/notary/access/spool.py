@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from afdp.errors import FailedPrecondition
@@ -27,6 +28,7 @@ class Spool:
             FailedPrecondition: the folder cannot be used.
         """
         self.most = most
+        self._folder = folder
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = _taken(folder)
@@ -77,6 +79,18 @@ class Spool:
         if self._sent >= self.size:
             os.ftruncate(self._file, 0)
             self._sent = self.size = 0
+
+    def keep_refused(self, row: bytes) -> None:
+        """Keeps a row that belongs nowhere, for whoever looks into it: in `refused.ndjson`, while there is room."""
+        path = self._folder / "refused.ndjson"
+        with suppress(OSError):
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                if os.fstat(file).st_size + len(row) < self.most:
+                    os.write(file, row + b"\n")
+                    os.fsync(file)
+            finally:
+                os.close(file)
 
     def close(self) -> None:
         """Lets go of the file; what waits in it waits for whoever takes it next."""

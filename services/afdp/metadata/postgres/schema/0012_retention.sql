@@ -196,7 +196,7 @@ BEGIN
     END IF;
     PERFORM make_month(month); -- for a table that a later release has added
     parts := ARRAY(SELECT format('%s_%s', each, to_char(month, 'YYYYMM')) FROM unnest(tables) AS each);
-    PERFORM lock_all(ARRAY['legal_hold', 'retention_class', 'pending', 'log_queue'], 'SHARE');
+    PERFORM lock_all(ARRAY['legal_hold', 'retention_class'], 'SHARE');
     -- Who writes late into this month waits; who reads does not.
     PERFORM lock_all(parts, 'SHARE');
     CREATE TEMPORARY TABLE going ON COMMIT DROP AS SELECT * FROM fates(month);
