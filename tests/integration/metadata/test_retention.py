@@ -205,6 +205,9 @@ async def test_a_class_is_lengthened_for_what_is_there_and_never_shortened(
     assert await retention.put_classes({"short": Period(years=1)}) == []
     assert await retention.put_classes({"short": Period(days=90), "other": Period(months=1)}) == ["short"]
     assert len(await retention.due()) == 1
+    assert await retention.put_classes({"seven": Period(years=7)}) == []
+    assert await retention.put_classes({"seven": Period(days=2521)}) == ["seven"], "36 days less, whatever a month is"
+    assert await retention.put_classes({"seven": Period(days=2558)}) == []
     assert await retention.put_classes({"short": Period(years=100)}) == []
     assert await retention.due() == []
     assert await retention.put_classes({"short": Period()}) == []

@@ -43,7 +43,9 @@ _PUT_CLASSES = """
     INSERT INTO retention_class AS c (name, period) SELECT name, period::interval
     FROM unnest($1::text[], $2::text[]) AS given (name, period) ORDER BY name
     ON CONFLICT (name) DO UPDATE SET period = excluded.period
-        WHERE c.period IS NOT NULL AND (excluded.period IS NULL OR excluded.period > c.period)
+        WHERE c.period IS NOT NULL AND (
+            excluded.period IS NULL OR excluded.period <> c.period AND lasts_as_long(excluded.period, c.period)
+        )
 """
 _LONGER = """
     SELECT c.name FROM retention_class c

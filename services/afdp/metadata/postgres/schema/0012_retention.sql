@@ -276,9 +276,18 @@ BEGIN
 END
 $$;
 
+-- Whether one period never ends before another, whenever both begin: PostgreSQL itself compares them as if each month had
+-- 30 days, by which 2521 days are more than seven years.
+CREATE FUNCTION lasts_as_long(period interval, other interval) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = afdp_metadata, pg_temp AS $$
+    SELECT bool_and(begun + period >= begun + other)
+    FROM generate_series(timestamp '2096-01-01', timestamp '2104-12-31', interval '1 day') AS begun -- 2100 has no leap day
+$$;
+
 CREATE FUNCTION only_lengthened() RETURNS trigger LANGUAGE plpgsql SET search_path = afdp_metadata, pg_temp AS $$
 BEGIN
-    IF NEW.name <> OLD.name OR OLD.period IS NULL AND NEW.period IS NOT NULL OR NEW.period < OLD.period THEN
+    IF NEW.name <> OLD.name OR OLD.period IS NULL AND NEW.period IS NOT NULL OR NOT lasts_as_long(NEW.period, OLD.period)
+    THEN
         RAISE EXCEPTION 'for how long records are kept is never shortened' USING ERRCODE = 'restrict_violation';
     END IF;
     RETURN NEW;
