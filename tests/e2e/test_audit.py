@@ -183,6 +183,7 @@ class Deed:
 ROW, SEAL, GAP = "row {row}", "seal {seal}", "row {gap}"
 DEEDS = (
     Deed("row altered", ROW, "audit_row", "sequence", "UPDATE audit_row SET row = row || ' ' WHERE sequence = $1"),
+    Deed("row altered", ROW, "audit_row", "sequence", "UPDATE audit_row SET tenant = 'x' WHERE sequence = $1"),
     Deed("row missing", ROW, "audit_row", "sequence", "DELETE FROM audit_row WHERE sequence = $1"),
     Deed(
         "row added",

@@ -159,7 +159,7 @@ class WholeTrail:
             request = store.ReadAuditTrailRequest(after, _PAGE)
             found = (await self._metadata.read_audit_trail(request, timeout=_TIMEOUT)).rows
             for row in found:
-                yield SealedRow(row.sequence, row.recorded_at or datetime.now(UTC), row.row)
+                yield SealedRow(row.sequence, row.recorded_at or datetime.now(UTC), row.row, row.tenant)
             if not found:
                 return
             after = found[-1].sequence
