@@ -117,6 +117,8 @@ async def test_csv_says_what_was_given_and_no_cell_begins_a_formula(
     answer = await rest.get(EXPORT, params={"format": "csv", "artifact_hash": HASH, "oldest_first": "true"})
 
     assert answer.raise_for_status().headers["content-type"].startswith("text/csv")
+    again = await rest.get(EXPORT, params=answer.request.url.params, headers={"Last-Event-ID": "of-another-stream"})
+    assert again.text == answer.text
     head, *rows = csv.reader(io.StringIO(answer.text, newline=""), strict=True)
     table = [dict(zip(head, row, strict=True)) for row in rows]
     assert [row["receipt_id"] for row in table] == receipts

@@ -17,6 +17,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -235,10 +236,10 @@ class Notarising(RuleBasedStateMachine):
         self.reconcile()
         for number, ids in self.of_evidence.items():
             evidence_hash = self.receipts[ids[0]]["evidence_package_hash"]
-            found = self._until_answered(lambda of=evidence_hash: self.rest.get(f"/api/v1/evidence/{of}"))  # type: ignore[misc]
+            found = self._until_answered(partial(self.rest.get, f"/api/v1/evidence/{evidence_hash}"))
             assert found.json()["receipt_count"] == len(ids), number
         for receipt_id in self.receipts:
-            found = self._until_answered(lambda of=receipt_id: self.rest.get(f"/api/v1/receipts/{of}"))  # type: ignore[misc]
+            found = self._until_answered(partial(self.rest.get, f"/api/v1/receipts/{receipt_id}"))
             receipt = found.json()["receipt"]
             assert receipt["state"] == "logged"
             assert verify_receipt(Receipt.from_object(receipt), self.trust_root).verified

@@ -171,7 +171,9 @@ class Transcoder(BaseRoute):
     ) -> None:
         """Many answers to one request, as one download or as server-sent events."""
         await self._body(binding, headers, receive)
-        query = resumed(scope["query_string"].decode("ascii", "replace"), headers.last_event_id)
+        query = scope["query_string"].decode("ascii", "replace")
+        if binding.download is None:
+            query = resumed(query, headers.last_event_id)
         request = binding.decode(b"", variables, query, None)
         exchange = exchange_of(scope)
         metadata = headers.metadata(exchange.request_id, exchange.traceparent) + told_of_client(scope)

@@ -83,10 +83,10 @@ class Exports:
             yield Lines(b"" if after else form.head, after)
             while True:
                 async for lines in self._written(principal, page.records, form):
+                    self._access.require_unexpired(principal, READ)  # whoever is slow takes long over a page
                     yield lines
                 if not page.next_after:
                     return
-                self._access.require_unexpired(principal, READ)
                 at = store.ReadRecordsRequest(wanted, page.next_after, page.next_after_notarized_at)
                 page = await self._metadata.read_records(at, timeout=_READ_TIMEOUT)
 

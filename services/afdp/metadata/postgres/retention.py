@@ -13,7 +13,7 @@ from afdp.errors import AlreadyExists, FailedPrecondition
 from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.postgres.roles import as_keeper
 from afdp.metadata.retention import Deferral, Due, Expiry, Hold, Period, Release
-from afdp.postgres import Connection, Database
+from afdp.postgres import Connection, Database, Work
 
 _LONGEST = 6 * 3600.0  # seconds; to write what stays of a month takes its time
 
@@ -84,11 +84,11 @@ class PostgresRetention:
 
     async def place_hold(self, hold: Hold) -> tuple[Hold, int]:
         """Puts a hold on record."""
-        values = (hold.hold_id, hold.tenant, hold.case_number, hold.reason, hold.placed_by, hold.artifact_hash)
-        values += (hold.actor_id, hold.event_type, hold.subject, hold.start_time, hold.end_time)  # type: ignore[assignment]
+        who = hold.hold_id, hold.tenant, hold.case_number, hold.reason, hold.placed_by
+        about = hold.artifact_hash, hold.actor_id, hold.event_type, hold.subject, hold.start_time, hold.end_time
 
         async def place(connection: Connection) -> Hold:
-            await connection.execute(_PLACE, *values)
+            await connection.execute(_PLACE, *who, *about)
             row = await connection.fetchrow(_HOLD, hold.tenant, hold.hold_id)
             found = None if row is None else _to_hold(row)
             if found is None or _asked(found) != _asked(hold):
@@ -162,7 +162,7 @@ async def deferred(connection: Connection, tenant: str, receipt_ids: Sequence[UU
     return Deferral(None if row["for_ever"] else row["until"], row["for_ever"], tuple(row["cases"]))
 
 
-def _patient(query: str, *values: object):  # type: ignore[no-untyped-def]
+def _patient(query: str, *values: object) -> Work[list[asyncpg.Record]]:
     async def fetch(connection: Connection) -> list[asyncpg.Record]:
         await connection.execute("SET LOCAL statement_timeout = 0")
         rows: list[asyncpg.Record] = await connection.fetch(query, *values, timeout=_LONGEST)

@@ -35,6 +35,8 @@ _RETRY = 1.0
 
 _rows = metrics.Counter("afdp_audit_rows", "Rows of the audit trail that are durable, by where.", ["where"])
 _failures = metrics.Counter("afdp_audit_row_failures", "Times that rows could not be written, by where.", ["where"])
+for _where in ("metadata", "spool", "refused"):
+    _failures.labels(_where)  # so that the first one shows as an increase
 _waiting = metrics.Gauge("afdp_audit_rows_waiting", "Rows of the audit trail that are not durable yet.")
 _spooled = metrics.Gauge("afdp_audit_spool_bytes", "Rows that wait on disk for metadata to be back.")
 _spool_limit = metrics.Gauge("afdp_audit_spool_bytes_limit", "How many may; then no request is let in.")
