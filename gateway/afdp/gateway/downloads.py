@@ -16,9 +16,10 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 from starlette.types import Receive, Scope, Send
 
-from afdp.errors import DeadlineExceeded, Internal, NotaryError, Unavailable
+from afdp.errors import Internal, NotaryError
 from afdp.gateway.descriptors import Api
 from afdp.gateway.exchange import exchange_of
+from afdp.gateway.streaming import first_of, gone
 
 logger = logging.getLogger(__name__)
 
@@ -42,19 +43,19 @@ class Download:
             NotaryError: there is no first answer, and nothing was sent.
         """
         async with aclosing(answers):
-            first = await _first(answers, patience)
+            first = await first_of(answers, patience)
             kind, data = self._bytes(first)
             exchange_of(scope).stand_aside()
             headers = [(b"content-type", kind.encode()), (b"cache-control", b"no-store")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            gone = asyncio.create_task(_gone(receive))
+            leaving = asyncio.create_task(gone(receive))
             sending = asyncio.create_task(self._send(data, answers, send))
             try:
-                await asyncio.wait([sending, gone], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([sending, leaving], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (sending, gone):
+                for task in (sending, leaving):
                     task.cancel()
-                await asyncio.gather(sending, gone, return_exceptions=True)
+                await asyncio.gather(sending, leaving, return_exceptions=True)
 
     async def _send(self, data: bytes, answers: AsyncGenerator[bytes, None], send: Send) -> None:
         try:
@@ -77,19 +78,3 @@ class Download:
             if message.HasField(name):
                 return kind, getattr(message, name)
         raise Internal("the notary's answer could not be read")
-
-
-async def _first(answers: AsyncGenerator[bytes, None], patience: float) -> bytes:
-    try:
-        async with asyncio.timeout(patience):
-            return await anext(answers)
-    except TimeoutError:
-        raise DeadlineExceeded("the notary did not answer in time") from None
-    except StopAsyncIteration:
-        raise Unavailable("the notary ended the stream: try again", retry_after=1.0) from None
-
-
-async def _gone(receive: Receive) -> None:
-    """Returns once the client is."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -16,10 +16,11 @@ import orjson
 from prometheus_client import Gauge
 from starlette.types import Receive, Scope, Send
 
-from afdp.errors import DeadlineExceeded, InvalidArgument, NotaryError, ResourceExhausted, Unavailable
+from afdp.errors import InvalidArgument, NotaryError, ResourceExhausted, Unavailable
 from afdp.gateway.encode import ResponseEncoder
 from afdp.gateway.exchange import exchange_of
 from afdp.gateway.problems import problem
+from afdp.gateway.streaming import first_of, gone
 
 logger = logging.getLogger(__name__)
 
@@ -95,20 +96,14 @@ class EventStreams:
         receive: Receive,
         send: Send,
     ) -> None:
-        try:
-            async with asyncio.timeout(patience):
-                first = await anext(answers)
-        except TimeoutError:
-            raise DeadlineExceeded("the notary did not answer in time") from None
-        except StopAsyncIteration:
-            raise Unavailable("the notary ended the stream: try again", retry_after=1.0) from None
+        first = await first_of(answers, patience)
         exchange = exchange_of(scope)
         exchange.stand_aside()
         await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
         events = _Events(encode, send)
         await events.send(b"retry: %d\n\n" % RETRY)
         await events.tell(first)
-        watches = [asyncio.create_task(_gone(receive)), asyncio.create_task(self._leaving.wait())]
+        watches = [asyncio.create_task(gone(receive)), asyncio.create_task(self._leaving.wait())]
         telling = asyncio.create_task(_tell(answers, events))
         try:
             await asyncio.wait([telling, *watches], return_when=asyncio.FIRST_COMPLETED)
@@ -203,9 +198,3 @@ async def _next(answers: AsyncGenerator[bytes, None]) -> bytes:
         return await anext(answers)
     except StopAsyncIteration:  # which no task may raise
         raise _Ended from None
-
-
-async def _gone(receive: Receive) -> None:
-    """Returns once the client is."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -20,17 +20,14 @@ from afdp.errors import DataLoss, DeadlineExceeded, InvalidArgument, NotaryError
 from afdp.formats.authorities import TimestampAuthority
 from afdp.formats.evidence import canonical_evidence
 from afdp.messages import metadata as store
-from afdp.messages.signer import SignerServiceClient
-from afdp.messages.transparency import TransparencyServiceClient
 from afdp.notary.anchors import Anchors
+from afdp.notary.command_peers import open_peers
 from afdp.notary.config import NotarySettings
 from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.outside import OutsideStamps
 from afdp.notary.receipts import ReceiptOffice
-from afdp.rpc import GrpcCaller, open_channel
 from afdp.telemetry.logs import configure_logging
-from afdp.tls.files import open_tls
 
 _CLEAN, _BROKEN, _UNREADABLE, _UNREACHABLE = 0, 1, 2, 3
 _PAGE = 1000
@@ -167,19 +164,10 @@ class WholeTrail:
 
 async def _trail(settings: NotarySettings, stack: AsyncExitStack) -> WholeTrail:
     """One that speaks to the peers as the service does."""
-    tls = await stack.enter_async_context(open_tls(settings))
-
-    async def caller(service: str, address: str) -> GrpcCaller:
-        spread, most = service != "signer", settings.max_message_bytes
-        channel = open_channel(address, most, spread=spread, tls=tls, service=service)
-        return GrpcCaller(await stack.enter_async_context(channel))
-
-    signer = SignerServiceClient(await caller("signer", settings.signer_address))
-    log = TransparencyServiceClient(await caller("transparency", settings.transparency_address))
-    records = store.MetadataServiceClient(await caller("metadata", settings.metadata_address))
-    keys = KeyDirectory(signer, log)
-    additions = Anchors(log, keys), Cosignatures(log, keys), OutsideStamps(_NobodyOutside())
-    return WholeTrail(records, ReceiptOffice(keys, *additions))
+    peers = await open_peers(settings, stack)
+    keys = KeyDirectory(peers.signer, peers.log)
+    additions = Anchors(peers.log, keys), Cosignatures(peers.log, keys), OutsideStamps(_NobodyOutside())
+    return WholeTrail(peers.records, ReceiptOffice(keys, *additions))
 
 
 class _NobodyOutside:

@@ -17,8 +17,7 @@ import uuid_utils
 from afdp.audit.rows import INTENT, OUTCOME, write_row
 from afdp.errors import DeadlineExceeded, NotaryError, Unavailable
 from afdp.messages.metadata import MetadataServiceClient, RecordAuditRowsRequest
-from afdp.messages.signer import SignerServiceClient
-from afdp.messages.transparency import TransparencyServiceClient
+from afdp.notary.command_peers import open_peers
 from afdp.notary.config import NotarySettings
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.pipeline import Prepared, Stages
@@ -88,16 +87,8 @@ async def open_reconciler(settings: NotarySettings, grace: float | None, stack: 
         grace: how long a record may wait to be logged, in seconds; None: as the settings say.
         stack: closes its connections.
     """
-    tls = await stack.enter_async_context(open_tls(settings))
-
-    async def caller(service: str, address: str) -> GrpcCaller:
-        spread, most = service != "signer", settings.max_message_bytes
-        channel = open_channel(address, most, spread=spread, tls=tls, service=service)
-        return GrpcCaller(await stack.enter_async_context(channel))
-
-    signer = SignerServiceClient(await caller("signer", settings.signer_address))
-    log = TransparencyServiceClient(await caller("transparency", settings.transparency_address))
-    records = MetadataServiceClient(await caller("metadata", settings.metadata_address))
+    peers = await open_peers(settings, stack)
+    signer, log, records = peers.signer, peers.log, peers.records
     keys, timeout = KeyDirectory(signer, log), settings.stage_timeout_seconds
     rows = PipelineRows(subject="reconcile-command")
     stages = Stages(signer, records, keys, _NoStamps(), _NoQueue(), timeout, rows=rows)

@@ -7,19 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from afdp.config import SettingsError
 from afdp.errors import FailedPrecondition
 from afdp.messages.metadata import RetentionClass
 from afdp.notary.access.labels import Labels
 from afdp.notary.model import Order
+from afdp.settings_file import parse_settings_file, read_settings_file
 
 FOR_EVER = "indefinite"
 
-_MAX_BYTES = 1024 * 1024
+_SETTING = "AFDP_RETENTION"
 _PERIOD = re.compile(r"([1-9][0-9]{0,4}) (year|month|day)s?")
 
 
@@ -70,6 +71,16 @@ class _File(_Strict):
     default: Text | None = None
     minimum: PeriodText = Period(days=1)
 
+    @model_validator(mode="after")
+    def _classes_are_there_and_long_enough(self) -> Self:
+        named = [rule.retention for rule in self.rules] + ([self.default] if self.default else [])
+        if unknown := sorted(set(named) - set(self.classes)):
+            raise ValueError(f"there is no class {unknown[0]}")
+        for name, period in self.classes.items():
+            if period.length < self.minimum.length:
+                raise ValueError(f"classes.{name} is shorter than the minimum")
+        return self
+
 
 class RetentionPolicy:
     """Says the class of what is notarised. Of the rules that match, the one counts that keeps it the longest."""
@@ -89,13 +100,10 @@ class RetentionPolicy:
         if path is None:
             return cls(_File(), labels)
         try:
-            if path.stat().st_size > _MAX_BYTES:
-                raise ValueError(f"has more than {_MAX_BYTES:,} bytes")
-            file = _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-            _check(file)
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise FailedPrecondition(f"AFDP_RETENTION: {path}: {_why(error)}") from None
-        return cls(file, labels)
+            data = read_settings_file(path, _SETTING)
+            return cls(parse_settings_file(_File, data, str(path), _SETTING), labels)
+        except SettingsError as error:
+            raise FailedPrecondition(str(error)) from None
 
     @property
     def classes(self) -> list[RetentionClass]:
@@ -118,21 +126,3 @@ class RetentionPolicy:
             and (rule.classification is None or rule.classification == label)
         ]
         return max(names, key=lambda name: self._file.classes[name].length, default=self._file.default or "")
-
-
-def _check(file: _File) -> None:
-    named = [rule.retention for rule in file.rules] + ([file.default] if file.default else [])
-    if unknown := sorted(set(named) - set(file.classes)):
-        raise ValueError(f"there is no class {unknown[0]}")
-    for name, period in file.classes.items():
-        if period.length < file.minimum.length:
-            raise ValueError(f"classes.{name} is shorter than the minimum")
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_input=False, include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    if isinstance(error, OSError):
-        return error.strerror or "it cannot be read"
-    return str(error)

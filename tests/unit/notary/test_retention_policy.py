@@ -84,3 +84,8 @@ def test_a_file_that_is_wrong_is_refused_with_the_place(tmp_path: Path, text: st
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition, match="AFDP_RETENTION"):
         RetentionPolicy.read(tmp_path / "none.yaml", LABELS)
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="default stands more than once"):
+        policy_of(tmp_path, "classes: {a: 1 year}\ndefault: a\ndefault: a\n")

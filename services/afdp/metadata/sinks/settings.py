@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from afdp.audit.syslog import DOCUMENTATION, LOG_AUDIT
-from afdp.config import SettingsError
 from afdp.formats.tenant import check_tenant
+from afdp.settings_file import Location, parse_settings_file, place_of, read_settings_file
 from afdp.urls import check_private_url
 
-_MAX_BYTES = 1024 * 1024
+_SETTING = "AFDP_AUDIT_SINKS"
 _MIB = 1024 * 1024
 
 Severity = Literal["informational", "low", "medium", "high"]
@@ -139,44 +137,15 @@ def read_sinks(file: Path) -> SinksSettings:
     Raises:
         SettingsError: it cannot be read, or each name in it that is unknown or has a wrong value.
     """
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise SettingsError(f"AFDP_AUDIT_SINKS: {file} cannot be read: {error.strerror}") from None
-    if len(data) > _MAX_BYTES:
-        raise SettingsError(f"AFDP_AUDIT_SINKS: {file} is larger than {_MAX_BYTES} bytes")
-    return parse_sinks(data, str(file))
+    return parse_sinks(read_settings_file(file, _SETTING), str(file))
 
 
 def parse_sinks(data: bytes, name: str) -> SinksSettings:
     """The settings in a YAML document; see `read_sinks`."""
-    try:
-        document = yaml.load(data, _UniqueKeys)  # noqa: S506 - a safe loader
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        why = getattr(error, "problem", None) or "a value in it cannot be read"
-        raise SettingsError(f"AFDP_AUDIT_SINKS: {name} is not valid YAML: {why}") from None
-    try:
-        return SinksSettings.model_validate(document, strict=False)
-    except ValidationError as error:
-        errors = error.errors(include_input=False)
-        wrong = [f"AFDP_AUDIT_SINKS: {_place(item['loc'])}: {item['msg']}" for item in errors]
-        raise SettingsError("\n".join(wrong)) from None
+    return parse_settings_file(SinksSettings, data, name, _SETTING, _place)
 
 
-def _place(location: Sequence[int | str]) -> str:
+def _place(location: Location) -> str:
     """Such as `sinks[0].url`; pydantic puts the kind in between, which is no name of the file's."""
-    parts = [part for place, part in enumerate(location) if not (place == 2 and part in ("syslog", "http", "file"))]
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    return text.lstrip(".") or "the file"
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's own loader takes the last of two members of one name."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1 and name != "<<":
-                raise yaml.constructor.ConstructorError(problem=f"{name} stands more than once")
-        return super().construct_mapping(node, deep)
+    kinds = ("syslog", "http", "file")
+    return place_of([part for place, part in enumerate(location) if not (place == 2 and part in kinds)])

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from afdp.config import SettingsError
 from afdp.formats.tenant import check_tenant
 from afdp.notary.identity.claims import ClaimPath, Pattern
 from afdp.notary.identity.keys import ALGORITHMS
 from afdp.notary.identity.presets import PRESETS, WORKLOADS
+from afdp.settings_file import parse_settings_file, read_settings_file
 from afdp.urls import check_private_url
 
-_MAX_BYTES = 1024 * 1024
+_SETTING = "AFDP_IDENTITY"
 
 
 def _checked_path(text: str) -> str:
@@ -220,40 +219,9 @@ def read_identity(file: Path) -> IdentitySettings:
     Raises:
         SettingsError: it cannot be read, or each name in it that is unknown or has a wrong value.
     """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"AFDP_IDENTITY: {file} cannot be read: {error.strerror}") from None
-    if len(data) > _MAX_BYTES:
-        raise SettingsError(f"AFDP_IDENTITY: {file} is larger than {_MAX_BYTES} bytes")
-    return parse_identity(data, str(file))
+    return parse_identity(read_settings_file(file, _SETTING), str(file))
 
 
 def parse_identity(data: bytes, name: str) -> IdentitySettings:
     """The settings in a YAML document; see `read_identity`."""
-    try:
-        document = yaml.load(data, _UniqueKeys)  # noqa: S506 - a safe loader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        why = getattr(error, "problem", None) or "a value in it cannot be read"
-        raise SettingsError(f"AFDP_IDENTITY: {name} is not valid YAML: {why}") from None
-    try:
-        return IdentitySettings.model_validate(document, strict=False)
-    except ValidationError as error:
-        wrong = [f"AFDP_IDENTITY: {_place(item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)]
-        raise SettingsError("\n".join(wrong)) from None
-
-
-def _place(location: Sequence[int | str]) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.lstrip(".") or "the file"
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's own loader takes the last of two members of one name."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1 and name != "<<":
-                raise yaml.constructor.ConstructorError(problem=f"{name} stands more than once")
-        return super().construct_mapping(node, deep)
+    return parse_settings_file(IdentitySettings, data, name, _SETTING)
