@@ -658,12 +658,16 @@ async def test_two_principals_of_a_tenant_may_use_the_same_idempotency_key(world
 
 
 async def test_a_tenant_that_has_used_up_its_day_is_told_until_when_and_the_others_go_on(world: World) -> None:
-    async def sign(tenant: Tenant) -> httpx.Response:
-        return await tenant.rest.post("/api/v1/evidence/sign", json={"evidence_package": package()})
+    async def sign(tenant: Tenant, body: Any = None, **key: str) -> httpx.Response:
+        sent = body or {"evidence_package": package()}
+        return await tenant.rest.post("/api/v1/evidence/sign", json=sent, headers=key)
 
+    first, key = {"evidence_package": package()}, {"idempotency-key": "the first of the day"}
     many = {"evidence_packages": [package() for _ in range(4)]}
     assert (await world.gamma.post("/api/v1/evidence/sign/batch", many))[0] == 400
-    assert [(await sign(world.gamma)).status_code for _ in range(2)] == [200, 200]
+    receipt = (await sign(world.gamma, first, **key)).raise_for_status()
+    one = {"evidence_packages": [package()]}
+    of_batch = (await world.gamma.post("/api/v1/evidence/sign/batch", one, **{"idempotency-key": "a batch"}))[1]
     refused = await sign(world.gamma)
     assert refused.status_code == 429
     assert 0 < int(refused.headers["retry-after"]) <= 86_400
@@ -671,6 +675,13 @@ async def test_a_tenant_that_has_used_up_its_day_is_told_until_when_and_the_othe
     status, batch = await world.gamma.post("/api/v1/evidence/sign/batch", {"evidence_packages": [package()]})
     assert status == 200
     assert batch["results"][0]["error"]["code"] == "RESOURCE_EXHAUSTED"
+    # Who comes again for what was notarised gets it all the same.
+    assert (await sign(world.gamma, first, **key)).content == receipt.content
+    assert (await sign(world.gamma, {**first, "dedupe": True})).json()["receipt"] == receipt.json()["receipt"]
+    again = await world.gamma.post("/api/v1/evidence/sign/batch", one, **{"idempotency-key": "a batch"})
+    assert again == (200, of_batch)
+    assert (await sign(world.gamma, **key)).status_code == 409
+    assert (await sign(world.gamma, **{"idempotency-key": "another"})).status_code == 429
     assert (await sign(world.beta)).status_code == 200
     assert len(await _receipts_of(world.gamma)) == 2
 

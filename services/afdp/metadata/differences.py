@@ -7,14 +7,14 @@ from itertools import islice
 
 from afdp.errors import AlreadyExists, FieldViolation, InvalidArgument
 from afdp.formats.canonical import member_path, strict_json
-from afdp.metadata.values import Draft, KeyTaken
+from afdp.metadata.values import Asked, Draft, KeyTaken
 
 MOST_NAMED = 32
 _WHERE = "evidence_package"
 
 
-def say_what_differs(taken: KeyTaken, draft: Draft) -> AlreadyExists:
-    """The refusal of a draft, with the fields that differ; without any where the old evidence cannot be read."""
+def say_what_differs(taken: KeyTaken, draft: Draft | Asked) -> AlreadyExists:
+    """The refusal, with the fields that differ; without any where the old evidence cannot be read."""
     if taken.before is None or taken.before.draft.evidence_hash == draft.evidence_hash:
         return AlreadyExists(taken.message)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from uuid import UUID
 
 from afdp.errors import InvalidArgument
@@ -11,6 +12,7 @@ from afdp.messages import metadata as messages
 from afdp.messages.metadata import WorkflowType
 from afdp.metadata.fields import MAX_CHECKPOINT_BYTES, MAX_PROOF_HASHES, MAX_SIGNATURE_BYTES, MOST, Fields
 from afdp.metadata.values import (
+    Asked,
     Batch,
     Checkpoint,
     Completion,
@@ -213,6 +215,21 @@ def read_find_evidence(request: messages.FindEvidenceRequest) -> tuple[str, byte
     signature = fields.blob("signature", request.signature, MAX_SIGNATURE_BYTES, least=0)
     fields.require()
     return tenant, evidence_hash, signature
+
+
+def read_find_answer(request: messages.FindAnswerRequest) -> Asked:
+    """What may have been asked for before."""
+    fields = Fields()
+    evidence = fields.blob("evidence", request.evidence, MAX_EVIDENCE_BYTES)
+    asked = Asked(
+        submitter=fields.principal("submitter", request.submitter),
+        idempotency=fields.idempotency("idempotency", request.idempotency),
+        evidence=evidence,
+        evidence_hash=sha256(evidence).digest(),
+        dedupe=request.dedupe,
+    )
+    fields.require()
+    return asked
 
 
 def read_claim_stamps(request: messages.ClaimStampsRequest) -> tuple[int, timedelta]:

@@ -21,6 +21,7 @@ from afdp.metadata.audit_trail import NewRow
 from afdp.metadata.differences import say_what_differs
 from afdp.metadata.pages import PageToken
 from afdp.metadata.values import (
+    Asked,
     Batch,
     Changes,
     Checkpoint,
@@ -141,6 +142,9 @@ class Store(Protocol):
 
         With a signature that is not empty the record is one that has it; it does not change the number.
         """
+
+    async def find_answer(self, asked: Asked) -> Record | NotaryError | None:
+        """What stands under a request's key, or is the newest of its evidence where it dedupes; None: nothing does."""
 
     async def search(self, query: Search, after: Position | None, limit: int) -> list[Summary]:
         """Records that match, in order, from right after a position.
@@ -342,6 +346,20 @@ class Metadata:
         """The newest record of the evidence, LOGGED before PENDING, and how many there are. Raises NotFound."""
         found = await self._store.find_evidence(tenant, evidence_hash, signature)
         return _found(found, "no record has this evidence" + (" with this signature" if signature else ""))
+
+    async def find_answer(self, asked: Asked) -> Record | None:
+        """What answers a request already; None: nothing does.
+
+        Raises:
+            AlreadyExists: something else stands under its key.
+            FailedPrecondition: what stood there was deleted.
+        """
+        found = await self._store.find_answer(asked)
+        if isinstance(found, KeyTaken):
+            raise say_what_differs(found, asked)
+        if isinstance(found, NotaryError):
+            raise found
+        return found
 
     async def search(self, query: Search, page_size: int, page_token: str) -> SearchPage:
         """A page of the records that match, in order; it may be shorter than asked for and still not the last.

@@ -19,6 +19,8 @@ from afdp.messages.metadata import (
     DeferQueuedResponse,
     ExpireMonthRequest,
     ExpireMonthResponse,
+    FindAnswerRequest,
+    FindAnswerResponse,
     FindEvidenceRequest,
     FindEvidenceResponse,
     FinishBatchRequest,
@@ -183,6 +185,10 @@ class MetadataServicer(MetadataServiceBase):
     async def find_evidence(self, request: FindEvidenceRequest) -> FindEvidenceResponse:
         record, count = await self._metadata.find_evidence(*requests.read_find_evidence(request))
         return FindEvidenceResponse(record=answers.to_record(record), count=count)
+
+    async def find_answer(self, request: FindAnswerRequest) -> FindAnswerResponse:
+        record = await self._metadata.find_answer(requests.read_find_answer(request))
+        return FindAnswerResponse(record=answers.to_record(record) if record is not None else None)
 
     async def search_records(self, request: SearchRecordsRequest) -> SearchRecordsResponse:
         page = await self._metadata.search(*search_requests.read_search(request))

@@ -260,6 +260,17 @@ class KeyTaken(AlreadyExists):
         self.before = before
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that may have been answered before; with `dedupe` the newest record of its evidence answers it, too."""
+
+    submitter: Principal
+    idempotency: Idempotency | None
+    evidence: bytes
+    evidence_hash: bytes
+    dedupe: bool
+
+
 # What became of a draft: written, answered by a record from before, or refused.
 Outcome = Prepared | Record | NotaryError
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -16,7 +16,15 @@ from typing import Protocol
 
 import uuid_utils
 
-from afdp.errors import AlreadyExists, InvalidArgument, NotaryError, NotFound, PermissionDenied
+from afdp.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    NotaryError,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
 from afdp.formats.evidence import MAX_NAME_BYTES
 from afdp.messages import metadata as store
 from afdp.messages import signer as keyring
@@ -175,10 +183,36 @@ class Notary:
         order = replace(order, wait_for=order.wait_for or self._default_wait)
         await self._check_wait_for(order.wait_for)
         to_main = bool(self._external.main) and not await self._keys.logs.has_own(order.principal.tenant)
-        self._external.require_open(to_main=to_main)
-        with self._allowances.taking(order.principal.tenant, len(order.evidence.canonical)):
-            outcome = await self._pipeline.notarise(order, wait=wait)
+        with ExitStack() as taken:
+            try:
+                self._external.require_open(to_main=to_main)
+                taken.enter_context(self._allowances.taking(order.principal.tenant, len(order.evidence.canonical)))
+            except (ResourceExhausted, Unavailable) as refused:
+                outcome = await self._answered_before(order, refused, wait=wait)
+            else:
+                outcome = await self._pipeline.notarise(order, wait=wait)
         return await self._notarised(outcome, order.wait_for)
+
+    async def _answered_before(self, order: Order, refused: NotaryError, *, wait: bool) -> Outcome:
+        """The record that answers an order already, where nothing new is taken: a retry finds out what became of it."""
+        if not order.idempotency_key and not order.dedupe:
+            raise refused
+        evidence, key = order.evidence, order.idempotency_key
+        request = store.FindAnswerRequest(
+            _submitter(order.principal),
+            store.Idempotency(key, evidence.hash) if key else None,
+            evidence.canonical,
+            order.dedupe,
+        )
+        record = (await self._metadata.find_answer(request, timeout=_READ_TIMEOUT)).record
+        if record is None:
+            raise refused
+        if record.state != store.RecordState.LOGGED and order.wait_for != ReceiptState.SIGNED:
+            return await self._pipeline.notarise(order, wait=wait)  # it finds the same record, and waits for its log
+        receipt_id = record.draft.receipt_id if record.draft is not None else ""
+        if order.act is not None:
+            await order.act.answered(receipt_id)
+        return Outcome(record, fresh=False)
 
     async def sign_batch(
         self,

@@ -15,6 +15,7 @@ from afdp.messages.metadata import (
     Completion,
     CreateBatchRequest,
     Draft,
+    FindAnswerRequest,
     FindEvidenceRequest,
     FinishBatchRequest,
     GetRecordRequest,
@@ -190,6 +191,11 @@ BAD_FIELDS: list[tuple[Callable[[Any], Any], Any, list[tuple[str, Any]]]] = [
         requests.read_find_evidence,
         FindEvidenceRequest(tenant="t", evidence_hash=HASH),
         [("tenant", ""), ("evidence_hash", b""), ("signature", bytes(1025))],
+    ),
+    (
+        requests.read_find_answer,
+        FindAnswerRequest(submitter=Principal(tenant="t", subject="s", method="mtls"), evidence=b"{}"),
+        [("submitter", None), ("submitter.tenant", ""), ("idempotency", Idempotency()), ("evidence", b"")],
     ),
     (
         search_requests.read_search,

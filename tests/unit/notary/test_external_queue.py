@@ -28,7 +28,7 @@ from afdp.items import to_item
 from afdp.messages import metadata as store
 from afdp.messages import signer as keyring
 from afdp.messages import transparency as log
-from afdp.messages.notary import ReceiptState
+from afdp.messages.notary import NotarizationReceipt, ReceiptState
 from afdp.notary import external_queue, waiting
 from afdp.notary.config import NotarySettings
 from afdp.notary.external import Pace
@@ -334,6 +334,45 @@ async def test_a_tenant_with_a_log_of_its_own_is_served_while_the_log_of_the_oth
             await notary.sign(Order(evidence, Principal(tenant, ANONYMOUS)))
 
     assert pipeline.tenants == ["acme"]
+
+
+async def test_a_retry_is_answered_while_the_log_is_away_and_nothing_new_is_taken() -> None:
+    peers = Peers(logs=[log.Log(origin="first")])
+    peers.errors.extend([Unavailable("away")] * 100)
+    peers.queue(1)
+    queue = queue_of(peers, away="refuse")
+    async with at_work(queue):
+        await peers.until(lambda: bool(peers.deferred))
+    anyone: Any = peers
+    no: Any = None
+    records: Any = Answers()
+    keys, everything = KeyDirectory(anyone, anyone), Open()
+    notary = Notary(no, records, keys, records, anyone, queue, 1.0, everything, no, everything)
+    evidence = CheckedEvidence(EvidencePackage("1.0.0"), b"{}", bytes(32))
+
+    again = await notary.sign(Order(evidence, Principal("acme", ANONYMOUS), "a key"))
+
+    assert again.workflow.id == receipt_id(7)
+    for order in (Order(evidence, Principal("acme", ANONYMOUS), "new"), Order(evidence, Principal("acme", ANONYMOUS))):
+        with pytest.raises(Unavailable, match="nothing is notarised without it"):
+            await notary.sign(order)
+    assert [each.idempotency.key for each in records.asked] == ["a key", "new"]
+
+
+class Answers:
+    """Knows the record of one idempotency key, and gives no more of a receipt than its ID."""
+
+    def __init__(self) -> None:
+        self.asked: list[store.FindAnswerRequest] = []
+
+    async def find_answer(self, request: store.FindAnswerRequest, timeout: float) -> store.FindAnswerResponse:
+        self.asked.append(request)
+        if request.idempotency is None or request.idempotency.key != "a key":
+            return store.FindAnswerResponse()
+        return store.FindAnswerResponse(store.Record(store.Draft(receipt_id=receipt_id(7)), store.RecordState.PENDING))
+
+    async def receipt(self, record: store.Record, **how: Any) -> NotarizationReceipt:
+        return NotarizationReceipt(receipt_id=record.draft.receipt_id if record.draft else "")
 
 
 async def test_a_refusing_policy_lets_evidence_in_again_once_another_notary_has_emptied_the_queue() -> None:

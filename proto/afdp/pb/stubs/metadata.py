@@ -20,6 +20,8 @@ from afdp.pb.afdp.metadata.v1 import (
     DeferQueuedResponse,
     ExpireMonthRequest,
     ExpireMonthResponse,
+    FindAnswerRequest,
+    FindAnswerResponse,
     FindEvidenceRequest,
     FindEvidenceResponse,
     FinishBatchRequest,
@@ -119,6 +121,9 @@ class MetadataServiceBase:
         raise NotImplementedError
 
     async def find_evidence(self, request: FindEvidenceRequest) -> FindEvidenceResponse:
+        raise NotImplementedError
+
+    async def find_answer(self, request: FindAnswerRequest) -> FindAnswerResponse:
         raise NotImplementedError
 
     async def search_records(self, request: SearchRecordsRequest) -> SearchRecordsResponse:
@@ -280,6 +285,12 @@ class MetadataServiceClient:
     ) -> FindEvidenceResponse:
         answer: FindEvidenceResponse = await self._caller.unary_unary(
             "/afdp.metadata.v1.MetadataService/FindEvidence", request, timeout
+        )
+        return answer
+
+    async def find_answer(self, request: FindAnswerRequest, *, timeout: float | None = None) -> FindAnswerResponse:
+        answer: FindAnswerResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/FindAnswer", request, timeout
         )
         return answer
 

@@ -15,14 +15,14 @@ from uuid import UUID
 
 import asyncpg
 
-from afdp.errors import Aborted, AlreadyExists, FailedPrecondition
+from afdp.errors import Aborted, AlreadyExists, FailedPrecondition, NotaryError
 from afdp.metadata.audit_trail import NewRow
 from afdp.metadata.postgres import audit, changes, idempotency, months, records
 from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.postgres.idempotency import Claim
 from afdp.metadata.postgres.lookup import lookup_key, term_key
 from afdp.metadata.terms import Terms
-from afdp.metadata.values import Draft, KeyTaken, Outcome, Prepared, Record, Usage
+from afdp.metadata.values import Asked, Draft, KeyTaken, Outcome, Prepared, Record, Usage
 from afdp.postgres import Connection, is_refused, refusal
 from afdp.postgres.errors import FOREIGN, RETRY_AFTER
 
@@ -380,17 +380,25 @@ async def _answered_before(connection: Connection, items: Sequence[_Item], reten
 
 
 def _by_claim(draft: Draft, claim: Claim, found: dict[UUID, Record]) -> Outcome | None:
+    if claim.target == draft.receipt_id and not claim.is_batch and _is_same(draft, claim):
+        return _by_receipt_id(draft, found)
+    return by_claim(draft, claim, found.get(claim.target))
+
+
+def by_claim(asked: Draft | Asked, claim: Claim, before: Record | None) -> Record | NotaryError:
+    """What a key that is taken answers: the record of before, or why it does not."""
     if claim.is_batch:
         return AlreadyExists("this idempotency key was used before, for a batch")
-    before = found.get(claim.target)
-    if draft.idempotency is None or draft.idempotency.fingerprint != claim.fingerprint:
-        same_evidence = before is not None and before.draft.evidence_hash == draft.evidence_hash
+    if not _is_same(asked, claim):
+        same_evidence = before is not None and before.draft.evidence_hash == asked.evidence_hash
         what = "the same evidence and other options" if same_evidence else "other evidence"
         return KeyTaken(f"this idempotency key was used before, with {what}", before)
-    if claim.target == draft.receipt_id:
-        return _by_receipt_id(draft, found)
     # A key and its record are written together: what is missing now was deleted, and a retry must not bring it back.
     return before or FailedPrecondition("what this idempotency key stands for was deleted: its retention is over")
+
+
+def _is_same(asked: Draft | Asked, claim: Claim) -> bool:
+    return asked.idempotency is not None and asked.idempotency.fingerprint == claim.fingerprint
 
 
 def _by_receipt_id(draft: Draft, found: dict[UUID, Record]) -> Outcome | None:

@@ -30,12 +30,14 @@ from afdp.metadata.postgres import (
 from afdp.metadata.postgres.audit import PostgresAudit
 from afdp.metadata.postgres.audit_sinks import PostgresLedger
 from afdp.metadata.postgres.complete import complete
+from afdp.metadata.postgres.kept_answers import find_answer
 from afdp.metadata.postgres.migrating import MIGRATIONS, SCHEMA, SERVICE
 from afdp.metadata.postgres.prepare import prepare
 from afdp.metadata.postgres.retention import PostgresRetention
 from afdp.metadata.postgres.search import search, signed
 from afdp.metadata.terms import Terms
 from afdp.metadata.values import (
+    Asked,
     Batch,
     Changes,
     Checkpoint,
@@ -185,6 +187,10 @@ class PostgresStore:
         return await self._tenants.run_for(
             tenant, lambda connection: records.by_evidence(connection, tenant, evidence_hash, signature)
         )
+
+    async def find_answer(self, asked: Asked) -> Record | NotaryError | None:
+        """What answers a request already."""
+        return await self._database.run(lambda connection: find_answer(connection, asked, self._retention))
 
     async def search(self, query: Search, after: Position | None, limit: int) -> list[Summary]:
         """Records that match, in order."""

@@ -161,6 +161,16 @@ class Act:
             return self._decision
         return self._verdicts.pop(f"evidence:{evidence_hash.hex()}", self._decision)
 
+    async def answered(self, receipt_id: str) -> None:
+        """Evidence that an earlier record answers, without going through the pipeline; durable when this returns.
+
+        Raises:
+            Unavailable: it can be nowhere.
+        """
+        told = {"step": "act", "result": "allow", "reason": "an earlier record answers it"}
+        row = {**self.head, **told, "resource": f"receipt:{receipt_id}", "time": datetime.now(UTC)}
+        await self._trail.put(write_row({**row, "request_id": self.request_id})).settled()
+
     def refused(self, error: BaseException, evidence_hash: bytes = b"") -> None:
         """Evidence that is not notarised, and why; of the call as a whole without a hash."""
         if error in _on_record:

@@ -30,6 +30,8 @@ __all__ = (
     "ExpireMonthResponse",
     "ExpiredClass",
     "Expiry",
+    "FindAnswerRequest",
+    "FindAnswerResponse",
     "FindEvidenceRequest",
     "FindEvidenceResponse",
     "FinishBatchRequest",
@@ -1022,6 +1024,51 @@ class Expiry(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "Expiry", Expiry)
+
+
+@dataclass(eq=False, repr=False)
+class FindAnswerRequest(betterproto2.Message):
+    """
+    What may have been asked for before.
+    """
+
+    submitter: "Principal | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Who asks.
+    """
+
+    idempotency: "Idempotency | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Under which key; absent: without one.
+    """
+
+    evidence: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+    """
+    Canonical evidence.
+    """
+
+    dedupe: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    Whether the newest record of this evidence answers it as well, and has its key from then on.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "FindAnswerRequest", FindAnswerRequest)
+
+
+@dataclass(eq=False, repr=False)
+class FindAnswerResponse(betterproto2.Message):
+    """
+    What answers it.
+    """
+
+    record: "Record | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Whole; absent: nothing does.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "FindAnswerResponse", FindAnswerResponse)
 
 
 @dataclass(eq=False, repr=False)
