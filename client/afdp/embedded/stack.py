@@ -310,6 +310,7 @@ class Stack:
                 "gateway": ("notary",),
                 "notary": ("signer", "transparency", "metadata"),
                 "transparency": ("signer",),
+                "metadata": ("signer",),
             }.get(service, ())
         }
         own = {

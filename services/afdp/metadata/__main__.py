@@ -7,10 +7,11 @@ from contextlib import AsyncExitStack
 import afdp.tls.modern  # noqa: F401 - before what loads gRPC
 from afdp.metadata.audit_trail import AuditTrail
 from afdp.metadata.config import MetadataSettings
+from afdp.metadata.opening import open_sealed
 from afdp.metadata.postgres import SCHEMA, migrate_database, open_store
 from afdp.metadata.postgres.checking import tenants
 from afdp.metadata.retention import Retention
-from afdp.metadata.service import Metadata
+from afdp.metadata.service import Metadata, Store
 from afdp.metadata.servicer import MetadataServicer
 from afdp.metadata.sinks.checking import audit_sinks
 from afdp.metadata.sinks.opening import forwarding
@@ -28,8 +29,11 @@ async def main(settings: MetadataSettings) -> None:
         telemetry = stack.enter_context(start_telemetry("metadata", settings))
         tls = await stack.enter_async_context(open_tls(settings))
         store = await stack.enter_async_context(open_store(settings))
+        kept: Store = store
+        if settings.encryption:
+            kept = await stack.enter_async_context(open_sealed(settings, store, tls))
         sinks = await stack.enter_async_context(forwarding(settings.audit_sinks, store.sinks))
-        servicer = MetadataServicer(Metadata(store), AuditTrail(store.audit), sinks, Retention(store.retention))
+        servicer = MetadataServicer(Metadata(kept), AuditTrail(store.audit), sinks, Retention(store.retention))
         await serve(servicer, settings, telemetry, store.check, tls=tls)
 
 

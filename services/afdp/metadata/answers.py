@@ -11,6 +11,7 @@ from afdp.messages import metadata as messages
 from afdp.messages.metadata import RecordState
 from afdp.metadata.sinks.ledger import SinkState
 from afdp.metadata.values import (
+    Erased,
     Kept,
     LogPosition,
     Outcome,
@@ -80,6 +81,7 @@ def to_record(record: Record) -> messages.Record:
         logged_at=record.logged_at,
         external_timestamp=record.external_timestamp,
         more=[_to_position(each) for each in record.more],
+        erased=_to_erased(record.erased),
     )
 
 
@@ -147,6 +149,7 @@ def to_summary(summary: Summary) -> messages.RecordSummary:
         log_index=summary.log_index or 0,
         log_origin=summary.log_origin,
         workflow_type=summary.workflow_type,
+        erased=_to_erased(summary.erased),
     )
 
 
@@ -189,6 +192,10 @@ def to_workflow(workflow: Workflow) -> messages.Workflow:
         succeeded=workflow.succeeded,
         failed=workflow.failed,
     )
+
+
+def _to_erased(erased: Erased | None) -> messages.Erased | None:
+    return None if erased is None else messages.Erased(erased.at, str(erased.certificate or ""))
 
 
 def _to_terms(terms: SearchTerms) -> messages.SearchTerms:

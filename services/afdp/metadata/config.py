@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds
 from afdp.postgres import DatabaseSettings, check_postgres_url
+from afdp.rpc.addresses import Address
 
 
 class MetadataSettings(DatabaseSettings):
@@ -39,6 +40,23 @@ class MetadataSettings(DatabaseSettings):
         description="How long it is known which receipts were made or upgraded when: who watches them and was away for "
         "longer has to begin anew.",
     )
+    encryption: bool = Field(
+        False,
+        description="Whether records are sealed under the signer's data keys; off: they lie in plain. "
+        "To be decided while there is no record: what was written before is found by its ID only.",
+    )
+    signer_address: Address = Field(
+        "127.0.0.1:50052", description="The signer's host:port; of several replicas the first that is there."
+    )
+    signer_timeout_seconds: Seconds = Field(5.0, description="Longest wait for one answer of the signer.")
+    subject_path: str = Field(
+        "",
+        max_length=512,
+        description="Where evidence names its subject, whose records are sealed and erased together, such as "
+        "metadata.patient_id; none: its actor.",
+    )
+    data_keys_cached: int = Field(10_000, ge=1, le=1_000_000, description="Data keys that are held in memory.")
+    data_keys_cached_seconds: Seconds = Field(3600.0, description="How long one is held, and seals records.")
     pending_refresh_seconds: Seconds = Field(15.0, description="How often the gauges of pending records are counted.")
     audit_sinks: Path | None = Field(
         None, description="A YAML file: where events of the audit trail are forwarded to; none: nowhere. docs/siem.md."

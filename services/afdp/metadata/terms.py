@@ -33,18 +33,26 @@ class Terms:
 
     def of(self, draft: Draft) -> list[bytes]:
         """All terms that a record is found by, each once."""
-        tenant = draft.submitter.tenant
-        found = [term(tenant, _SUBMITTER, draft.submitter.subject)]
-        if self._paths:
-            found += [term(tenant, _METADATA, path, value) for path, value in self._values(draft.evidence)]
+        found = [term(draft.submitter.tenant, _SUBMITTER, draft.submitter.subject)]
+        found += draft.seal.terms if draft.seal else self.of_metadata(draft)
         return list(dict.fromkeys(found))
+
+    def of_metadata(self, draft: Draft) -> list[bytes]:
+        """Those of a draft's metadata."""
+        tenant = draft.submitter.tenant
+        values = self._values(draft.evidence) if self._paths else ()
+        return list(dict.fromkeys(term(tenant, _METADATA, path, value) for path, value in values))
 
     def asked(self, query: Search) -> list[bytes]:
         """The terms that what is looked for must have, all of them."""
-        found = [term(query.tenant, _METADATA, path, value) for path, value in query.metadata]
+        found = [*self.asked_of_metadata(query), *query.terms]
         if query.submitter is not None:
             found.append(term(query.tenant, _SUBMITTER, query.submitter))
         return list(dict.fromkeys(found))
+
+    def asked_of_metadata(self, query: Search) -> list[bytes]:
+        """Those of places in metadata."""
+        return [term(query.tenant, _METADATA, path, value) for path, value in query.metadata]
 
     def require_searchable(self, query: Search) -> None:
         """Refuses a question about a place in metadata that nobody can be asked about.

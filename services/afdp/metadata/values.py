@@ -43,6 +43,29 @@ class SearchTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class Erased:
+    """What is told of a record whose subject was erased.
+
+    Attributes:
+        at: when the subject's key was destroyed; None where only that is known (in a backup of before).
+        certificate: the receipt ID of the notarised certificate; None while there is none.
+    """
+
+    at: datetime | None = None
+    certificate: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What a record that is sealed has beside: which key opens it, and, sealed too, what blind indexes stand for."""
+
+    tenant: str
+    data_key: UUID
+    head: bytes
+    terms: tuple[bytes, ...] = ()  # as it is written: what search finds its metadata by
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """A signed statement on its way into the log.
 
@@ -54,6 +77,7 @@ class Draft:
         external_log: the log of others that it goes to instead of one of ours; empty: none.
         more_logs: logs of others that it goes to as well.
         retention_class: how long it is kept; empty: for as long as somebody likes.
+        seal: where evidence and statement are sealed, and hashes, actor and submitter are blind indexes.
     """
 
     receipt_id: UUID
@@ -76,6 +100,7 @@ class Draft:
     log_origin: str = ""
     more_logs: tuple[str, ...] = ()
     retention_class: str = ""
+    seal: Seal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +156,7 @@ class Record:
     Attributes:
         external_timestamp: as `Draft.timestamp`, by an authority outside of the notary; empty while there is none.
         more: its places in further logs.
+        erased: where its subject was erased: then evidence, statement, hashes, actor and submitter are empty.
     """
 
     draft: Draft
@@ -138,6 +164,7 @@ class Record:
     logged_at: datetime | None
     external_timestamp: bytes = b""
     more: tuple[LogPosition, ...] = ()
+    erased: Erased | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +222,7 @@ class UnstampedSignature:
     signature: bytes
     key_id: str
     attempts: int
+    seal: Seal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +234,7 @@ class Queued:
     signature: bytes
     key_id: str
     attempts: int
+    seal: Seal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +316,8 @@ class Summary:
     workflow_type: WorkflowType
     log_index: int | None
     log_origin: str = ""
+    seal: Seal | None = None
+    erased: Erased | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +328,7 @@ class SignedRecord:
     evidence_hash: bytes
     notarized_at: datetime
     log_index: int | None
+    seal: Seal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +354,7 @@ class Search:
     Attributes:
         submitter: the subject of who submitted it.
         metadata: places in its metadata, dotted, and what stands there as text; all must hold.
+        terms: in their place, where they are blind indexes.
         oldest_first: the order; else the newest comes first.
     """
 
@@ -339,6 +372,7 @@ class Search:
     log_origin: str | None = None
     metadata: tuple[tuple[str, str], ...] = ()
     oldest_first: bool = False
+    terms: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,6 +402,7 @@ class Workflow:
     item_count: int = 0
     succeeded: int = 0
     failed: int = 0
+    seal: Seal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import os
 import uuid
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import count
@@ -16,9 +17,12 @@ import uuid_utils
 
 from afdp.messages.metadata import WorkflowType
 from afdp.metadata.config import MetadataSettings
+from afdp.metadata.opening import sealed
 from afdp.metadata.postgres import PostgresStore, open_store
+from afdp.metadata.sealed_store import SealedStore
 from afdp.metadata.service import Metadata
 from afdp.metadata.values import Checkpoint, Completion, Draft, Idempotency, Principal, SearchTerms
+from tests.local_data_keys import LocalHolder, local_holder
 
 MakeDraft = Callable[..., Draft]
 
@@ -137,3 +141,23 @@ def log_drafts(checkpoint_of: Callable[..., Checkpoint]) -> Callable[..., object
         return checkpoint
 
     return log
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def holder(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalHolder]:
+    """What holds the keys that records are sealed under."""
+    async with local_holder(tmp_path_factory.mktemp("data-keys")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def open_sealed(holder: LocalHolder) -> Callable[..., AbstractAsyncContextManager[SealedStore]]:
+    """`async with open_sealed(url, name=value)`: a store that seals, as another process would have it."""
+
+    @asynccontextmanager
+    async def opening(url: str, **more: object) -> AsyncIterator[SealedStore]:
+        settings = settings_for(url, **more)
+        async with open_store(settings) as opened:
+            yield sealed(settings, opened, holder)
+
+    return opening

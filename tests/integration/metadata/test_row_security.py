@@ -36,7 +36,7 @@ OF_NOBODY = {"schema_migration", "checkpoint", "trust_repository", "trust_file"}
 }
 """Tables without a tenant's data: the history of the schema, what is published, and hashes over rows of all tenants."""
 
-NOT_FOR_READERS = {"idempotency_key", "stamp_wanted"}
+NOT_FOR_READERS = {"data_key", "erasure", "idempotency_key", "index_key", "stamp_wanted"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

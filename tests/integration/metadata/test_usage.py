@@ -70,7 +70,7 @@ async def test_a_refused_draft_does_not_count_and_the_rest_of_its_batch_does(
     store: PostgresStore, make_draft: Make, tenant: str, today: int
 ) -> None:
     usage: dict[str, Usage] = {}
-    good, bad = make_draft(evidence=b"12"), make_draft(actor_id="\ud800")
+    good, bad = make_draft(evidence=b"12"), make_draft(event_type="\ud800")
 
     outcomes = await store.prepare([good, bad, make_draft(evidence=b"34")], usage)
 

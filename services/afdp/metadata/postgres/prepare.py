@@ -32,12 +32,13 @@ _STATEMENT = """
             $6::uuid[], $7::text[], $8::timestamptz[], $9::bytea[], $10::bigint[], $11::text[], $12::text[],
             $13::text[], $14::timestamptz[], $15::bytea[], $16::text[], $17::smallint[], $18::uuid[], $19::text[],
             $20::text[], $21::text[], $22::bytea[], $23::bytea[], $24::bytea[], $25::bytea[], $26::bytea[],
-            $27::bytea[], $28::bytea[], $29::uuid[], $30::boolean[], $31::text[], $32::text[], $39::text[]
+            $27::bytea[], $28::bytea[], $29::uuid[], $30::boolean[], $31::text[], $32::text[],
+            $33::uuid[], $34::bytea[], $41::text[]
         ) AS d (
             receipt_id, tenant, notarized_at, evidence_hash, evidence_key, event_type, actor_type,
             actor_id, timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, issuer,
             subject, method, evidence, statement, signature, leaf_hash, timestamp, digest,
-            fingerprint, target, external_stamp, external_log, log_origin, retention_class
+            fingerprint, target, external_stamp, external_log, log_origin, data_key, head, retention_class
         )
     ), claimed AS (
         {claimed}
@@ -48,10 +49,10 @@ _STATEMENT = """
     ), in_record AS (
         INSERT INTO record (
             receipt_id, tenant, notarized_at, evidence_hash, evidence_key, event_type, actor_type, actor_id,
-            timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, retention_class
+            timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, data_key, head, retention_class
         )
         SELECT receipt_id, tenant, notarized_at, evidence_hash, evidence_key, event_type, actor_type, actor_id,
-               timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, retention_class
+               timestamp_utc, artifact_hashes, key_id, workflow_type, batch_id, data_key, head, retention_class
         FROM new
     ), in_content AS (
         INSERT INTO record_content (
@@ -67,7 +68,7 @@ _STATEMENT = """
     ), in_term AS (
         INSERT INTO record_term (term_key, notarized_at, receipt_id, tenant, term)
         SELECT t.term_key, new.notarized_at, receipt_id, new.tenant, t.term
-        FROM unnest($36::bigint[], $37::uuid[], $38::bytea[]) AS t (term_key, receipt_id, term)
+        FROM unnest($38::bigint[], $39::uuid[], $40::bytea[]) AS t (term_key, receipt_id, term)
             JOIN new USING (receipt_id)
     ), in_stamp_wanted AS (
         INSERT INTO stamp_wanted (receipt_id, since) SELECT receipt_id, notarized_at FROM new WHERE external_stamp
@@ -81,13 +82,15 @@ _STATEMENT = """
         SELECT receipt_id, tenant, external_log, true FROM new WHERE external_log IS NOT NULL
         UNION ALL
         SELECT receipt_id, tenant, log, false
-        FROM unnest($33::uuid[], $34::text[]) AS further (receipt_id, log) JOIN new USING (receipt_id)
+        FROM unnest($35::uuid[], $36::text[]) AS further (receipt_id, log) JOIN new USING (receipt_id)
     ), in_audit AS (
         {audit}
     ), in_usage AS (
         INSERT INTO tenant_usage AS u (tenant, day, slot, records, bytes)
-        SELECT tenant, current_date, pg_backend_pid() % 32, count(*), sum(octet_length(evidence)) FROM new
-        WHERE $35 GROUP BY tenant ORDER BY tenant
+        SELECT tenant, current_date, pg_backend_pid() % 32, count(*),
+               sum(octet_length(evidence) - CASE WHEN data_key IS NULL THEN 0 ELSE 28 END)  -- nonce and tag
+        FROM new
+        WHERE $37 GROUP BY tenant ORDER BY tenant
         ON CONFLICT (tenant, day, slot) DO UPDATE
             SET records = u.records + excluded.records, bytes = u.bytes + excluded.bytes
         RETURNING tenant, day, slot, records, bytes
@@ -103,7 +106,7 @@ _STATEMENT = """
 """
 _CLAIMED = "SELECT digest, fingerprint, target, false FROM draft WHERE digest IS NOT NULL ORDER BY digest"
 _WRITE = _STATEMENT.format(
-    claimed=idempotency.CLAIM.format(rows=_CLAIMED), audit=audit.insert(40), changed=changes.WRITE.format(changed="new")
+    claimed=idempotency.CLAIM.format(rows=_CLAIMED), audit=audit.insert(42), changed=changes.WRITE.format(changed="new")
 )
 
 # Two writers that dedupe the same evidence take turns, so that the second one finds the first one's record.
@@ -301,13 +304,13 @@ def _artifact_columns(items: Sequence[_Item]) -> tuple[list[object], ...]:
 
 
 def _term_columns(items: Sequence[_Item]) -> tuple[list[int], list[UUID], list[bytes]]:
-    """Parameters 36 to 38 of `_WRITE`: one element per draft and term."""
+    """Parameters 38 to 40 of `_WRITE`: one element per draft and term."""
     rows = [(item.draft.receipt_id, term) for item in items for term in item.terms]
     return [term_key(term) for _, term in rows], [receipt_id for receipt_id, _ in rows], [term for _, term in rows]
 
 
 def _columns(items: Sequence[_Item]) -> list[list[object]]:
-    """Parameters 6 to 32 of `_WRITE`: one element per draft."""
+    """Parameters 6 to 34 of `_WRITE`: one element per draft."""
     rows = [
         (
             draft.receipt_id,
@@ -337,6 +340,8 @@ def _columns(items: Sequence[_Item]) -> list[list[object]]:
             draft.external_stamp,
             draft.external_log or None,
             draft.log_origin,
+            draft.seal.data_key if draft.seal else None,
+            draft.seal.head if draft.seal else None,
         )
         for item in items
         for draft in (item.draft,)
@@ -345,7 +350,7 @@ def _columns(items: Sequence[_Item]) -> list[list[object]]:
 
 
 def _further_columns(items: Sequence[_Item]) -> tuple[list[object], list[object]]:
-    """Parameters 33 and 34 of `_WRITE`: one element per draft and further log."""
+    """Parameters 35 and 36 of `_WRITE`: one element per draft and further log."""
     rows = [(item.draft.receipt_id, log) for item in items for log in item.draft.more_logs]
     return [receipt_id for receipt_id, _ in rows], [log for _, log in rows]
 
@@ -412,4 +417,6 @@ def _by_receipt_id(draft: Draft, found: dict[UUID, Record]) -> Outcome | None:
 
 
 def _content(draft: Draft) -> tuple[object, ...]:
-    return (draft.submitter, draft.evidence_hash, draft.statement, draft.signature, draft.leaf_hash, draft.timestamp)
+    """What is the same where a draft is sent again. Sealed bytes never are; the leaf is made of the statement."""
+    statement = draft.statement if draft.seal is None else b""
+    return (draft.submitter, draft.evidence_hash, statement, draft.signature, draft.leaf_hash, draft.timestamp)

@@ -16,6 +16,7 @@ import asyncpg
 from afdp.errors import FailedPrecondition, NotaryError, NotFound
 from afdp.metadata.postgres import changes
 from afdp.metadata.postgres.conditions import fetch_pruned
+from afdp.metadata.postgres.seals import seal_of
 from afdp.metadata.values import LogPosition, Queued, QueuedCompletion, QueueLength, Rekor1Entry
 from afdp.postgres import Connection
 
@@ -27,8 +28,8 @@ _DUE = """
     SELECT receipt_id FROM due ORDER BY receipt_id
 """
 _SIGNED = """
-    SELECT receipt_id, statement, signature, key_id FROM (
-        SELECT r.receipt_id, c.statement, c.signature, r.key_id,
+    SELECT receipt_id, tenant, statement, signature, key_id, data_key, head FROM (
+        SELECT r.receipt_id, r.tenant, c.statement, c.signature, r.key_id, r.data_key, r.head,
                row_number() OVER (ORDER BY r.receipt_id) AS place,
                sum(octet_length(c.statement)) OVER (ORDER BY r.receipt_id) AS total
         FROM record_content c JOIN record r USING (receipt_id)
@@ -151,6 +152,7 @@ async def lease(connection: Connection, log: str, limit: int, lease: timedelta, 
             signed[receipt_id]["signature"],
             signed[receipt_id]["key_id"],
             attempts,
+            seal_of(signed[receipt_id]),
         )
         for receipt_id, attempts in sorted(taken.items())
     ]

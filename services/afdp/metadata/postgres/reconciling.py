@@ -33,7 +33,8 @@ _PAGE = """
     SELECT receipt_id, r.receipt_id IS NOT NULL AS has_head, c.receipt_id IS NOT NULL AS has_content,
            EXISTS (SELECT FROM pending p WHERE p.receipt_id = id.receipt_id)
                OR EXISTS (SELECT FROM log_queue q WHERE q.receipt_id = id.receipt_id AND q.main) AS waits,
-           coalesce(sha256(c.evidence) = r.evidence_hash, false) AS evidence_fits, r.evidence_key,
+           r.data_key IS NULL AND coalesce(sha256(c.evidence) = r.evidence_hash, false) AS evidence_fits,
+           r.evidence_key,
            array_remove(ARRAY[
                CASE WHEN c.tenant <> r.tenant OR e.tenant <> r.tenant
                    OR EXISTS (SELECT FROM pending p WHERE p.receipt_id = id.receipt_id AND p.tenant <> r.tenant)
@@ -50,12 +51,15 @@ _PAGE = """
                        SELECT FROM batch b WHERE b.batch_id = r.batch_id AND b.tenant = r.tenant
                    ) THEN 'its batch is not there' END
            ], NULL) AS faults,
-           sum(4096 + coalesce(octet_length(c.statement), 0)) OVER (ORDER BY receipt_id)
-               - coalesce(octet_length(c.statement), 0) AS before
+           sum(4096 + size.bytes) OVER (ORDER BY receipt_id) - size.bytes AS before
     FROM unnest($1::uuid[]) AS id (receipt_id)
     LEFT JOIN (SELECT * FROM record WHERE receipt_id = ANY($1::uuid[])) AS r USING (receipt_id)
     LEFT JOIN (SELECT * FROM record_content WHERE receipt_id = ANY($1::uuid[])) AS c USING (receipt_id)
     LEFT JOIN (SELECT * FROM log_entry WHERE receipt_id = ANY($1::uuid[])) AS e USING (receipt_id)
+    CROSS JOIN LATERAL (
+        SELECT coalesce(octet_length(c.statement), 0)
+            + CASE WHEN r.data_key IS NULL THEN 0 ELSE coalesce(octet_length(c.evidence), 0) END AS bytes
+    ) AS size
     ORDER BY receipt_id
 """
 # What is to lead to records, by their own word, and does not: to be completed by a table and its columns.

@@ -14,6 +14,7 @@ from afdp.messages.metadata import WorkflowType
 from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.postgres.lookup import lookup_key
 from afdp.metadata.postgres.queues import more_positions, to_position
+from afdp.metadata.postgres.seals import seal_of
 from afdp.metadata.values import Draft, Principal, Record, SearchTerms
 from afdp.postgres import Connection
 
@@ -35,7 +36,9 @@ _WHOLE = """
     WHERE r.{which}
 """
 _BY_IDS = _WHOLE.format(which="receipt_id = ANY($1::uuid[])") + " ORDER BY r.receipt_id"
-_WITHOUT_EVIDENCE = _BY_IDS.replace("c.evidence", "''::bytea AS evidence")
+_WITHOUT_EVIDENCE = _BY_IDS.replace(
+    "c.evidence", "CASE WHEN r.data_key IS NULL THEN ''::bytea ELSE c.evidence END AS evidence"
+)
 _OF_TENANT = _WHOLE.format(which="receipt_id = $1") + " AND r.tenant = $2"
 _SOME_OF_TENANT = _WHOLE.format(which="receipt_id = ANY($1::uuid[])") + " AND r.tenant = $2"
 # A record that waits is in `pending`, or in the queue of the log that is to make it LOGGED.
@@ -63,7 +66,7 @@ _OTHER_BYTES = 4 * 1024
 async def by_ids(
     connection: Connection, receipt_ids: Iterable[UUID], *, with_evidence: bool = True
 ) -> dict[UUID, Record]:
-    """Those records that exist, of any tenant, by ascending receipt ID."""
+    """Those records that exist, of any tenant, by ascending receipt ID; what is sealed is always whole."""
     rows = await fetch_pruned(connection, _BY_IDS if with_evidence else _WITHOUT_EVIDENCE, list(receipt_ids))
     return {record.draft.receipt_id: record for record in await _whole(connection, rows)}
 
@@ -138,6 +141,7 @@ def to_record(row: asyncpg.Record) -> Record:
         external_log=row["external_log"] or "",
         log_origin=row["log_origin"] or "",
         retention_class=row["retention_class"],
+        seal=seal_of(row),
     )
     external = row["external_timestamp"] or b""
     if row["origin"] is None:

@@ -11,6 +11,7 @@ from afdp.messages.metadata import WorkflowType
 from afdp.metadata.postgres.conditions import Conditions, Parameters, fetch_planned
 from afdp.metadata.postgres.lookup import lookup_key, term_key
 from afdp.metadata.postgres.records import to_terms
+from afdp.metadata.postgres.seals import seal_of
 from afdp.metadata.values import Position, Search, SignedRecord, Summary
 from afdp.postgres import Connection
 
@@ -90,7 +91,11 @@ async def signed(connection: Connection, query: Search, after: Position | None, 
     places = await _places(connection, rows)
     return [
         SignedRecord(
-            row["receipt_id"], row["evidence_hash"], row["notarized_at"], places.get(row["receipt_id"], (None, ""))[0]
+            row["receipt_id"],
+            row["evidence_hash"],
+            row["notarized_at"],
+            places.get(row["receipt_id"], (None, ""))[0],
+            seal_of(row),
         )
         for row in rows
     ]
@@ -99,8 +104,8 @@ async def signed(connection: Connection, query: Search, after: Position | None, 
 def signed_statement(query: Search, after: Position | None, limit: int) -> tuple[str, Parameters]:
     """The SQL of `signed` and its parameters."""
     parameters = Parameters()
-    asked = _Asked(parameters, query, (), after)
-    return _matching(asked, limit, "receipt_id, evidence_hash, notarized_at"), parameters
+    columns = "receipt_id, tenant, evidence_hash, notarized_at, data_key, head"
+    return _matching(_Asked(parameters, query, (), after), limit, columns), parameters
 
 
 async def _places(connection: Connection, rows: Sequence[asyncpg.Record]) -> dict[UUID, tuple[int | None, str]]:
@@ -196,4 +201,5 @@ def _to_summary(row: asyncpg.Record, log_index: int | None, log_origin: str) -> 
         workflow_type=WorkflowType(row["workflow_type"]),
         log_index=log_index,
         log_origin=log_origin,
+        seal=seal_of(row),
     )

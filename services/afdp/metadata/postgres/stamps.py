@@ -12,6 +12,7 @@ from uuid import UUID
 
 from afdp.metadata.postgres import changes
 from afdp.metadata.postgres.conditions import fetch_pruned
+from afdp.metadata.postgres.seals import seal_of
 from afdp.metadata.values import StampBacklog, UnstampedSignature
 from afdp.postgres import Connection
 
@@ -28,7 +29,7 @@ _CLAIM = """
     SELECT receipt_id, attempts FROM taken ORDER BY since, receipt_id
 """
 _SIGNED = """
-    SELECT r.receipt_id, c.statement, c.signature, r.key_id
+    SELECT r.receipt_id, r.tenant, c.statement, c.signature, r.key_id, r.data_key, r.head
     FROM record r JOIN record_content c USING (receipt_id)
     WHERE r.receipt_id = ANY($1::uuid[]) AND c.receipt_id = ANY($1::uuid[])
 """
@@ -53,7 +54,7 @@ async def claim(connection: Connection, limit: int, lease: timedelta) -> list[Un
     taken = {row["receipt_id"]: row["attempts"] for row in await connection.fetch(_CLAIM, limit, lease)}
     found = {row["receipt_id"]: row for row in await fetch_pruned(connection, _SIGNED, list(taken))}
     return [
-        UnstampedSignature(receipt_id, row["statement"], row["signature"], row["key_id"], attempts)
+        UnstampedSignature(receipt_id, row["statement"], row["signature"], row["key_id"], attempts, seal_of(row))
         for receipt_id, attempts in taken.items()
         if (row := found.get(receipt_id)) is not None
     ]

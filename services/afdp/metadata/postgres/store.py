@@ -34,6 +34,7 @@ from afdp.metadata.postgres.kept_answers import find_answer
 from afdp.metadata.postgres.migrating import MIGRATIONS, SCHEMA, SERVICE
 from afdp.metadata.postgres.prepare import prepare
 from afdp.metadata.postgres.retention import PostgresRetention
+from afdp.metadata.postgres.seals import PostgresShelf
 from afdp.metadata.postgres.search import search, signed
 from afdp.metadata.terms import Terms
 from afdp.metadata.values import (
@@ -82,6 +83,7 @@ class PostgresStore:
         self, database: Database, tenants: Database, retention: timedelta, max_answer_bytes: int, terms: Terms
     ) -> None:
         self._terms = terms
+        self.shelf = PostgresShelf(database)
         self._database = database
         self._tenants = tenants
         self._retention = retention

@@ -8,6 +8,7 @@ import asyncpg
 
 from afdp.messages.metadata import WorkflowState, WorkflowType
 from afdp.metadata.postgres.conditions import Conditions, Parameters, fetch_planned
+from afdp.metadata.postgres.seals import seal_of
 from afdp.metadata.values import Position, Workflow, WorkflowQuery
 from afdp.postgres import Connection
 
@@ -15,13 +16,14 @@ from afdp.postgres import Connection
 _OF_RECORDS = """
     SELECT w.workflow_type AS type, w.receipt_id AS id, w.notarized_at AS created_at, e.logged_at AS completed_at,
            CASE WHEN e.receipt_id IS NULL THEN 2 ELSE 3 END AS state,
-           w.event_type, w.actor_id, 0 AS item_count, 0 AS succeeded, 0 AS failed, false AS abandoned
+           w.event_type, w.actor_id, 0 AS item_count, 0 AS succeeded, 0 AS failed, false AS abandoned,
+           w.tenant, w.data_key, w.head
     FROM ({records}) AS w
     LEFT JOIN log_entry e USING (receipt_id)
 """
 _OF_BATCHES = """
     SELECT 3::smallint AS type, id, created_at, completed_at, state, '' AS event_type, '' AS actor_id,
-           item_count, succeeded, failed, abandoned
+           item_count, succeeded, failed, abandoned, tenant, NULL AS data_key, NULL AS head
     FROM batch_workflow
     WHERE {conditions}
 """
@@ -121,6 +123,7 @@ def _to_workflow(row: asyncpg.Record, kind: WorkflowType | None = None) -> Workf
         item_count=row["item_count"],
         succeeded=row["succeeded"],
         failed=row["failed"],
+        seal=seal_of(row),
     )
 
 

@@ -1,0 +1,371 @@
+"""The keys of records: which one seals, which one opens, and what is remembered of them for a while.
+
+A data key is made by the signer under its scope's key and kept in its wrapped form beside the records; in plain it is
+in this process's memory only, for a bounded time. A process seals with data keys that it had made itself, and opens
+those of all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+from uuid import UUID
+
+import uuid_utils
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from prometheus_client import Counter, Gauge
+
+from afdp.errors import DataLoss, FailedPrecondition, InvalidArgument, NotaryError, NotFound
+from afdp.metadata.blind import IndexKey
+from afdp.metadata.sealing import MAX_USES
+from afdp.metadata.values import Erased, Seal
+
+MAX_TENANTS = 4096  # whose index keys are remembered
+
+_made = Counter("afdp_data_keys_made", "Data keys that the signer made.")
+_opened = Counter("afdp_data_keys_opened", "Data keys that the signer opened.")
+_held = Gauge("afdp_data_keys_held", "Data keys in memory.")
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A tenant and the blind index of a subject, 16 bytes; none: the tenant's own key."""
+
+    tenant: str
+    subject: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class FreshKey:
+    """A data key that was just made: 32 bytes, and its wrapped form."""
+
+    plain: bytes
+    wrapped: bytes
+
+    def __repr__(self) -> str:
+        return "FreshKey()"
+
+
+class Holder(Protocol):
+    """What holds the keys of scopes: the signer (`signer.py`).
+
+    Items of one call are refused one by one: NotFound where the scope's key was destroyed or never was, InvalidArgument
+    where a wrapped key was altered or is of another scope.
+    """
+
+    async def generate(self, scopes: Sequence[Scope]) -> list[FreshKey | NotaryError]:
+        """A fresh data key per scope. Raises Unavailable while nobody can be asked."""
+
+    async def unwrap(self, keys: Sequence[tuple[Scope, bytes]]) -> list[bytes | NotaryError]:
+        """Data keys in plain. Raises Unavailable while nobody can be asked."""
+
+    async def rewrap(self, keys: Sequence[tuple[Scope, bytes]]) -> list[bytes | NotaryError]:
+        """Data keys wrapped under the newest version of their scope's key. Raises Unavailable."""
+
+    async def rotate(self, scope: Scope) -> int:
+        """A new version of a scope's key: its number. Raises NotFound, FailedPrecondition, Unavailable."""
+
+    async def destroy(self, scope: Scope) -> datetime:
+        """Destroys a scope's key for good: when. May be repeated. Raises FailedPrecondition, Unavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A wrapped data key on its way to where records are kept."""
+
+    id: UUID
+    scope: Scope
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeptKey:
+    """A data key as it is kept beside the records; `erased` where its subject was."""
+
+    scope: Scope
+    wrapped: bytes
+    erased: Erased | None
+
+
+class Shelf(Protocol):
+    """Where wrapped keys are kept: beside the records."""
+
+    async def index_keys(self, tenants: Sequence[str]) -> dict[str, bytes]:
+        """The wrapped index keys of those tenants that have one."""
+
+    async def keep_index_keys(self, keys: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Keeps index keys, of each tenant the first; gives those that are kept."""
+
+    async def data_keys(self, identifiers: Sequence[UUID]) -> dict[UUID, KeptKey]:
+        """Those of the data keys that there are."""
+
+    async def keep_data_keys(self, keys: Sequence[WrappedKey]) -> None:
+        """Keeps data keys. Once this returns they survive a crash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many data keys are remembered, for how many seconds, and how many records one seals."""
+
+    keys: int
+    seconds: float
+    uses: int = MAX_USES
+
+
+Opener = AESGCM | Erased | NotaryError
+"""What opens a record, or what it must be answered with instead."""
+
+
+class DataKey:
+    """A data key in plain, that seals and opens."""
+
+    __slots__ = ("cipher", "id", "uses")
+
+    def __init__(self, identifier: UUID, plain: bytes) -> None:
+        self.id = identifier
+        self.cipher = AESGCM(plain)
+        self.uses = 0
+
+
+class RecordKeys:
+    """Gives the keys of records, from memory where it can."""
+
+    def __init__(
+        self, holder: Holder, shelf: Shelf, bounds: Bounds, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`clock`: seconds."""
+        self._holder = holder
+        self._shelf = shelf
+        self._bounds = bounds
+        self._making = asyncio.Lock()
+        self._indexes: _Remembered[str, IndexKey] = _Remembered(MAX_TENANTS, bounds.seconds, clock)
+        self._sealing: _Remembered[Scope, DataKey] = _Remembered(bounds.keys, bounds.seconds, clock)
+        self._opening: _Remembered[UUID, tuple[Scope, DataKey]] = _Remembered(bounds.keys, bounds.seconds, clock)
+
+    async def index_of(self, tenant: str) -> IndexKey:
+        """The index key of one tenant. Raises what stands in its way."""
+        return raised((await self.indexes([tenant]))[tenant])
+
+    async def indexes(self, tenants: Iterable[str]) -> dict[str, IndexKey | NotaryError]:
+        """The index key of each tenant; one that had none gets one."""
+        found: dict[str, IndexKey | NotaryError] = {}
+        missing = []
+        for tenant in tenants:
+            known = self._indexes.get(tenant)
+            if known is None:
+                missing.append(tenant)
+            else:
+                found[tenant] = known
+        if missing:
+            async with self._making:
+                for tenant, plain in (await self._index_keys(missing)).items():
+                    found[tenant] = plain if isinstance(plain, NotaryError) else IndexKey(plain)
+                    if isinstance(key := found[tenant], IndexKey):
+                        self._indexes.put(tenant, key)
+        return found
+
+    async def sealing(self, scopes: Iterable[Scope]) -> dict[Scope, DataKey | NotaryError]:
+        """The key that seals for each scope, for one record more for each time that the scope stands there."""
+        found: dict[Scope, DataKey | NotaryError] = {}
+        for scope in scopes:
+            key = found.get(scope) or self._usable(scope)
+            if isinstance(key, DataKey):
+                key.uses += 1
+                found[scope] = key
+            else:
+                found.setdefault(scope, _NOT_YET)
+        if missing := [scope for scope, key in found.items() if key is _NOT_YET]:
+            async with self._making:
+                found |= await self._fresh(missing)
+        return found
+
+    async def opening(self, seals: Iterable[Seal]) -> dict[UUID, Opener]:
+        """What opens records, by the ID of the data key: of how the records are sealed."""
+        found: dict[UUID, Opener] = {}
+        missing: dict[UUID, str] = {}
+        for seal in seals:
+            if seal.data_key in found or seal.data_key in missing:
+                continue
+            known = self._opening.get(seal.data_key)
+            if known is None:
+                missing[seal.data_key] = seal.tenant
+            else:
+                found[seal.data_key] = known[1].cipher if known[0].tenant == seal.tenant else _damaged(seal.data_key)
+        if missing:
+            found |= await self._open(missing)
+        return found
+
+    def forget(self, scope: Scope) -> None:
+        """Drops the keys of a scope from memory."""
+        self._sealing.drop(lambda known, _: known == scope)
+        self._opening.drop(lambda _, known: known[0] == scope)
+        _held.set(len(self._opening))
+
+    def forget_all(self) -> None:
+        """Drops all data keys from memory."""
+        self._sealing.drop(lambda *_: True)
+        self._opening.drop(lambda *_: True)
+        _held.set(0)
+
+    def _usable(self, scope: Scope) -> DataKey | None:
+        key = self._sealing.get(scope)
+        return key if key is not None and key.uses < self._bounds.uses else None
+
+    async def _fresh(self, scopes: Sequence[Scope]) -> dict[Scope, DataKey | NotaryError]:
+        """New data keys, made in one call and kept before anything is sealed with them."""
+        found: dict[Scope, DataKey | NotaryError] = {}
+        wanted = []
+        for scope in scopes:  # another batch may have had it made while this one waited
+            key = self._usable(scope)
+            if key is None:
+                wanted.append(scope)
+            else:
+                found[scope] = key
+        if not wanted:
+            return found
+        try:
+            made = await self._holder.generate(wanted)
+        except NotaryError as error:
+            return found | dict.fromkeys(wanted, error)
+        fresh: list[WrappedKey] = []
+        for scope, answer in zip(wanted, made, strict=True):
+            if isinstance(answer, FreshKey):
+                found[scope] = new = DataKey(UUID(bytes=uuid_utils.uuid7().bytes), answer.plain)
+                fresh.append(WrappedKey(new.id, scope, answer.wrapped))
+            else:
+                found[scope] = _barred() if isinstance(answer, NotFound) else answer
+        if fresh:
+            await self._shelf.keep_data_keys(fresh)
+            _made.inc(len(fresh))
+        for each in fresh:
+            if isinstance(ready := found[each.scope], DataKey):
+                ready.uses += 1
+                self._sealing.put(each.scope, ready)
+                self._opening.put(ready.id, (each.scope, ready))
+        _held.set(len(self._opening))
+        return found
+
+    async def _open(self, missing: Mapping[UUID, str]) -> dict[UUID, Opener]:
+        """Keys that are not in memory, each with the tenant whose it must be."""
+        kept = await self._shelf.data_keys(list(missing))
+        found: dict[UUID, Opener] = {}
+        closed: dict[UUID, KeptKey] = {}
+        for identifier, tenant in missing.items():
+            key = kept.get(identifier)
+            if key is None or key.scope.tenant != tenant:
+                found[identifier] = _damaged(identifier)
+            elif key.erased is not None:
+                found[identifier] = key.erased
+            else:
+                closed[identifier] = key
+        return found | await self._unwrapped(closed)
+
+    async def _unwrapped(self, closed: Mapping[UUID, KeptKey]) -> dict[UUID, Opener]:
+        if not closed:
+            return {}
+        try:
+            answers = await self._holder.unwrap([(key.scope, key.wrapped) for key in closed.values()])
+        except NotaryError as error:
+            return dict.fromkeys(closed, error)
+        found: dict[UUID, Opener] = {}
+        for (identifier, kept), answer in zip(closed.items(), answers, strict=True):
+            if isinstance(answer, NotFound):  # the database is of before the erasure
+                found[identifier] = Erased()
+            elif isinstance(answer, NotaryError):
+                found[identifier] = _damaged(identifier) if isinstance(answer, InvalidArgument) else answer
+            else:
+                key = DataKey(identifier, answer)
+                self._opening.put(identifier, (kept.scope, key))
+                found[identifier] = key.cipher
+        _opened.inc(len(closed))
+        _held.set(len(self._opening))
+        return found
+
+    async def _index_keys(self, tenants: Sequence[str]) -> dict[str, bytes | NotaryError]:
+        """Index keys in plain: as they are kept, or new ones."""
+        kept = await self._shelf.index_keys(tenants)
+        if new := [tenant for tenant in tenants if tenant not in kept]:
+            try:
+                made = await self._holder.generate([Scope(tenant) for tenant in new])
+            except NotaryError as error:
+                return dict.fromkeys(tenants, error)
+            refused = {
+                tenant: answer for tenant, answer in zip(new, made, strict=True) if isinstance(answer, NotaryError)
+            }
+            wrapped = {
+                tenant: answer.wrapped for tenant, answer in zip(new, made, strict=True) if isinstance(answer, FreshKey)
+            }
+            kept |= await self._shelf.keep_index_keys(wrapped)
+        else:
+            refused = {}
+        return {**refused, **await self._opened_index_keys(kept)}
+
+    async def _opened_index_keys(self, kept: Mapping[str, bytes]) -> dict[str, bytes | NotaryError]:
+        try:
+            plains = await self._holder.unwrap([(Scope(tenant), wrapped) for tenant, wrapped in kept.items()])
+        except NotaryError as error:
+            return dict.fromkeys(kept, error)
+        damaged = DataLoss("the tenant's index key does not open: it was altered, or is of another tenant")
+        return {
+            tenant: damaged if isinstance(plain, InvalidArgument) else plain
+            for tenant, plain in zip(kept, plains, strict=True)
+        }
+
+
+def raised(value: V | NotaryError) -> V:
+    """The value; an error is raised, as a new one, since a traceback grows with each raise."""
+    if isinstance(value, NotaryError):
+        raise type(value)(value.message, retry_after=value.retry_after)
+    return value
+
+
+def _barred() -> FailedPrecondition:
+    return FailedPrecondition("the subject of this evidence was erased, and nothing is kept about it any more")
+
+
+def _damaged(identifier: UUID) -> DataLoss:
+    return DataLoss(f"data key {identifier} does not open: it was altered, or is of another tenant or subject")
+
+
+_NOT_YET = NotaryError("not asked yet")
+
+
+class _Remembered(Generic[K, V]):
+    """At most so many values, each for so many seconds after it was put here; what was not used for longest goes."""
+
+    def __init__(self, most: int, seconds: float, clock: Callable[[], float]) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._clock = clock
+        self._values: OrderedDict[K, tuple[float, V]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: K) -> V | None:
+        found = self._values.get(key)
+        if found is None:
+            return None
+        if found[0] < self._clock():
+            del self._values[key]
+            return None
+        self._values.move_to_end(key)
+        return found[1]
+
+    def put(self, key: K, value: V) -> None:
+        self._values[key] = self._clock() + self._seconds, value
+        self._values.move_to_end(key)
+        while len(self._values) > self._most:
+            self._values.popitem(last=False)
+
+    def drop(self, which: Callable[[K, V], bool]) -> None:
+        for key in [key for key, (_, value) in self._values.items() if which(key, value)]:
+            del self._values[key]

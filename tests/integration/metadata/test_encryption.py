@@ -1,0 +1,210 @@
+"""Records at rest: nothing of them can be read in the database, and only what was sealed is ever read from it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from afdp.embedded.postgres import _binaries, _package_root
+from afdp.errors import DataLoss, Unavailable
+from afdp.metadata.sealed_store import SealedStore
+from afdp.metadata.values import Asked, Batch, Draft, Idempotency, KeyTaken, Prepared, Record, Search
+from tests.local_data_keys import LocalHolder
+
+Make = Callable[..., Draft]
+Open = Callable[..., AbstractAsyncContextManager[SealedStore]]
+
+ACTOR, SUBJECT, SALT = "alice.planted@example.org", "bob.planted@example.org", "c2FsdCB0aGF0IHdhcyBwbGFudGVk"
+EVIDENCE = b'{"metadata":{"diagnosis":"planted-diagnosis","patient_id":"P-planted-4711"}}'
+ARTIFACT = sha256(b"planted artifact").digest()
+PLANTED = [ACTOR.encode(), SUBJECT.encode(), SALT.encode(), b"planted-diagnosis", b"P-planted-4711", ARTIFACT]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A superuser, who is above row security."""
+    opened = await asyncpg.connect(database, server_settings={"search_path": "afdp_metadata,public"})
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def planted(make_draft: Make) -> Draft:
+    """A draft with values that are looked for wherever they could be."""
+    draft = make_draft(evidence=EVIDENCE, actor_id=ACTOR, subject=SUBJECT, artifacts=(ARTIFACT,), key="k")
+    return replace(draft, statement=b'{"salt":"%s","evidence":%s}' % (SALT.encode(), EVIDENCE))
+
+
+async def test_nothing_personal_is_in_the_database_s_files_its_wal_or_a_dump(
+    open_sealed: Open, database: str, planted: Draft, connection: asyncpg.Connection
+) -> None:
+    needles = _forms([*PLANTED, planted.evidence_hash, sha256(ACTOR.encode()).digest()])
+    known = f"known-{uuid.uuid4()}".encode()
+    async with open_sealed(database, searchable_metadata="patient_id") as store:
+        assert await store.prepare([planted]) == [Prepared()]
+        batch_id = uuid.UUID(int=planted.receipt_id.int ^ 1)
+        await store.create_batch(Batch(batch_id, planted.submitter, None, 1, planted.notarized_at))
+        query = Search(planted.submitter.tenant, metadata=(("patient_id", "P-planted-4711"),))
+        assert [each.receipt_id for each in await store.search(query, None, 10)] == [planted.receipt_id]
+    await connection.execute("CREATE TABLE public.control (known text)")
+    await connection.execute("INSERT INTO public.control VALUES ($1)", known.decode())
+    await connection.execute("CHECKPOINT")
+
+    cluster = Path(await connection.fetchval("SHOW data_directory"))
+    in_files = await asyncio.to_thread(_found, cluster, [known, *needles])
+    dump = await _dumped(database)
+
+    assert in_files == {known}  # the search finds what is there
+    assert known in dump
+    assert [needle for needle in needles if needle in dump] == []
+
+
+async def test_another_process_reads_and_finds_what_one_has_sealed(
+    open_sealed: Open, database: str, planted: Draft
+) -> None:
+    tenant = planted.submitter.tenant
+    async with open_sealed(database) as one, open_sealed(database) as another:
+        await one.prepare([planted])
+        record = await another.get_record(tenant, planted.receipt_id)
+        assert record is not None
+        assert record.draft == replace(planted, idempotency=None)
+
+        for query in (
+            Search(tenant, evidence_hash=planted.evidence_hash),
+            Search(tenant, artifact_hash=ARTIFACT),
+            Search(tenant, actor_id=ACTOR),
+            Search(tenant, submitter=SUBJECT),
+        ):
+            [summary] = await another.search(query, None, 10)
+            assert (summary.receipt_id, summary.terms) == (planted.receipt_id, planted.terms)
+        assert await another.search(Search(tenant, actor_id="nobody"), None, 10) == []
+        [again] = await another.prepare([replace(planted, receipt_id=uuid.UUID(int=planted.receipt_id.int ^ 2))])
+        assert isinstance(again, Record)  # under the same idempotency key
+        assert again.draft.evidence == planted.evidence
+        asked = Asked(planted.submitter, planted.idempotency, planted.evidence, planted.evidence_hash, dedupe=True)
+        for each in (asked, replace(asked, idempotency=None)):
+            answer = await another.find_answer(each)
+            assert isinstance(answer, Record)
+            assert answer.draft.evidence == planted.evidence
+        other = await another.find_answer(replace(asked, idempotency=Idempotency("k", bytes(32))))
+        assert isinstance(other, KeyTaken)
+        assert other.before is not None
+        assert other.before.draft.evidence == planted.evidence
+
+
+DAMAGES = {
+    "evidence of another record": "UPDATE record_content c SET evidence = o.evidence FROM record_content o "
+    "WHERE c.receipt_id = $1 AND o.receipt_id = $2",
+    "its statement as its evidence": "UPDATE record_content SET evidence = statement "
+    "WHERE receipt_id = $1 AND receipt_id <> $2",
+    "head of another record": "UPDATE record r SET head = o.head FROM record o "
+    "WHERE r.receipt_id = $1 AND o.receipt_id = $2",
+    "a flipped bit": "UPDATE record_content SET statement = set_byte(statement, 40, get_byte(statement, 40) # 1) "
+    "WHERE receipt_id = $1 AND receipt_id <> $2",
+    "nothing where something was": "UPDATE record_content SET evidence = '' WHERE receipt_id = $1 AND receipt_id <> $2",
+    "the data key of another record": "UPDATE record r SET data_key = o.data_key FROM record o "
+    "WHERE r.receipt_id = $1 AND o.receipt_id = $2",
+    "a data key of another tenant": "UPDATE data_key k SET tenant = 'foreign' FROM record r "
+    "WHERE k.id = r.data_key AND r.receipt_id = $1 AND r.receipt_id <> $2",
+    "a data key with a flipped bit": "UPDATE data_key k SET wrapped = set_byte(wrapped, 30, get_byte(wrapped, 30) # 1) "
+    "FROM record r WHERE k.id = r.data_key AND r.receipt_id = $1 AND r.receipt_id <> $2",
+    "the wrapped key of another subject": "UPDATE data_key k SET wrapped = o.wrapped "
+    "FROM data_key o, record r, record q "
+    "WHERE k.id = r.data_key AND r.receipt_id = $1 AND o.id = q.data_key AND q.receipt_id = $2",
+    "no data key": "DELETE FROM data_key k USING record r "
+    "WHERE k.id = r.data_key AND r.receipt_id = $1 AND r.receipt_id <> $2",
+}
+
+
+async def test_what_was_altered_is_an_error_and_never_other_data(
+    open_sealed: Open, database: str, connection: asyncpg.Connection, make_draft: Make
+) -> None:
+    victims = {name: make_draft(actor_id=f"victim of {name}") for name in DAMAGES}
+    other = make_draft(actor_id="other")
+    async with open_sealed(database) as store:
+        assert await store.prepare([*victims.values(), other]) == [Prepared()] * (len(victims) + 1)
+    await connection.execute("SET session_replication_role = replica")  # as a superuser can: without triggers
+    for name, damage in DAMAGES.items():
+        status = await connection.execute(damage, victims[name].receipt_id, other.receipt_id)
+        assert status in ("UPDATE 1", "DELETE 1"), name
+
+    async with open_sealed(database) as store:
+        for victim in victims.values():
+            with pytest.raises(DataLoss, match="does not open"):
+                await store.get_record(victim.submitter.tenant, victim.receipt_id)
+        intact = await store.get_record(other.submitter.tenant, other.receipt_id)
+        assert intact is not None
+        assert intact.draft.evidence == other.evidence
+        kept = {each.receipt_id: each.evidence_fits for each in await store.kept(100, None)}  # the reconciler goes on
+        assert set(kept) == {other.receipt_id, *(each.receipt_id for each in victims.values())}
+        assert kept[other.receipt_id]
+
+
+async def test_without_the_signer_known_keys_go_on_and_others_are_refused_at_once(
+    open_sealed: Open, database: str, holder: LocalHolder, make_draft: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, unknown = make_draft(actor_id="known"), make_draft(actor_id="unknown")
+    tenant = known.submitter.tenant
+    async with open_sealed(database) as store, open_sealed(database) as fresh:
+        assert await store.prepare([known]) == [Prepared()]
+        monkeypatch.setattr(holder, "away", True)
+
+        again, refused = await store.prepare([make_draft(actor_id="known"), unknown])
+
+        assert again == Prepared()
+        assert isinstance(refused, Unavailable)
+        assert await store.get_record(tenant, known.receipt_id) is not None
+        assert await store.get_record(tenant, unknown.receipt_id) is None
+        with pytest.raises(Unavailable):
+            await fresh.get_record(tenant, known.receipt_id)
+        [all_refused] = await fresh.prepare([make_draft(actor_id="known")])
+        assert isinstance(all_refused, Unavailable)
+
+        monkeypatch.setattr(holder, "away", False)
+        assert await fresh.get_record(tenant, known.receipt_id) is not None
+
+
+async def test_one_call_makes_the_keys_of_all_new_subjects_and_none_for_known_ones(
+    open_sealed: Open, database: str, holder: LocalHolder, make_draft: Make
+) -> None:
+    async with open_sealed(database) as store:
+        await store.prepare([make_draft(actor_id="first")])  # the tenant's index key, too
+        holder.calls.clear()
+        await store.prepare([make_draft(actor_id=f"subject {n}") for n in range(40)])
+        assert holder.calls == ["generate"]
+        await store.prepare([make_draft(actor_id=f"subject {n}") for n in range(40)])
+        assert holder.calls == ["generate"]
+
+
+def _forms(values: Iterable[bytes]) -> list[bytes]:
+    """Values as bytes, in hex and in base64, at each of the three offsets that they may have in a longer text."""
+    found = []
+    for value in values:
+        found += [value, value.hex().encode(), value.hex().upper().encode()]
+        found += [b64encode(bytes(shift) + value)[4 if shift else 0 : -4] for shift in range(3)]
+    return found
+
+
+def _found(folder: Path, needles: list[bytes]) -> set[bytes]:
+    """Which of these stand in the files of a folder, the write-ahead log included."""
+    contents = (path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    return {needle for content in contents for needle in needles if needle in content}
+
+
+async def _dumped(url: str) -> bytes:
+    process = await asyncio.create_subprocess_exec(
+        _binaries(_package_root()) / "pg_dump", url, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    return output
