@@ -66,8 +66,8 @@ LABEL org.opencontainers.image.title="AFDP Notary Service" \
       org.opencontainers.image.description="Evidence in, offline-verifiable receipts out." \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN install --directory --owner=10001 --group=10001 --mode=0750 /var/lib/afdp /run/afdp /run/afdp-metadata /run/tls \
-    /run/tls/gateway /run/tls/notary /run/tls/signer /run/tls/transparency /run/tls/metadata /run/tls/clients \
-    /run/tls/postgres /run/tls/vault /run/tls/redis /run/redis /run/redis-clients
+    /run/tls/authority /run/tls/clients /run/tls/gateway /run/tls/notary /run/tls/signer /run/tls/transparency \
+    /run/tls/metadata /run/tls/postgres /run/tls/vault /run/tls/redis /run/redis /run/redis-clients
 COPY deploy/container/healthcheck.py /opt/healthcheck.py
 ENV AFDP_DATA_DIR=/var/lib/afdp
 WORKDIR /var/lib/afdp

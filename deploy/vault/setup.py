@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -84,11 +85,32 @@ def main() -> None:
 
 def connect(address: str, token: str = "") -> Any:
     """hvac's client (whose methods have no types), past any proxy of the environment; VAULT_CACERT is believed."""
-    if address.startswith("http://") and urlsplit(address).hostname not in ("127.0.0.1", "::1", "localhost"):
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise RuntimeError("VAULT_ADDR must be a URL, as https://vault.example:8200")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise RuntimeError("VAULT_ADDR is plain text to another machine: use https")
-    client = hvac.Client(url=address, token=token, namespace=os.environ.get("VAULT_NAMESPACE"), timeout=10)
+    namespace = os.environ.get("VAULT_NAMESPACE")
+    client = hvac.Client(url=address, token=token, namespace=namespace, timeout=10, allow_redirects=False)
     client.session.trust_env = False
+    client.session.hooks["response"].append(refuse_redirect)
     return client
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is sent there stays on this machine; as `afdp.tls.plain` has it, which is not here."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def refuse_redirect(response: requests.Response, **_: object) -> None:
+    """Does not follow: whoever is there would be told the token."""
+    if 300 <= response.status_code < 400:
+        raise RuntimeError(
+            f"Vault sends us to another address (HTTP {response.status_code}); set VAULT_ADDR to that one"
+        )
 
 
 def provision(client: Any, logins: Logins) -> None:

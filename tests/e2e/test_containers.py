@@ -256,7 +256,8 @@ class Containers:
                 text = re.sub(
                     r"\b(postgres|redis):\d+", lambda found: self._moved("notary", found[0]), file.read_text()
                 )
-                file.write_text(text.replace("/run/tls/", f"{self.volume('tls-metadata')}/"))
+                own = "tls-authority" if file.name == "metadata-setup.yaml" else "tls-metadata"
+                file.write_text(text.replace("/run/tls/", f"{self.volume(own)}/"))
 
 
 def _grpc_port(image: Image) -> int:

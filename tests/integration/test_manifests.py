@@ -353,6 +353,13 @@ def test_a_container_runs_without_privileges_on_a_file_system_that_it_cannot_cha
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
 
 
+@pytest.mark.parametrize("name", sorted(COMPOSE["services"].keys() - {"certificates"}))
+def test_a_container_holds_no_key_but_its_own(name: str) -> None:
+    mounted = {volume.split(":")[0] for volume in COMPOSE["services"][name].get("volumes", [])}
+    assert {volume for volume in mounted if volume.startswith("tls-")} <= {f"tls-{name}", "tls-authority"}
+    assert "authority" not in mounted
+
+
 def test_no_secret_stands_in_an_environment_or_on_a_command_line() -> None:
     for service in COMPOSE["services"].values():
         for name in service.get("environment", {}):

@@ -35,7 +35,7 @@ def prepare(
     Raises:
         InvalidArgument: a name is none, is one of a service's, or the authority that is there may not issue for it.
     """
-    if taken := {*SERVICES, *PEOPLE, "clients"} & set(stores):
+    if taken := {*SERVICES, *PEOPLE, "clients", "authority"} & set(stores):
         raise InvalidArgument.field("store", f"{', '.join(sorted(taken))} is not a store's name")
     there = (folder / "ca-key.pem").exists()
     authority = Authority(folder) if there else Authority.make(folder, domain, (*permit, *stores))
@@ -72,9 +72,10 @@ def hand_out(authority: Authority, folder: Path, stores: tuple[str, ...] = ()) -
     """Gives each service and store what it needs, in a folder of its own below `folder`; people in `clients`.
 
     Such a folder has `cert.pem`, `key.pem`, `ca.pem` and `crl.pem`. A store's key may be read by the group: servers of
-    others run as users of their own.
+    others run as users of their own. `authority` has the last two: for who has to know the others and is none of them.
     """
     public = {"ca.pem": authority.file, "crl.pem": authority.list_file}
+    _copy(folder / "authority", {}, public)
     for service in SERVICES:
         issued, own = authority.issued(service), folder / service
         _copy(own, {"key.pem": issued.key}, {"cert.pem": issued.cert, **public})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,12 @@ SCRIPT = REPOSITORY / "deploy/vault/setup.py"
 
 def run(server: DevServer, *arguments: object, token: str = ROOT) -> subprocess.CompletedProcess[str]:
     """Runs the script, with the token in its environment."""
-    environment = {"VAULT_ADDR": server.addr, "PATH": "/usr/bin:/bin", **({"VAULT_TOKEN": token} if token else {})}
+    return run_at(server.addr, *arguments, token=token)
+
+
+def run_at(address: str, *arguments: object, token: str) -> subprocess.CompletedProcess[str]:
+    """As `run`, wherever Vault is said to be."""
+    environment = {"VAULT_ADDR": address, "PATH": "/usr/bin:/bin", **({"VAULT_TOKEN": token} if token else {})}
     command = [sys.executable, SCRIPT, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
@@ -98,6 +105,38 @@ def test_a_login_gives_an_hours_token_of_one_policy(
         assert role["token_no_default_policy"] is True
         if auth == "cert":
             assert role["allowed_common_names"] == [name]
+
+
+@pytest.mark.parametrize(
+    "address", ["http://vault.example:8200", "HTTP://vault.example:8200", "http://127.0.0.1.example"]
+)
+def test_the_token_goes_to_no_other_machine_in_the_clear(address: str) -> None:
+    refused = run_at(address, "--auth", "kubernetes", token="a token")
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "setup: VAULT_ADDR is plain text to another machine: use https\n"
+
+
+def test_the_token_is_told_to_nobody_whom_vault_names() -> None:
+    asked: list[str | None] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["X-Vault-Token"])
+            self.send_response(307)
+            self.send_header("Location", f"http://127.0.0.1:{server.server_port}/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever).start()
+        refused = run_at(f"http://127.0.0.1:{server.server_port}", "--auth", "kubernetes", token="a token")
+        server.shutdown()
+
+    assert asked == ["a token"]
+    assert (refused.returncode, "sends us to another address (HTTP 307)" in refused.stderr) == (1, True)
 
 
 def test_credentials_are_for_their_owner_alone(own_vault: DevServer, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_each_service_is_handed_its_own_files_and_they_serve(tmp_path: Path) -> 
     keys = {file.read_bytes() for file in (tmp_path / "out").glob("*/*key.pem")}
     assert len(keys) == 8
     assert not list((tmp_path / "out").glob("**/ca-key.pem"))
+    assert {file.name for file in (tmp_path / "out" / "authority").iterdir()} == {"ca.pem", "crl.pem"}
 
 
 def test_the_people_of_a_deployment_are_known_to_the_notary() -> None:
