@@ -1,4 +1,4 @@
-"""Two notaries and two replicas of the log on one database, a replica killed again and again: one history."""
+"""Two notaries, with a metadata service each, and two replicas of the log on one database: one history, one answer."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ import pytest_asyncio
 
 from afdp.embedded.process import ServerProcess, free_port
 from afdp.embedded.stack import Stack, StackOptions, Supervised, running_stack
-from afdp.errors import Unavailable
+from afdp.errors import AlreadyExists, Unavailable
 from afdp.formats.merkle import Frontier, extend
 from afdp.formats.note import Checkpoint, Note, VerifierKey, verify
 from afdp.formats.receipt import Receipt
+from afdp.messages.notary import NotarizationReceipt, NotaryServiceClient
+from afdp.rpc import GrpcCaller, open_channel
+from afdp.rpc.codec import decoder
 from afdp.verify.receipts import verify_receipt
 from tests.conftest import open_folder
 from tests.e2e.conftest import NO_KEY_RECORDS, fetch_trust, free_offset
 from tests.e2e.evidence import package
+from tests.e2e.wire import BUILT, message
 
 KILLS = 20
 CLIENTS = 8
@@ -42,6 +46,7 @@ class Deployment:
     stack: Stack
     replicas: list[Supervised]
     read_urls: list[str]
+    notaries: tuple[str, str]  # addresses
     acknowledged: list[dict[str, Any]] = field(default_factory=list)
     more: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -71,11 +76,11 @@ class Deployment:
                 return
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def deployment() -> AsyncIterator[Deployment]:
     offset = free_offset()
     ports = Stack(StackOptions(Path(), offset))
-    second = {"notary": free_port(), "transparency": free_port()}
+    second = {"notary": free_port(), "transparency": free_port(), "metadata": free_port()}
     address = {name: f"127.0.0.1:{ports.port(name)},127.0.0.1:{port}" for name, port in second.items()}
     notary = {
         "AFDP_TRANSPARENCY_ADDRESS": address["transparency"],
@@ -89,9 +94,13 @@ async def deployment() -> AsyncIterator[Deployment]:
         http = free_port()
         own = {"AFDP_DATABASE_URL": stack.database_url, "AFDP_HTTP_PORT": str(http)}
         replica = await parts.enter_async_context(_second(stack, "transparency", second["transparency"], own))
-        await parts.enter_async_context(_second(stack, "notary", second["notary"], notary))
+        own = {"AFDP_DATABASE_URL": stack.database_url}
+        await parts.enter_async_context(_second(stack, "metadata", second["metadata"], own))
+        apart = {**notary, "AFDP_METADATA_ADDRESS": f"127.0.0.1:{second['metadata']}"}
+        await parts.enter_async_context(_second(stack, "notary", second["notary"], apart))
         urls = [stack.log_url, f"http://127.0.0.1:{http}"]
-        yield Deployment(stack, [stack.server("transparency"), replica], urls)
+        notaries = f"127.0.0.1:{ports.port('notary')}", f"127.0.0.1:{second['notary']}"
+        yield Deployment(stack, [stack.server("transparency"), replica], urls, notaries)
 
 
 @asynccontextmanager
@@ -113,6 +122,78 @@ async def _second(stack: Stack, service: str, port: int, settings: Mapping[str, 
         yield server
     finally:
         await server.end()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def both(deployment: Deployment) -> AsyncIterator[list[NotaryServiceClient]]:
+    """The two notaries, each asked by itself."""
+    async with AsyncExitStack() as channels:
+        opened = [await channels.enter_async_context(open_channel(each)) for each in deployment.notaries]
+        clients = [NotaryServiceClient(GrpcCaller(channel)) for channel in opened]
+        async with asyncio.timeout(60):
+            for client in clients:
+                await _until_it_notarises(client)
+        yield clients
+
+
+async def _until_it_notarises(notary: NotaryServiceClient) -> None:
+    while True:
+        with suppress(Unavailable):
+            await notary.sign_evidence(_request("SignEvidence", {"evidence_package": package()}), timeout=60)
+            return
+        await asyncio.sleep(0.1)
+
+
+async def test_one_key_or_dedupe_at_two_notaries_at_once_makes_one_record(
+    both: list[NotaryServiceClient], deployment: Deployment
+) -> None:
+    async def ask(notary: NotaryServiceClient, sent: dict[str, Any], how: dict[str, Any]) -> NotarizationReceipt:
+        answer = await notary.sign_evidence(_request("SignEvidence", {"evidence_package": sent, **how}), timeout=60)
+        assert answer.receipt is not None
+        return answer.receipt
+
+    for round_ in range(12):
+        key = {"idempotency_key": f"both {uuid.uuid4()}"}
+        ways = [key], [{"dedupe": True}], [{**key, "dedupe": True}], [key, {**key, "dedupe": True}]
+        sent, how = package(), ways[round_ % len(ways)]
+        calls = [ask(both[n % 2], sent, how[n // 2 % len(how)]) for n in range(16)]
+        receipts = await asyncio.gather(*calls)
+
+        assert all(each == receipts[0] for each in receipts), how
+        assert await _records_of(deployment.stack.database_url, receipts[0].evidence_package_hash) == 1
+
+
+async def test_one_batch_at_two_notaries_at_once_is_one_batch_and_of_two_one_is_refused(
+    both: list[NotaryServiceClient],
+) -> None:
+    for _ in range(4):
+        key, sent = str(uuid.uuid4()), [package() for _ in range(10)]
+        request = _request("SignEvidenceBatch", {"evidence_packages": sent, "idempotency_key": key})
+        answers = await asyncio.gather(*(both[n % 2].sign_evidence_batch(request, timeout=60) for n in range(6)))
+        assert len({each.batch_workflow_id for each in answers}) == 1
+        made = {tuple(item.receipt.receipt_id if item.receipt else "" for item in each.results) for each in answers}
+        assert len(made) == 1
+        assert all(made.pop())
+
+    for _ in range(4):
+        key = str(uuid.uuid4())
+        requests = [_request("SignEvidence", {"evidence_package": package(), "idempotency_key": key}) for _ in both]
+        calls = (notary.sign_evidence(each, timeout=60) for notary, each in zip(both, requests, strict=True))
+        one, other = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(one, AlreadyExists) is not isinstance(other, AlreadyExists), (one, other)
+
+
+def _request(method: str, body: dict[str, Any]) -> Any:
+    return decoder(BUILT[method].request)(message(BUILT[method], body).SerializeToString())
+
+
+async def _records_of(database: str, evidence_hash: str) -> int:
+    connection = await asyncpg.connect(database)
+    try:
+        query = "SELECT count(*) FROM afdp_metadata.record WHERE evidence_hash = decode($1, 'hex')"
+        return int(await connection.fetchval(query, evidence_hash))
+    finally:
+        await connection.close()
 
 
 async def test_replicas_of_which_one_is_killed_twenty_times_under_load_make_one_history(
