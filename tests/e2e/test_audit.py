@@ -70,7 +70,7 @@ class Trail:
 
     async def anchored(self) -> None:
         """Returns once a seal that covers all rows of now is in the log."""
-        newest = await self.database.fetchval("SELECT last_value FROM audit_sequence")
+        newest = await self.database.fetchval("SELECT max(sequence) FROM audit_row WHERE NOT silent")
         await self.until(
             "SELECT EXISTS (SELECT FROM audit_seal JOIN audit_anchor USING (number) JOIN log_entry USING (receipt_id) "
             "WHERE last >= $1)",
@@ -184,14 +184,16 @@ ROW, SEAL, GAP = "row {row}", "seal {seal}", "row {gap}"
 DEEDS = (
     Deed("row altered", ROW, "audit_row", "sequence", "UPDATE audit_row SET row = row || ' ' WHERE sequence = $1"),
     Deed("row altered", ROW, "audit_row", "sequence", "UPDATE audit_row SET tenant = 'x' WHERE sequence = $1"),
+    Deed("row altered", ROW, "audit_row", "sequence", "UPDATE audit_row SET terms = '{}' WHERE sequence = $1"),
+    Deed("row altered", ROW, "audit_row", "sequence", "UPDATE audit_row SET results = 7 WHERE sequence = $1"),
     Deed("row missing", ROW, "audit_row", "sequence", "DELETE FROM audit_row WHERE sequence = $1"),
     Deed(
         "row added",
         GAP,
         "audit_row",
         "sequence",
-        "INSERT INTO audit_row (sequence, id, tenant, phase, result, silent, terms, row) "
-        "VALUES ($1, gen_random_uuid(), 'default', '', 'allow', false, '{}', '{}')",
+        "INSERT INTO audit_row (sequence, id, tenant, phase, results, silent, terms, row) "
+        "VALUES ($1, gen_random_uuid(), 'default', '', 1, false, '{}', '{}')",
     ),
     Deed(
         "seal altered",

@@ -90,9 +90,9 @@ def read_anchor(request: messages.AnchorAuditSealRequest) -> tuple[int, UUID]:
     return number, receipt_id
 
 
-def to_row(row: Row) -> messages.AuditRow:
-    """A row."""
-    return messages.AuditRow(row.sequence, row.tenant, row.recorded_at, row.row)
+def to_row(row: Row, misfiled: str = "") -> messages.AuditRow:
+    """A row, and what it is filed under that is not its own."""
+    return messages.AuditRow(row.sequence, row.tenant, row.recorded_at, row.row, misfiled)
 
 
 def to_seal(seal: Sealed) -> messages.AuditSeal:

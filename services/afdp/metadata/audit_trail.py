@@ -115,8 +115,14 @@ class AuditStore(Protocol):
     async def without_outcome(self, tenant: str, acts: Sequence[str]) -> list[str]:
         """Those acts that no row of a tenant is the outcome of."""
 
-    async def read_rows(self, after: int, limit: int, *, sealed: bool, tenant: str = "") -> list[Row]:
-        """Rows of one tenant, or of all, by ascending sequence; with `sealed` those alone that a seal covers."""
+    async def read_rows(self, after: int, limit: int, *, sealed: bool) -> list[Row]:
+        """Rows of all tenants by ascending sequence; with `sealed` those alone that a seal covers."""
+
+    async def read_tenants_rows(self, tenant: str, after: int, limit: int, *, sealed: bool) -> list[Row]:
+        """The same of one tenant, as who is confined to it."""
+
+    async def read_filed(self, after: int, limit: int) -> list[tuple[Row, str]]:
+        """Rows of all tenants, each with the names of what it is filed under that is not its own, if any."""
 
     async def read_seals(self, after: int, limit: int, covering: int = 0) -> list[Sealed]:
         """Seals by ascending number, from the one on that covers this row."""
@@ -163,7 +169,13 @@ class AuditTrail:
 
     async def read(self, after: int, limit: int, *, sealed: bool, tenant: str = "") -> list[Row]:
         """Rows of one tenant, or of all, oldest first."""
-        return await self._store.read_rows(after, limit, sealed=sealed, tenant=tenant)
+        if tenant:
+            return await self._store.read_tenants_rows(tenant, after, limit, sealed=sealed)
+        return await self._store.read_rows(after, limit, sealed=sealed)
+
+    async def read_filed(self, after: int, limit: int) -> list[tuple[Row, str]]:
+        """Rows of all tenants, sealed or not, each with what it is filed under that is not its own."""
+        return await self._store.read_filed(after, limit)
 
     async def seals(self, after: int, limit: int, covering: int = 0) -> list[Sealed]:
         """Seals, oldest first, from the one on that covers this row."""

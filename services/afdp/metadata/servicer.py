@@ -259,6 +259,9 @@ class MetadataServicer(MetadataServiceBase):
 
     async def read_audit_trail(self, request: ReadAuditTrailRequest) -> ReadAuditTrailResponse:
         part = audit_messages.read_part("after_sequence", request.after_sequence, request.page_size)
+        if request.filing:
+            filed = await self._trail.read_filed(*part)
+            return ReadAuditTrailResponse([audit_messages.to_row(row, misfiled) for row, misfiled in filed])
         rows = await self._trail.read(*part, sealed=request.sealed, tenant=request.tenant)
         return ReadAuditTrailResponse([audit_messages.to_row(row) for row in rows])
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from afdp.audit.seals import TENANT, seal_evidence, seal_hash
-from afdp.audit.verify import Acts, Chain, Fault, Finding, SealedRow, check_rows
+from afdp.audit.verify import Acts, Chain, Fault, Finding, SealedRow, check_filing, check_rows
 from afdp.errors import DataLoss, DeadlineExceeded, InvalidArgument, NotaryError, NotFound, Unavailable
 from afdp.formats.authorities import TimestampAuthority
 from afdp.formats.evidence import canonical_evidence
@@ -93,6 +93,8 @@ class WholeTrail:
         while waiting is not None:
             verdict.acts.hear(waiting)
             verdict.unsealed += 1
+            if finding := check_filing(waiting):
+                verdict.findings.append(finding)
             waiting = await anext(rows, None)
         self._check_end(verdict, newest)
         return verdict
@@ -153,10 +155,10 @@ class WholeTrail:
     async def _rows(self) -> AsyncIterator[SealedRow]:
         after = 0
         while True:
-            request = store.ReadAuditTrailRequest(after, _PAGE)
+            request = store.ReadAuditTrailRequest(after, _PAGE, filing=True)
             found = (await self._metadata.read_audit_trail(request, timeout=_TIMEOUT)).rows
             for row in found:
-                yield SealedRow(row.sequence, row.recorded_at or datetime.now(UTC), row.row, row.tenant)
+                yield SealedRow(row.sequence, row.recorded_at or datetime.now(UTC), row.row, row.misfiled)
             if not found:
                 return
             after = found[-1].sequence

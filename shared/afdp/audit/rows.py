@@ -28,7 +28,7 @@ MAX_ROW_BYTES = 256 * 1024
 MAX_ITEMS = 1024
 _ITEMS_OF_ROW = 128
 
-_RESULTS = frozenset({"allow", "deny", "error"})
+RESULTS = ("allow", "deny", "error")
 _PHASES = frozenset({"", INTENT, OUTCOME})
 
 Members = Mapping[str, Any]
@@ -57,7 +57,7 @@ class RowHead:
         id: names it.
         tenant: whose it is; empty: nobody's.
         phase: `intent`, `outcome` or empty.
-        result: that of the row, or the worst of its items'.
+        results: those of the events that it tells.
         silent: whether it is about the trail's own seal.
         terms: what it is found by: `actor:`, `outcome:` with an act, and resources as they are.
     """
@@ -65,7 +65,7 @@ class RowHead:
     id: UUID
     tenant: str
     phase: str
-    result: str
+    results: frozenset[str]
     silent: bool
     terms: frozenset[str]
 
@@ -83,7 +83,7 @@ def head_of(row: bytes) -> RowHead:
             id=UUID(members["id"]),
             tenant=_text(members, "tenant"),
             phase=_text(members, "phase"),
-            result=_worst([members["result"], *(each["result"] for each in items if "result" in each)]),
+            results=_results(members["result"], items),
             silent=bool(members.get("silent")),
             terms=frozenset(_terms(members, items)),
         )
@@ -138,10 +138,11 @@ def _terms(members: Members, items: Sequence[Members]) -> Iterator[str]:
             yield f"{OUTCOME}:{_text(each, 'act')}"
 
 
-def _worst(results: Sequence[str]) -> str:
-    if not _RESULTS.issuperset(results):
+def _results(common: str, items: Sequence[Members]) -> frozenset[str]:
+    found = frozenset(each.get("result", common) for each in items) or frozenset([common])
+    if not found.issubset(RESULTS):
         raise ValueError
-    return next(each for each in ("error", "deny", "allow") if each in results)
+    return found
 
 
 def _text(members: Members, name: str) -> str:

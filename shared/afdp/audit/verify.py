@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from afdp.audit.rows import INTENT, OUTCOME, acts_of, head_of
+from afdp.audit.rows import INTENT, OUTCOME, acts_of
 from afdp.audit.seals import BEFORE_THE_FIRST, Seal, root_of, row_leaf, seal_hash
 from afdp.errors import DataLoss
 from afdp.formats.merkle import HASH_SIZE, ProofError, verify_inclusion
@@ -51,12 +51,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class SealedRow:
-    """A row as it is on record; `tenant` is whose it is said to be beside it, where that is known."""
+    """A row as it is on record; `misfiled` names what it is filed under that is not its own."""
 
     sequence: int
     recorded_at: datetime
     row: bytes
-    tenant: str | None = None
+    misfiled: str = ""
 
     def leaf(self) -> bytes:
         """Its leaf hash."""
@@ -117,10 +117,17 @@ def check_rows(seal: Seal, sequences: Sequence[int], leaves: bytes, rows: Iterab
             yield Finding(Fault.ROW_ADDED, f"row {row.sequence}", f"seal {seal.number} does not cover it")
         elif row.leaf() != expected:
             yield Finding(Fault.ROW_ALTERED, f"row {row.sequence}", f"seal {seal.number} has another hash for it")
-        elif row.tenant is not None and row.tenant != head_of(row.row).tenant:
-            yield Finding(Fault.ROW_ALTERED, f"row {row.sequence}", "it is filed under a tenant that is not its own")
+        elif finding := check_filing(row):
+            yield finding
     for sequence in covered:
         yield Finding(Fault.ROW_MISSING, f"row {sequence}", f"seal {seal.number} covers it")
+
+
+def check_filing(row: SealedRow) -> Finding | None:
+    """A row against what it is filed under, by which lists find it."""
+    if not row.misfiled:
+        return None
+    return Finding(Fault.ROW_ALTERED, f"row {row.sequence}", f"it is filed under what is not its own: {row.misfiled}")
 
 
 def check_proof(seal: Seal, row: SealedRow, leaf_index: int, proof: bytes) -> Finding | None:

@@ -117,7 +117,7 @@ async def test_a_row_that_was_begun_and_not_committed_is_waited_for(own_store: P
         transaction = slow.transaction()
         await transaction.start()
         await slow.execute(
-            "INSERT INTO audit_row (id, tenant, phase, result, silent, terms, row) VALUES ($1, 'acme', '', 'allow', "
+            "INSERT INTO audit_row (id, tenant, phase, results, silent, terms, row) VALUES ($1, 'acme', '', 1, "
             "false, '{}', $2)",
             late.head.id,
             late.row,
@@ -155,6 +155,75 @@ async def test_nobody_but_a_superuser_who_takes_the_trigger_away_changes_what_is
                         await owner.execute(statement)
     finally:
         await owner.close()
+
+
+async def test_who_writes_chooses_neither_the_place_of_a_row_nor_its_time(
+    own_store: PostgresStore, database: str
+) -> None:
+    """Not even with the service's own role: both are what the seals go by."""
+    await AuditTrail(own_store.audit).record([row()])
+    named = "id, tenant, phase, results, silent, terms, row"
+    copied = named.replace("id,", "gen_random_uuid(),")
+    owner = await asyncpg.connect(database, server_settings={"search_path": "afdp_metadata"})
+    try:
+        await owner.execute("SET ROLE afdp_metadata_writer")
+        for column, value in (("sequence", "1000000"), ("recorded_at", "now() - interval '1 year'")):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await owner.execute(
+                    f"INSERT INTO audit_row ({column}, {named}) SELECT {value}, {copied} FROM audit_row LIMIT 1"
+                )
+        for statement in ("SELECT setval('audit_sequence', 1)", "ALTER SEQUENCE audit_sequence RESTART"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await owner.execute(statement)
+        await owner.execute(f"INSERT INTO audit_row ({named}) SELECT {copied} FROM audit_row LIMIT 1")
+    finally:
+        await owner.close()
+
+
+async def test_a_row_of_which_some_was_refused_is_found_by_either_result(own_store: PostgresStore, tenant: str) -> None:
+    trail = AuditTrail(own_store.audit)
+    fixed = {"time": datetime.now(UTC), "step": "act", "result": "allow", "tenant": tenant}
+    items = [{"resource": "receipt:1"}, {"resource": "receipt:2", "result": "deny"}]
+    mixed = NewRow.read(write_row(fixed, items))
+    refused = NewRow.read(write_row(fixed, [each | {"result": "deny"} for each in items]))
+    await trail.record([mixed, refused])
+    for result, expected in (("allow", [mixed]), ("deny", [refused, mixed]), ("error", []), ("", [refused, mixed])):
+        found, _ = await trail.of_tenant(RowQuery(tenant, result=result), 0, 10)
+        assert [each.row for each in found] == [each.row for each in expected], result
+
+
+async def test_a_tenants_rows_are_read_as_who_sees_no_others(own_store: PostgresStore) -> None:
+    trail = AuditTrail(own_store.audit)
+    rows = [row("acme"), row("globex"), row("acme")]
+    await trail.record(rows)
+    assert await trail.read(0, 10, sealed=True, tenant="acme") == []
+    await trail.seal(uuid.uuid4(), LEASE)
+    await trail.record([row("acme")])
+    found = await trail.read(0, 10, sealed=True, tenant="acme")
+    assert [each.row for each in found] == [rows[0].row, rows[2].row]
+    rest = await trail.read(found[0].sequence, 10, sealed=True, tenant="acme")
+    assert [each.row for each in rest] == [rows[2].row]
+    assert len(await trail.read(0, 10, sealed=False, tenant="acme")) == 3
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("tenant", "'x'"), ("terms", "'{}'"), ("results", "2"), ("silent", "true"), ("phase", "'intent'")],
+)
+async def test_a_row_that_is_filed_under_what_it_is_not_is_named(
+    own_store: PostgresStore, database: str, column: str, value: str
+) -> None:
+    trail = AuditTrail(own_store.audit)
+    await trail.record([row(resource="receipt:1"), row(phase=OUTCOME, act="a")])
+    before = await trail.read_filed(0, 10)
+    assert [misfiled for _, misfiled in before] == ["", ""]
+    owner = await asyncpg.connect(database, server_settings={"search_path": "afdp_metadata"})
+    try:
+        await owner.execute("SET session_replication_role = replica")
+        await owner.execute(f"UPDATE audit_row SET {column} = {value} WHERE sequence = $1", before[1][0].sequence)
+    finally:
+        await owner.close()
+    assert [misfiled for _, misfiled in await trail.read_filed(0, 10)] == ["", column]
 
 
 _SELF = {"audit_row": "row = row", "audit_seal": "body = body", "audit_anchor": "receipt_id = receipt_id"}

@@ -9,26 +9,26 @@ has its ID by then (`schema/0009_audit.sql`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from uuid import UUID
 
 import asyncpg
 
-from afdp.audit.rows import OUTCOME
-from afdp.errors import Aborted, FailedPrecondition
+from afdp.audit.rows import OUTCOME, RESULTS, RowHead, head_of
+from afdp.errors import Aborted, FailedPrecondition, InvalidArgument
 from afdp.metadata.audit_trail import NewRow, Row, RowQuery, Sealed, Unsealed
 from afdp.metadata.postgres.lookup import lookup_key
 from afdp.postgres import Connection, Database
 
 _INSERT = """
-    INSERT INTO audit_row (id, tenant, phase, result, silent, terms, row)
-    SELECT id, tenant, phase, result, silent, (${8}::bigint[])[first:last], row
+    INSERT INTO audit_row (id, tenant, phase, results, silent, terms, row)
+    SELECT id, tenant, phase, results, silent, (${8}::bigint[])[first:last], row
     FROM unnest(
-        ${0}::uuid[], ${1}::text[], ${2}::text[], ${3}::text[], ${4}::boolean[], ${5}::integer[], ${6}::integer[],
+        ${0}::uuid[], ${1}::text[], ${2}::text[], ${3}::smallint[], ${4}::boolean[], ${5}::integer[], ${6}::integer[],
         ${7}::bytea[]
-    ) AS r (id, tenant, phase, result, silent, first, last, row)
+    ) AS r (id, tenant, phase, results, silent, first, last, row)
     WHERE {where}
     ON CONFLICT (id) DO NOTHING
 """
@@ -44,7 +44,7 @@ _LIST = """
     SELECT sequence, tenant, recorded_at, row FROM audit_row
     WHERE tenant = $1 AND ($2::timestamptz IS NULL OR recorded_at >= $2)
       AND ($3::timestamptz IS NULL OR recorded_at < $3)
-      AND ($4::text IS NULL OR result = $4) AND terms @> $5::bigint[]
+      AND results & $4::smallint <> 0 AND terms @> $5::bigint[]
       AND ($6::bigint = 0
            OR (recorded_at, sequence) < ((SELECT recorded_at FROM audit_row WHERE sequence = $6), $6 + $8::integer))
     ORDER BY recorded_at DESC, sequence DESC LIMIT $7
@@ -54,10 +54,13 @@ _OUTCOMES = """
     WHERE NOT EXISTS (SELECT FROM audit_row WHERE tenant = $3 AND terms @> ARRAY[a.term])
 """
 _READ = """
-    SELECT sequence, tenant, recorded_at, row FROM audit_row
-    WHERE sequence > $1 AND (NOT $3 OR sequence <= (SELECT max(last) FROM audit_seal)) AND ($4 = '' OR tenant = $4)
+    SELECT sequence, tenant, recorded_at, row{filing} FROM audit_row
+    WHERE sequence > $1 AND (NOT $3 OR sequence <= (SELECT max(last) FROM audit_seal)){whose}
     ORDER BY sequence LIMIT $2
 """
+_READ_ALL = _READ.format(filing="", whose="")
+_READ_FILED = _READ.format(filing=", id, phase, results, silent, terms", whose="")
+_READ_TENANT = _READ.format(filing="", whose=" AND tenant = $4")
 _SEALS = """
     SELECT s.number, s.body, s.sequences, s.leaves, s.sealed_at, a.receipt_id
     FROM audit_seal s LEFT JOIN audit_anchor a USING (number) WHERE s.number > $1 AND s.last >= $3
@@ -104,11 +107,36 @@ def columns(rows: Sequence[NewRow]) -> tuple[list[object], ...]:
     found: tuple[list[object], ...] = ([], [], [], [], [], [], [], [])
     for each in rows:
         head, start = each.head, len(terms) + 1
-        terms += {term_key(head.tenant, term) for term in head.terms}
-        values = (head.id, head.tenant, head.phase, head.result, head.silent, start, len(terms), each.row)
+        terms += _term_keys(head)
+        values = (head.id, head.tenant, head.phase, _bits(head.results), head.silent, start, len(terms), each.row)
         for column, value in zip(found, values, strict=True):
             column.append(value)
     return (*found, terms)
+
+
+def _misfiled(row: asyncpg.Record) -> str:
+    """The columns that are not what the row itself says, or would say if it were one."""
+    try:
+        head = head_of(row["row"])
+    except InvalidArgument:
+        return ""  # which its hash shows
+    own = {
+        "tenant": head.tenant,
+        "id": head.id,
+        "phase": head.phase,
+        "results": _bits(head.results),
+        "silent": head.silent,
+    }
+    wrong = [name for name, value in own.items() if row[name] != value]
+    return ", ".join(wrong if set(row["terms"]) == _term_keys(head) else [*wrong, "terms"])
+
+
+def _bits(results: Iterable[str]) -> int:
+    return sum(1 << RESULTS.index(each) for each in results)
+
+
+def _term_keys(head: RowHead) -> set[int]:
+    return {term_key(head.tenant, term) for term in head.terms}
 
 
 def term_key(tenant: str, term: str) -> int:
@@ -137,7 +165,8 @@ class PostgresAudit:
         wanted = [f"actor:{query.actor}"] if query.actor else []
         wanted += [query.resource] if query.resource else []
         terms = [term_key(query.tenant, each) for each in wanted]
-        filters = query.tenant, query.start_time, query.end_time, query.result or None, terms
+        results = _bits([query.result] if query.result else RESULTS)
+        filters = query.tenant, query.start_time, query.end_time, results, terms
         arguments = *filters, before, limit, int(inclusive)
         rows = await self._tenants.run_for(query.tenant, lambda connection: connection.fetch(_LIST, *arguments))
         return self._fitting(rows)
@@ -149,10 +178,20 @@ class PostgresAudit:
         )
         return [row["act"] for row in found]
 
-    async def read_rows(self, after: int, limit: int, *, sealed: bool, tenant: str = "") -> list[Row]:
-        return self._fitting(
-            await self._database.run(lambda connection: connection.fetch(_READ, after, limit, sealed, tenant))
-        )
+    async def read_rows(self, after: int, limit: int, *, sealed: bool) -> list[Row]:
+        part = after, limit, sealed
+        return self._fitting(await self._database.run(lambda connection: connection.fetch(_READ_ALL, *part)))
+
+    async def read_tenants_rows(self, tenant: str, after: int, limit: int, *, sealed: bool) -> list[Row]:
+        part = after, limit, sealed, tenant
+        rows = await self._tenants.run_for(tenant, lambda connection: connection.fetch(_READ_TENANT, *part))
+        return self._fitting(rows)
+
+    async def read_filed(self, after: int, limit: int) -> list[tuple[Row, str]]:
+        found = await self._database.run(lambda connection: connection.fetch(_READ_FILED, after, limit, False))
+        rows = self._fitting(found)
+        wrong = await asyncio.to_thread(lambda: [_misfiled(row) for row in found[: len(rows)]])
+        return list(zip(rows, wrong, strict=True))
 
     def _fitting(self, rows: Sequence[asyncpg.Record]) -> list[Row]:
         """As many as fit into a message, at least one."""

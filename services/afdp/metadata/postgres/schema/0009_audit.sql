@@ -12,7 +12,8 @@ CREATE TABLE audit_row (
     tenant      text        NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     phase       text        NOT NULL CHECK (phase IN ('', 'intent', 'outcome')),
-    result      text        NOT NULL CHECK (result IN ('allow', 'deny', 'error')),
+    -- Of the events that it tells: 1 allow, 2 deny, 4 error.
+    results     smallint    NOT NULL CHECK (results BETWEEN 1 AND 7),
     -- About the seal's own notarisation.
     silent      boolean     NOT NULL,
     -- 64 bits of a hash over tenant and term, as `evidence_key` is made.
@@ -21,6 +22,7 @@ CREATE TABLE audit_row (
 );
 ALTER TABLE audit_row ALTER COLUMN row SET STORAGE MAIN;
 CREATE INDEX audit_row_by_time ON audit_row (tenant, recorded_at, sequence);
+CREATE INDEX audit_row_of_tenant ON audit_row (tenant, sequence);
 CREATE INDEX audit_row_by_term ON audit_row USING gin (terms);
 
 CREATE TABLE audit_seal (
@@ -62,14 +64,19 @@ BEGIN
                        'FOR EACH ROW EXECUTE FUNCTION refuse_change()', name);
         EXECUTE format('CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON %I '
                        'FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name);
-        EXECUTE format('GRANT SELECT, INSERT ON %I TO afdp_metadata_writer', name);
+        EXECUTE format('GRANT SELECT ON %I TO afdp_metadata_writer', name);
     END LOOP;
 END
 $$;
 
+-- Neither a row's place nor any time is chosen by who writes.
+GRANT INSERT (id, tenant, phase, results, silent, terms, row) ON audit_row TO afdp_metadata_writer;
+GRANT INSERT (number, body, last, sequences, leaves) ON audit_seal TO afdp_metadata_writer;
+GRANT INSERT (number, receipt_id) ON audit_anchor TO afdp_metadata_writer;
 GRANT USAGE, SELECT ON SEQUENCE audit_sequence TO afdp_metadata_writer;
 GRANT SELECT, INSERT, UPDATE (holder, until) ON audit_sealer TO afdp_metadata_writer;
 GRANT SELECT ON audit_row TO afdp_metadata_reader;
+GRANT SELECT (last) ON audit_seal TO afdp_metadata_reader;
 
 ALTER TABLE audit_row ENABLE ROW LEVEL SECURITY;
 ALTER TABLE audit_row FORCE ROW LEVEL SECURITY;

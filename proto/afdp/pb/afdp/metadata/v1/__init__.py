@@ -359,6 +359,11 @@ class AuditRow(betterproto2.Message):
     UTF-8 JSON, as it was recorded.
     """
 
+    misfiled: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    The names of what it is filed under that is not its own, where that was asked for; empty: nothing.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "AuditRow", AuditRow)
 
@@ -2733,6 +2738,11 @@ class ReadAuditTrailRequest(betterproto2.Message):
     tenant: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
     Only this tenant's; empty: all.
+    """
+
+    filing: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    Rows of all tenants, sealed or not, are held against what they are filed under.
     """
 
 
