@@ -359,6 +359,26 @@ async def test_evidence_above_ones_clearance_is_as_if_it_were_not_there(
             for token in (cleared, uncleared)
         ]
         assert signed["workflow_id"] in seen - unseen
+    await _told_as_denied(rest, guarded.token("security_analyst"), receipt["receipt_id"])
+
+
+async def _told_as_denied(rest: httpx.AsyncClient, auditor: str, receipt_id: str) -> None:
+    """The audit trail says of each of those answers that a policy denied it, and which one."""
+    wanted = {"resource": f"receipt:{receipt_id}", "result": "deny"}
+    answer = await rest.get("/api/v1/audit/events", params=wanted, headers=bearer(auditor))
+    denied = [json.loads(each) for each in answer.json()["events"]]
+    assert {each["api"]["operation"]: each["unmapped"].get("answered") for each in denied} == {
+        "GetReceipt": "NOT_FOUND",
+        "GetEvidence": "NOT_FOUND",
+        "GetWorkflowStatus": "NOT_FOUND",
+        "GetNotarizationReceipt": None,  # which is answered by `found`
+    }
+    decisions = [decision for each in denied for decision in each["authorizations"]]
+    assert [each["decision"] for each in decisions] == ["deny"] * len(denied)
+    assert len({each["policy"]["name"] for each in decisions}) == 1
+    lists = await rest.get("/api/v1/audit/events", params={"result": "deny"}, headers=bearer(auditor))
+    left_out = [each for each in map(json.loads, lists.json()["events"]) if "a list leaves" in json.dumps(each)]
+    assert {each["api"]["operation"] for each in left_out} == {"SearchEvidence", "ListWorkflows"}
 
 
 # --- policies that change --------------------------------------------------------------------------------------------

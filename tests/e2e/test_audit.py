@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,29 @@ async def test_an_auditor_gets_from_an_artifact_to_all_that_was_done_about_it_an
     assert "NOT VERIFIED" not in verified
     assert int(verified.strip().splitlines()[-1]) >= 3  # its intent, its outcome, and that it was read
     assert receipt_id in (trail.folder / "audit" / "rows.ndjson").read_text()
+
+
+async def test_who_reads_many_is_on_record_with_what_was_asked_for_and_what_was_given(trail: Trail) -> None:
+    receipt_ids = [await trail.sign(event_type="test.given") for _ in range(3)]
+    query = {"event_type": "test.given", "actor_id": "nobody-else"}
+    assert not (await trail.rest.get("/api/v1/evidence", params=query)).raise_for_status().json()["evidence"]
+    query = {"event_type": "test.given", "oldest_first": "true"}
+    await trail.rest.get("/api/v1/evidence", params=query)
+    (await trail.rest.get("/api/v1/evidence:export", params=query)).raise_for_status()
+    digest = sha256("".join(f"{each}\n" for each in receipt_ids).encode()).hexdigest()
+
+    answer = await trail.rest.get("/api/v1/audit/events", params={"resource": f"receipts:{digest}"})
+
+    events = [json.loads(each) for each in answer.json()["events"]]
+    assert [each["api"]["operation"] for each in events] == ["ExportEvidence", "SearchEvidence"]
+    for each in events:
+        told = each["unmapped"]
+        assert (told["listed"], told["first"], told["last"]) == ("3", receipt_ids[0], receipt_ids[-1])
+        assert json.loads(told["asked"]) == {"event_type": "test.given", "oldest_first": True}
+    nothing = await trail.rest.get("/api/v1/audit/events", params={"resource": f"receipts:{sha256().hexdigest()}"})
+    asked = [json.loads(json.loads(each)["unmapped"]["asked"]) for each in nothing.json()["events"]]
+    assert {"event_type": "test.given", "by": ["actor_id"]} in asked
+    assert "nobody-else" not in nothing.text
 
 
 async def test_an_export_that_was_changed_is_refused_and_the_row_or_seal_is_named(trail: Trail) -> None:

@@ -130,7 +130,7 @@ async def main(settings: NotarySettings) -> None:
         reporting: tuple[Reporting, ...] = trust, stamps, external, AuditSinks(metadata), *way_in.reporting
         status = ServiceStatus(peers, signer, settings.fips, *reporting)
         validator = Validator(notary, trust)
-        audit = AuditOffice(metadata, office, way_in.key_rights)
+        audit = AuditOffice(metadata, office, way_in.key_rights, way_in.access)
         expiring = Expiring(metadata, notary, retention, settings.retention_interval_seconds)
         holds = RetentionOffice(metadata, *rights, expiring)
         feed = Feed(metadata, office, settings.watch_interval_seconds)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any, Protocol
 
 from afdp.audit.event import RecordedEvent
 from afdp.audit.ocsf import ocsf_json
@@ -15,11 +16,15 @@ from afdp.audit.rows import INTENT, acts_of, events_of
 from afdp.audit.seals import TENANT, proofs_of
 from afdp.errors import InvalidArgument, NotaryError, NotFound
 from afdp.formats.merkle import HASH_SIZE
+from afdp.formats.timestamps import format_timestamp
 from afdp.messages import metadata as store
 from afdp.messages import notary as pb
+from afdp.notary.access.given import Given
 from afdp.notary.access.key_rights import KeyRights
 from afdp.notary.model import Principal
 from afdp.notary.receipts import ReceiptOffice
+
+READ = "audit.read"
 
 _TIMEOUT = 10.0  # seconds
 _MOST_SEALS = 100
@@ -41,11 +46,28 @@ class Filters:
     resource: str
     result: str
 
+    def asked(self) -> dict[str, str]:
+        """As the trail has it. An actor is a caller, and a resource is as the trail names it itself."""
+        times = {"start_time": format_timestamp(self.start) if self.start else ""}
+        times["end_time"] = format_timestamp(self.end) if self.end else ""
+        asked = {**times, "actor": self.actor, "resource": self.resource, "result": self.result}
+        return {name: value for name, value in asked.items() if value}
+
+
+class Access(Protocol):
+    """Who puts on record what calls give (`access/gate.py`)."""
+
+    def gave(self, principal: Principal, permission: str, given: Given) -> None:
+        """Hears what an answer gives of many things. Raises Unavailable."""
+
 
 class AuditOffice:
     """Shows the trail to those who may see it."""
 
-    def __init__(self, metadata: store.MetadataServiceClient, office: ReceiptOffice, key_rights: KeyRights) -> None:
+    def __init__(
+        self, metadata: store.MetadataServiceClient, office: ReceiptOffice, key_rights: KeyRights, access: Access
+    ) -> None:
+        self._access = access
         self._metadata = metadata
         self._office = office
         self._key_rights = key_rights
@@ -70,6 +92,7 @@ class AuditOffice:
             result=filters.result,
         )
         found = await self._metadata.list_audit_rows(request, timeout=_TIMEOUT)
+        self._access.gave(principal, READ, _given(found.rows, filters.asked()))
         return await asyncio.to_thread(_page, found, filters, size, before, skip)
 
     async def rows(self, principal: Principal, after: int, size: int, *, all_tenants: bool) -> list[pb.AuditTrailRow]:
@@ -95,6 +118,7 @@ class AuditOffice:
             if not (more := await asyncio.to_thread(_proven, waiting, seals)):
                 break  # its seal is not as it was: what follows cannot be proven, and `audit verify` says so
             proven += more
+        self._access.gave(principal, READ, _given(proven, {"all_tenants": True} if all_tenants else {}))
         return proven
 
     async def seals(self, after: int, size: int) -> list[pb.AuditTrailSeal]:
@@ -126,6 +150,12 @@ class AuditOffice:
             if error.http_status == 500:  # it does not hold: whoever verifies is to see that it is missing
                 return None
             raise
+
+
+def _given(rows: Sequence[store.AuditRow] | Sequence[pb.AuditTrailRow], asked: Mapping[str, Any]) -> Given:
+    """Rows of the trail, as it tells that they were read: by their places."""
+    ends = (str(rows[0].sequence), str(rows[-1].sequence)) if rows else ("", "")
+    return Given("audit-rows", len(rows), *ends, asked)
 
 
 def _proven(rows: Sequence[store.AuditRow], seals: Sequence[store.AuditSeal]) -> list[pb.AuditTrailRow]:

@@ -21,5 +21,11 @@ def csv_of(found: ListSignedRecordsResponse) -> bytes:
     return "".join(lines).encode()
 
 
+def receipts_of(found: ListSignedRecordsResponse) -> list[str]:
+    """The IDs of what stands in the lines, in order."""
+    identifiers = found.receipt_ids.hex()
+    return [_uuid(identifiers[at : at + 32]) for at in range(0, len(identifiers), 32)]
+
+
 def _uuid(digits: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

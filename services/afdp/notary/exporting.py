@@ -17,6 +17,7 @@ from afdp.errors import InvalidArgument, ResourceExhausted
 from afdp.messages import metadata as store
 from afdp.messages.notary import ExportFormat
 from afdp.notary.access.gate import READ
+from afdp.notary.access.given import Listed, asked_for, receipts_given
 from afdp.notary.export_lines import Form
 from afdp.notary.ids import require_uuid
 from afdp.notary.model import Principal
@@ -77,12 +78,14 @@ class Exports:
         check_window(wanted.start_time, wanted.end_time)
         wanted.tenant, wanted.page_size = principal.tenant, _PAGE
         at = store.ReadRecordsRequest(wanted, require_uuid("after", after) if after else "")
+        asked = asked_for(wanted)
         with self._place(principal.tenant):
-            self._access.about(principal, READ, "export", bytes(wanted))
             page = await self._metadata.read_records(at, timeout=_READ_TIMEOUT)
             yield Lines(b"" if after else form.head, after)
             while True:
-                async for lines in self._written(principal, page.records, form):
+                seen = self._seen(principal, page.records)
+                self._access.gave(principal, READ, receipts_given([_receipt_id(each) for each in seen], asked))
+                async for lines in self._written(seen, form):
                     self._access.require_unexpired(principal, READ)  # whoever is slow takes long over a page
                     yield lines
                 if not page.next_after:
@@ -90,12 +93,7 @@ class Exports:
                 at = store.ReadRecordsRequest(wanted, page.next_after, page.next_after_notarized_at)
                 page = await self._metadata.read_records(at, timeout=_READ_TIMEOUT)
 
-    async def _written(
-        self, principal: Principal, records: Sequence[store.Record], form: Form
-    ) -> AsyncGenerator[Lines, None]:
-        seen = [record for record in records if self._may_see(principal, record)]
-        if len(seen) < len(records):
-            self._access.omitted(principal, len(records) - len(seen))
+    async def _written(self, seen: Sequence[store.Record], form: Form) -> AsyncGenerator[Lines, None]:
         waiting, size = [], 0
         for at, record in enumerate(seen, 1):
             line = await form.line(record)
@@ -103,14 +101,16 @@ class Exports:
             size += len(line)
             if size >= _CHUNK_BYTES or at == len(seen):
                 _records.inc(len(waiting))
-                yield Lines(b"".join(waiting), record.draft.receipt_id if record.draft is not None else "")
+                yield Lines(b"".join(waiting), _receipt_id(record))
                 waiting, size = [], 0
 
-    def _may_see(self, principal: Principal, record: store.Record) -> bool:
-        draft = record.draft or store.Draft()
+    def _seen(self, principal: Principal, records: Sequence[store.Record]) -> list[store.Record]:
+        seen = self._access.may_list(principal, [self._listed(each.draft or store.Draft()) for each in records])
+        return [record for record, may in zip(records, seen, strict=True) if may]
+
+    def _listed(self, draft: store.Draft) -> Listed:
         event_type = draft.terms.event_type if draft.terms is not None else ""
-        evidence = draft.evidence if self._access.asks_for_labels else None
-        return self._access.may_list(principal, event_type, evidence)
+        return Listed(draft.receipt_id, event_type, draft.evidence if self._access.asks_for_labels else None)
 
     @contextmanager
     def _place(self, tenant: str) -> Iterator[None]:
@@ -125,3 +125,7 @@ class Exports:
             if not self._by_tenant[tenant]:
                 del self._by_tenant[tenant]
             _under_way.dec()
+
+
+def _receipt_id(record: store.Record) -> str:
+    return record.draft.receipt_id if record.draft is not None else ""

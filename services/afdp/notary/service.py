@@ -29,9 +29,10 @@ from afdp.formats.evidence import MAX_NAME_BYTES
 from afdp.messages import metadata as store
 from afdp.messages import signer as keyring
 from afdp.messages.notary import NotarizationReceipt, ReceiptState
+from afdp.notary.access.given import Given, Listed, asked_for, receipts_given
 from afdp.notary.access.key_rights import KeyRights
 from afdp.notary.allowances import Allowances
-from afdp.notary.export import csv_of
+from afdp.notary.export import csv_of, receipts_of
 from afdp.notary.ids import BATCH_SIGNING, parse_hash, parse_workflow_id, require_uuid
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.model import CheckedEvidence, Held, Order, Outcome, Principal, RefusedEvidence
@@ -47,6 +48,8 @@ DEFAULT_PAGE = 50
 MAX_KEY = 255  # characters of an idempotency key; those of a batch leave room for `/i`
 
 _PRINTABLE = re.compile(r"[\x20-\x7e]+")
+READ, KEYS = "evidence.read", "keys.admin"
+
 _READ_TIMEOUT = 10.0  # seconds
 _READS_AT_ONCE = 32
 _PAGES_FOR_ONE = 10  # that are read where much of them is hidden
@@ -114,14 +117,14 @@ class Access(Protocol):
     def asks_for_labels(self) -> bool:
         """Whether `may_list` has to be given the evidence."""
 
-    def may_list(self, principal: Principal, event_type: str, evidence: bytes | None) -> bool:
-        """Whether a list may name evidence."""
+    def may_list(self, principal: Principal, many: Sequence[Listed]) -> list[bool]:
+        """Which of many a list may name. Puts on record what it has to leave out. Raises Unavailable."""
+
+    def gave(self, principal: Principal, permission: str, given: Given) -> None:
+        """Hears what an answer gives of many things. Raises Unavailable."""
 
     def held(self, principal: Principal) -> tuple[list[Held], str]:
         """Each permission, and the hash of the policies that were asked; empty where none are."""
-
-    def omitted(self, principal: Principal, count: int) -> None:
-        """Hears how many a list left out. Raises Unavailable."""
 
     def require_unexpired(self, principal: Principal, permission: str) -> None:
         """Refuses a caller whose credential has ended since the call began. Raises Unauthenticated, Unavailable."""
@@ -273,16 +276,21 @@ class Notary:
         """Where a workflow stands, with its record if it is one of a single receipt."""
         kind, identifier = parse_workflow_id(workflow_id)
         request = store.GetWorkflowRequest(principal.tenant, kind, identifier)
+        none = "there is no such workflow"  # said in the same words of one that is not to be seen
         try:
             found = (await self._metadata.get_workflow(request, timeout=_READ_TIMEOUT)).workflow
-            record = await self._record(principal, identifier) if kind == store.WorkflowType.SIMPLE_SIGNING else None
         except NotFound:
-            found = record = None
-        if record is None:
-            self._access.about(principal, "evidence.read", "workflow", workflow_id, "" if found else "it is not there")
-        if found is None:  # said in the same words of one that is not there and of one that is not to be seen
-            raise NotFound("there is no such workflow")
-        return found, record
+            found = None
+        if found is None or kind != store.WorkflowType.SIMPLE_SIGNING:
+            self._access.about(principal, READ, "workflow", workflow_id, "" if found else "it is not there")
+        if found is None:
+            raise NotFound(none)
+        if kind != store.WorkflowType.SIMPLE_SIGNING:
+            return found, None
+        try:
+            return found, await self._record(principal, identifier)
+        except NotFound:
+            raise NotFound(none) from None
 
     async def workflow_receipt(self, principal: Principal, workflow_id: str) -> NotarizationReceipt | None:
         """The receipt that a workflow made; None where it makes none, such as a batch, or there is no such workflow."""
@@ -312,6 +320,8 @@ class Notary:
         )
         if hidden:
             found.workflows = [each for each in found.workflows if each.id not in hidden]
+        given = receipts_given([each.id for each in found.workflows if each.type == single])
+        self._access.gave(principal, READ, replace(given, asked={"workflows": len(found.workflows)}))
         return found
 
     async def evidence(self, principal: Principal, hash_hex: str) -> tuple[store.Record, NotarizationReceipt, int]:
@@ -335,6 +345,7 @@ class Notary:
         What the caller may not see is left out, and its place filled with what follows: where very much is left out, a
         page can have less than its size, and others after it.
         """
+        asked = asked_for(request)
         size, seen = request.page_size, list[store.RecordSummary]()
         for _ in range(_PAGES_FOR_ONE):
             found = await self._search(principal, request)
@@ -343,6 +354,7 @@ class Notary:
             if not hidden or len(seen) >= size or not found.next_page_token:
                 break
             request = replace(request, page_size=size - len(seen), page_token=found.next_page_token)
+        self._access.gave(principal, READ, receipts_given([each.receipt_id for each in seen], asked))
         return store.SearchRecordsResponse(seen, found.next_page_token)
 
     async def _search(self, principal: Principal, request: store.SearchRecordsRequest) -> store.SearchRecordsResponse:
@@ -357,7 +369,10 @@ class Notary:
             NotFound: there is no such version: none affected would be a dangerous answer to a mistyped ID.
         """
         await self._require_seen(principal, request.key_id)
-        return await self._search(principal, request)
+        asked = asked_for(request)
+        found = await self._search(principal, request)
+        self._access.gave(principal, KEYS, receipts_given([each.receipt_id for each in found.records], asked))
+        return found
 
     async def export_affected(
         self, principal: Principal, key_id: str, since: datetime | None, page_size: int, after: str
@@ -375,7 +390,10 @@ class Notary:
         await self._require_seen(principal, key_id)
         request = store.ListSignedRecordsRequest(principal.tenant, key_id, since, page_size or MAX_EXPORT, after)
         found = await self._metadata.list_signed_records(request, timeout=_READ_TIMEOUT)
-        return await asyncio.to_thread(csv_of, found)  # some milliseconds, in which batches go on
+        lines = await asyncio.to_thread(csv_of, found)  # some milliseconds, in which batches go on
+        given = await asyncio.to_thread(lambda: receipts_given(receipts_of(found), {"key_id": key_id}))
+        self._access.gave(principal, KEYS, given)
+        return lines
 
     async def office_receipt(self, record: store.Record) -> NotarizationReceipt:
         """The receipt of a record."""
@@ -493,6 +511,8 @@ class Notary:
 
     async def _record(self, principal: Principal, receipt_id: str) -> store.Record:
         found = await self._stored(principal, receipt_id)
+        if found is None:
+            self._access.about(principal, READ, "receipt", receipt_id, "it is not there")
         if found is None or not self._may_read(principal, found):
             raise NotFound(
                 "there is no such receipt" + (await self._expired(principal, receipt_id) if not found else "")
@@ -528,17 +548,12 @@ class Notary:
                 found = await self._stored(principal, receipt_id)
             return found.draft.evidence if found is not None and found.draft is not None else b""
 
-        evidence: list[bytes] | None = None
+        many = [Listed(receipt_id, event_type) for receipt_id, event_type in event_types.items()]
         if self._access.asks_for_labels:
             evidence = await asyncio.gather(*map(evidence_of, event_types))
-        hidden = {
-            receipt_id
-            for at, (receipt_id, event_type) in enumerate(event_types.items())
-            if not self._access.may_list(principal, event_type, evidence[at] if evidence is not None else None)
-        }
-        if hidden:
-            self._access.omitted(principal, len(hidden))
-        return hidden
+            many = [replace(each, evidence=its) for each, its in zip(many, evidence, strict=True)]
+        seen = self._access.may_list(principal, many)
+        return {each.receipt_id for each, may in zip(many, seen, strict=True) if not may}
 
     async def _find(self, principal: Principal, evidence_hash: bytes, signature: bytes) -> tuple[store.Record, int]:
         request = store.FindEvidenceRequest(principal.tenant, evidence_hash, signature)
@@ -546,6 +561,7 @@ class Notary:
             found = await self._metadata.find_evidence(request, timeout=_READ_TIMEOUT)
         except NotFound:
             found = store.FindEvidenceResponse()
+            self._access.about(principal, READ, "evidence", evidence_hash.hex(), "it is not there")
         if found.record is None or not self._may_read(principal, found.record):
             raise NotFound("there is no such evidence")
         return found.record, found.count

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
 from afdp.errors import NotaryError, Unavailable
 from afdp.messages.notary import NotarizationReceipt
+from afdp.notary.access.given import Given, Listed, receipts_given
 from afdp.notary.feed import PASSING, Feed, Page, Tenant, Told
 from afdp.notary.model import Principal
 
@@ -21,6 +23,7 @@ READ = "evidence.read"
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds, where changes cannot be read
 _SOONEST_LOOK = 1.0  # seconds, at credentials that are about to end
+_GIVEN, _TELL_AFTER = 1024, 10.0  # receipts, seconds: then it is put on record what was given
 _FROM_HERE = 100  # heartbeats after which it is read on from the last one
 
 
@@ -31,11 +34,11 @@ class Watched(Protocol):
     def asks_for_labels(self) -> bool:
         """Whether `may_list` has to be given the evidence."""
 
-    def may_list(self, principal: Principal, event_type: str, evidence: bytes | None) -> bool:
-        """Whether a list may name evidence."""
+    def may_list(self, principal: Principal, many: Sequence[Listed]) -> list[bool]:
+        """Which of many a list may name. Puts on record what it has to leave out. Raises Unavailable."""
 
-    def omitted(self, principal: Principal, count: int) -> None:
-        """Hears how many a list left out. Raises Unavailable."""
+    def gave(self, principal: Principal, permission: str, given: Given) -> None:
+        """Hears what an answer gives of many things. Raises Unavailable."""
 
     def require_unexpired(self, principal: Principal, permission: str) -> None:
         """Raises Unauthenticated where the credential has ended since the call began."""
@@ -67,18 +70,24 @@ class Watching:
             now = await self._feed.open()
             reader = _Reader(self._feed, tenant, cursor or now)
             page = await reader.read()
+            given = _Given(self._access, principal, cursor or now)
             yield (cursor or now), "", None
-            while True:
-                for event in self._seen(principal, page.told):
-                    self._require_going_on(principal)  # whoever is slow takes long over a page
-                    yield event
-                self._require_going_on(principal)
-                if not page.more:
-                    while not await reader.something_new(self._patience(principal)):
-                        self._require_going_on(principal)
-                        yield reader.reached(), "", None
-                self._require_going_on(principal)
-                page = await self._read(reader, principal)
+            try:
+                while True:
+                    for event in self._seen(principal, page.told):
+                        self._require_going_on(principal)  # whoever is slow takes long over a page
+                        given.add(event)
+                        yield event
+                    self._require_going_on(principal)
+                    if not page.more:
+                        while not await reader.something_new(self._patience(principal)):
+                            self._require_going_on(principal)
+                            given.tell_if_due()
+                            yield reader.reached(), "", None
+                    self._require_going_on(principal)
+                    page = await self._read(reader, principal)
+            finally:
+                given.tell()
 
     async def _read(self, reader: _Reader, principal: Principal) -> Page:
         """The next page, once it can be read: whoever watches need not know that something was away."""
@@ -93,14 +102,9 @@ class Watching:
 
     def _seen(self, principal: Principal, told: Sequence[Told]) -> list[Event]:
         labelled = self._access.asks_for_labels
-        seen: list[Event] = [
-            (each.cursor, each.receipt_id, each.receipt)
-            for each in told
-            if self._access.may_list(principal, each.event_type, each.evidence if labelled else None)
-        ]
-        if len(seen) < len(told):
-            self._access.omitted(principal, len(told) - len(seen))
-        return seen
+        many = [Listed(each.receipt_id, each.event_type, each.evidence if labelled else None) for each in told]
+        seen = self._access.may_list(principal, many)
+        return [(each.cursor, each.receipt_id, each.receipt) for each, may in zip(told, seen, strict=True) if may]
 
     def _require_going_on(self, principal: Principal) -> None:
         if self._feed.leaving:
@@ -114,6 +118,46 @@ class Watching:
             return self._heartbeat
         left = (ends - datetime.now(UTC)).total_seconds()
         return min(self._heartbeat, max(left, _SOONEST_LOOK))
+
+
+class _Given:
+    """What somebody who watches was given and is not on record yet.
+
+    A row for each receipt and each of thousands who watch would be more than the receipts themselves: it is one for
+    each few seconds, and one at the end. What a sudden end loses lies behind the last one's cursor, in one tenant.
+    """
+
+    def __init__(self, access: Watched, principal: Principal, after: str) -> None:
+        self._access = access
+        self._principal = principal
+        self._after = self._reached = after
+        self._receipt_ids: list[str] = []
+        self._since = 0.0
+
+    def add(self, event: Event) -> None:
+        """It leaves next."""
+        if not self._receipt_ids:
+            self._since = asyncio.get_running_loop().time()
+        self._reached = event[0]
+        self._receipt_ids.append(event[1])
+        self.tell_if_due()
+
+    def tell_if_due(self) -> None:
+        """Puts it on record, where it is much, or some time ago that the first was given."""
+        age = asyncio.get_running_loop().time() - self._since
+        if len(self._receipt_ids) >= _GIVEN or (self._receipt_ids and age >= _TELL_AFTER):
+            self._tell()
+
+    def tell(self) -> None:
+        """Puts it on record with the end of the call."""
+        if self._receipt_ids:
+            with suppress(NotaryError):  # it ends anyway
+                self._tell()
+
+    def _tell(self) -> None:
+        given = receipts_given(self._receipt_ids, {"after": self._after})
+        self._after, self._receipt_ids = self._reached, []
+        self._access.gave(self._principal, READ, given)
 
 
 class _Reader:

@@ -48,6 +48,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 class Admitted(Protocol):
     """A call that was let in, to be told how it ends."""
 
+    async def answering(self) -> None:
+        """An answer leaves, one of a stream or a refusal, if this raises nothing."""
+
     async def done(self) -> None:
         """It succeeds, if this raises nothing."""
 
@@ -161,7 +164,7 @@ class _Handler:
             if admitted is not None:
                 admitted.failed(error)
             if isinstance(error, Exception):
-                await self._abort(context, error)
+                await self._abort(context, await _recorded(admitted, error))
             raise
         finally:
             self._end(started)
@@ -184,6 +187,8 @@ class _Handler:
                 admitted = await self._let_in(context)
             async with aclosing(begin()) as replies:
                 async for reply in replies:
+                    if admitted is not None:
+                        await admitted.answering()
                     if self._method.client_streaming:
                         await context.write(self._encode(reply))
                     else:
@@ -195,7 +200,7 @@ class _Handler:
             if admitted is not None:
                 admitted.failed(error)
             if isinstance(error, Exception):
-                await self._abort(context, error)
+                await self._abort(context, await _recorded(admitted, error))
             raise
         finally:
             self._end(started)
@@ -287,6 +292,16 @@ class _Handler:
             return DeadlineExceeded("the call's time ran out")
         logger.error("a call failed unexpectedly", exc_info=error, extra={"fields": {"method": self._method.full_name}})
         return Internal(f"an internal fault; the log has it under {request_id.get()}")
+
+
+async def _recorded(admitted: Admitted | None, error: Exception) -> Exception:
+    """What a call is answered that failed: that, or that it could not be put on record."""
+    try:
+        if admitted is not None:
+            await admitted.answering()
+    except NotaryError as unrecorded:
+        return unrecorded
+    return error
 
 
 def _set_metadata(context: _Context) -> None:

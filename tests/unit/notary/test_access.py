@@ -22,6 +22,7 @@ from afdp.notary.access import admitted
 from afdp.notary.access.audit import AuditEvent
 from afdp.notary.access.checking import policies as check_policies
 from afdp.notary.access.gate import Gate
+from afdp.notary.access.given import Listed
 from afdp.notary.access.key_rights import KeyRights
 from afdp.notary.access.labels import UNKNOWN, Labels
 from afdp.notary.access.log_trail import LogTrail
@@ -266,9 +267,13 @@ def test_the_classification_of_evidence_decides_who_notarises_and_who_sees_it(
         with pytest.raises(PermissionDenied, match=r"^you are not permitted to notarise this evidence$"):
             way_in.require_create(cleared, evidence)
     assert way_in.may_read(cleared, evidence.hash, evidence.canonical) is allowed
-    assert way_in.may_list(cleared, "ai.x", evidence.canonical) is allowed
     assert [event.result for event in trail.events] == ["allow" if allowed else "deny"] * 2
     assert {event.resource for event in trail.events} == {f"evidence:{evidence.hash.hex()}"}
+    assert way_in.may_list(cleared, [Listed("r-1", "ai.x", evidence.canonical)]) == [allowed]
+    assert [(event.result, event.more) for event in trail.events[2:]] == (
+        [] if allowed else [("deny", {"listed": 1, "first": "r-1", "last": "r-1"})]
+    )
+    assert all(event.policies for event in trail.events[2:])
 
 
 def test_labels_that_nobody_knows_are_one_so_that_what_is_remembered_of_them_is_bounded() -> None:
@@ -303,7 +308,7 @@ def test_erased_evidence_ranks_above_all(trail: Kept, tmp_path: Path) -> None:
 def test_the_notary_itself_is_not_asked(trail: Kept) -> None:
     way_in = gate(trail)
     way_in.require_create(ITSELF, checked())
-    assert way_in.may_list(ITSELF, "afdp.key.version.created", None)
+    assert way_in.may_list(ITSELF, [Listed("r-1", "afdp.key.version.created")]) == [True]
     assert trail.events == []
 
 

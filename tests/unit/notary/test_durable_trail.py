@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,25 @@ from typing import Any
 import pytest
 
 from afdp.audit.rows import MAX_ROW_BYTES, events_of, write_row
-from afdp.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
-from afdp.messages.metadata import RecordAuditRowsRequest, RecordAuditRowsResponse
+from afdp.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotaryError,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
+from afdp.messages.metadata import RecordAuditRowsRequest, RecordAuditRowsResponse, SearchRecordsRequest
 from afdp.notary.access import acts, admitted
 from afdp.notary.access.audit import AuditEvent
 from afdp.notary.access.durable_trail import MOST_BYTES, DurableTrail
+from afdp.notary.access.given import asked_for, receipts_given
+from afdp.notary.access.open import OpenAccess
 from afdp.notary.access.recorded import RecordedCalls
 from afdp.notary.access.spool import Spool
 from afdp.rpc.caller import Caller, caller
-from afdp.rpc.descriptors import service_methods
+from afdp.rpc.descriptors import Method, service_methods
 from afdp.telemetry.context import request_id
 
 METHODS = {each.name: each for each in service_methods("afdp.notary.v1.NotaryService")}
@@ -200,6 +211,118 @@ async def test_a_read_has_its_intent_on_record_before_its_answer_leaves_and_says
     assert (outcome["phase"], outcome["result"], outcome["act"]) == ("outcome", "allow", intent["act"])
     assert [each.resource for each in events_of(json.dumps(outcome).encode())] == ["receipt:1"]
     assert outcome["address"] == "10.0.0.7"
+
+
+async def test_a_read_that_a_policy_denies_is_on_record_as_denied_by_it_though_its_caller_is_told_of_nothing() -> None:
+    metadata = Metadata()
+    async with calling(metadata) as (trail, calls):
+        act = await calls.admit(METHODS["GetReceipt"])
+        assert act is not None
+        verdict = {"reason": "no policy permits it", "policies": ("own.forbid",), "policy_hash": "ab"}
+        trail.record(
+            AuditEvent("authorization", "deny", "GetReceipt", "evidence.read", resource="receipt:1", **verdict)
+        )
+        act.failed(NotFound("there is no such receipt"))
+        await act.answering()
+        outcome = metadata.rows[1]
+    told = {**verdict, "policies": ["own.forbid"], "result": "deny", "resource": "receipt:1", "phase": "outcome"}
+    assert outcome.items() >= {**told, "step": "authorization", "answered": "NOT_FOUND"}.items()
+
+
+async def test_of_a_call_that_fails_midway_both_what_was_allowed_and_that_it_failed_are_events() -> None:
+    metadata = Metadata()
+    async with calling(metadata) as (trail, calls):
+        act = await calls.admit(METHODS["AddLogEntries"])
+        assert act is not None
+        for name in ("entry:1", "entry:2"):
+            trail.record(AuditEvent("authorization", "allow", "AddLogEntries", "evidence.create", resource=name))
+        act.failed(FailedPrecondition("the log is frozen"))
+        await act.answering()
+        told = [(each.resource, each.result, each.reason) for each in events_of(json.dumps(metadata.rows[1]).encode())]
+    assert told == [("entry:1", "allow", ""), ("entry:2", "allow", ""), ("", "deny", "the log is frozen")]
+
+
+async def test_what_a_stream_is_refused_or_gives_is_durable_before_its_next_answer_leaves() -> None:
+    metadata = Metadata()
+    async with calling(metadata) as (trail, calls):
+        act = await calls.admit(METHODS["SignEvidenceStream"])
+        assert act is not None
+        for number in range(3):
+            name = f"evidence:{number}"
+            trail.record(AuditEvent("authorization", "deny", "SignEvidenceStream", "evidence.create", resource=name))
+            await act.answering()
+            assert metadata.rows[-1]["items"][0]["resource"] == name
+        await act.answering()
+        assert len(metadata.rows) == 3
+        metadata.there.clear()
+        trail.record(
+            AuditEvent("authorization", "deny", "SignEvidenceStream", "evidence.create", resource="evidence:3")
+        )
+        with pytest.raises(Unavailable):
+            await act.answering()
+
+
+async def test_what_a_read_gave_is_durable_before_its_answer_leaves() -> None:
+    metadata = Metadata()
+    async with calling(metadata) as (_, calls):
+        act = await calls.admit(METHODS["SearchEvidence"])
+        assert act is not None
+        given = receipts_given(["r-1", "r-2"], {"by": ["actor_id"]})
+        OpenAccess().gave(admitted.ANYBODY, "evidence.read", given)
+        await act.done()
+        [event] = events_of(json.dumps(metadata.rows[1]).encode())
+        metadata.there.clear()
+        act = await calls.admit(METHODS["SearchEvidence"])
+        assert act is not None
+        OpenAccess().gave(admitted.ANYBODY, "evidence.read", given)
+        with pytest.raises(Unavailable):
+            await act.done()
+    assert event.resource == "receipts:" + sha256(b"r-1\nr-2\n").hexdigest()
+    assert event.further | {"act": ""} == {
+        "act": "",
+        "asked": '{"by":["actor_id"]}',
+        "first": "r-1",
+        "last": "r-2",
+        "listed": "2",
+    }
+
+
+async def test_who_is_refused_is_told_so_once_that_is_durable() -> None:
+    metadata = Metadata()
+    async with calling(metadata) as (trail, _):
+
+        async def admit(method: Method, refused: NotaryError | None) -> None:
+            trail.record(AuditEvent("authorization", "deny", method.name, "keys.admin", "no policy", subject="ada"))
+            raise PermissionDenied("you are not permitted to do this")
+
+        with pytest.raises(PermissionDenied):
+            await RecordedCalls(admit, trail).admit(METHODS["RotateKey"])
+        assert [each["reason"] for each in metadata.rows] == ["no policy"]
+        metadata.there.clear()
+        with pytest.raises(Unavailable):
+            await RecordedCalls(admit, trail).admit(METHODS["RotateKey"])
+
+
+def test_of_what_was_asked_for_there_is_nothing_that_can_be_about_a_person() -> None:
+    asked = asked_for(
+        SearchRecordsRequest(
+            tenant="acme",
+            evidence_hash=b"\x01" * 32,
+            artifact_hash=b"\x02" * 32,
+            event_type="ai.model.deployed",
+            actor_id="patient-17",
+            submitter="ada@example.com",
+            log_index=0,
+            metadata=["patient.name=Jane Doe"],
+            start_time=datetime(2026, 11, 24, tzinfo=UTC),
+        )
+    )
+    assert asked == {
+        "event_type": "ai.model.deployed",
+        "log_index": 0,
+        "start_time": "2026-11-24T00:00:00Z",
+        "by": ["actor_id", "artifact_hash", "evidence_hash", "metadata.patient.name", "submitter"],
+    }
 
 
 async def test_what_changes_something_has_its_intent_on_record_before_it_begins() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from afdp.errors import Unauthenticated
 from afdp.formats.statement import Submitter
 from afdp.messages import metadata as store
 from afdp.messages.notary import ExportFormat
+from afdp.notary.access.given import Listed
 from afdp.notary.exporting import Exports
 from afdp.notary.model import Principal
 
@@ -43,8 +45,11 @@ class Rules:
     def about(self, *_: object) -> None:
         pass
 
-    def may_list(self, *_: object) -> bool:
-        return True
+    def may_list(self, _: Principal, many: Sequence[Listed]) -> list[bool]:
+        return [True] * len(many)
+
+    def gave(self, *_: object) -> None:
+        pass
 
     def require_unexpired(self, *_: object) -> None:
         if self.ended:

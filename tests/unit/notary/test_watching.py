@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from afdp.errors import DataLoss, NotaryError, Unauthenticated, Unavailable
 from afdp.formats.statement import Submitter
 from afdp.messages import metadata as store
 from afdp.messages.notary import NotarizationReceipt
+from afdp.notary.access.given import Given, Listed
 from afdp.notary.feed import Feed
 from afdp.notary.model import Attributes, Principal
 from afdp.notary.watching import Event, Watching
@@ -91,12 +92,15 @@ class Rules:
 
     def __init__(self) -> None:
         self.left_out = 0
+        self.given: list[Given] = []
 
-    def may_list(self, principal: Principal, event_type: str, evidence: bytes | None) -> bool:
-        return event_type != "secret"
+    def may_list(self, principal: Principal, many: Sequence[Listed]) -> list[bool]:
+        seen = [each.event_type != "secret" for each in many]
+        self.left_out += seen.count(False)
+        return seen
 
-    def omitted(self, principal: Principal, count: int) -> None:
-        self.left_out += count
+    def gave(self, principal: Principal, permission: str, given: Given) -> None:
+        self.given.append(given)
 
     def require_unexpired(self, principal: Principal, permission: str) -> None:
         ends = principal.attributes.expires_at
@@ -166,6 +170,7 @@ async def test_what_one_may_not_see_is_left_out_and_counted(records: Records, ru
         records.changes += [("acme", "1", "a"), ("acme", "2", "secret"), ("other", "3", "a"), ("acme", "4", "a")]
         assert await receipts(events, 2) == ["1", "4"]
     assert rules.left_out == 1
+    assert [(each.count, each.first, each.last) for each in rules.given] == [(2, "1", "4")]
 
 
 async def test_all_who_have_come_to_the_same_place_share_what_is_read(

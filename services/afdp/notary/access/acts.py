@@ -7,7 +7,7 @@ intent is on record before its act, or, where it only reads, before its answer l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -68,7 +68,18 @@ class Trail(Protocol):
 class Act:
     """One call that was let in."""
 
-    __slots__ = ("_decision", "_intent", "_let_in", "_notes", "_trail", "_verdicts", "head", "id", "request_id")
+    __slots__ = (
+        "_decision",
+        "_intent",
+        "_let_in",
+        "_notes",
+        "_trail",
+        "_verdicts",
+        "_written",
+        "head",
+        "id",
+        "request_id",
+    )
 
     def __init__(self, trail: Trail, request_id: str) -> None:
         self._trail = trail
@@ -79,6 +90,7 @@ class Act:
         self.request_id = request_id
         self.id = ""
         self._intent: Written | None = None
+        self._written: Written | None = None
         self._notes: list[dict[str, Any]] = []
         self._verdicts: dict[str, Mapping[str, Any]] = {}
 
@@ -112,46 +124,79 @@ class Act:
         if event.resource.startswith("evidence:") and event.result == "allow" and self._intent is None:
             self._verdicts[event.resource] = decision  # it goes with the record that is made of it
         elif len(self._notes) < _MOST_NOTES:
-            more = {"resource": event.resource, "reason": event.reason}
-            self._notes.append({**decision, **{name: value for name, value in more.items() if value}})
+            more = {"resource": event.resource, "reason": event.reason, **event.more}
+            kept = {name: value for name, value in more.items() if value or type(value) is int}
+            self._notes.append({**decision, **kept})
         return True
 
+    def follows(self, written: Written) -> None:
+        """A row that is about this call is on its way by itself."""
+        self._written = written
+
+    async def answering(self) -> None:
+        """What it gives, and what it was refused, is durable when this returns: an answer may leave.
+
+        Raises:
+            Unavailable: that is not to be had, and so the answer must not leave.
+        """
+        self._put_notes()
+        if (written := self._written) is not None:
+            self._written = None
+            await written.settled()
+
     async def done(self) -> None:
-        """Its outcome is on its way; returns once its intent is durable.
+        """Its outcome is on its way; returns once its intent is durable, and what it gave.
 
         Raises:
             Unavailable: that is not to be had, and so the answer must not leave.
         """
         if self._intent is None:
-            self._put_notes()
-            return
-        await self._intent.settled()
-        self._put_outcome("allow", "")
+            if self._notes or self._written is not None:
+                await self.answering()
+        elif self._notes:
+            await self._put_outcome("allow", "").settled()
+        else:
+            await self._intent.settled()
+            with suppress(NotaryError):  # the next call is not let in
+                self._put_outcome("allow", "")
 
     def failed(self, error: BaseException) -> None:
         """Its outcome is on its way, unless it is on record already."""
-        result, reason = judged(error)
-        if self._intent is not None:
-            self._put_outcome(result, reason)
-        else:
-            self._put_notes()
+        with suppress(NotaryError):  # it fails anyway, and the next call is not let in
+            if self._intent is not None:
+                code = error.code if isinstance(error, NotaryError) else ""
+                self._written = self._put_outcome(*judged(error), code)
+            else:
+                self._put_notes()
+        if self._intent is None:
             self.refused(error)
 
-    def _put_outcome(self, result: str, reason: str) -> None:
+    def _put_outcome(self, result: str, reason: str, code: str = "") -> Written:
+        """What came of it. A single denial is the outcome itself; the caller may have been told less: `answered`."""
         row = {**self.head, "phase": OUTCOME, "act": self.id, "time": datetime.now(UTC), "step": "act"}
-        row |= {"result": result, "reason": reason, "request_id": self.request_id}
-        items = [{**note, "act": self.id} for note in self._notes] if result == "allow" or len(self._notes) > 1 else []
-        if not items and self._notes:
-            row["resource"] = self._notes[0].get("resource", "")
-        for some in parted(items) or [[]]:
-            _quietly(self._trail.put, write_row(row, some))
+        row |= {"result": result, "request_id": self.request_id}
+        notes, self._notes = self._notes, []
+        if result == "allow":
+            return self._put({**row, "reason": reason}, [{**note, "act": self.id} for note in notes])
+        if len(notes) == 1:
+            [note] = notes
+            told = note if note["result"] != "allow" else {"resource": note.get("resource", "")}
+            return self._put({**row, "reason": reason, **told, "answered": code})
+        items = [*notes, {"step": "act", "result": result, "reason": reason, "answered": code}] if notes else []
+        return self._put(row if items else {**row, "reason": reason}, [{**each, "act": self.id} for each in items])
 
     def _put_notes(self) -> None:
         if self._notes:
             row = {**self.head, "time": datetime.now(UTC), "step": "authorization", "result": "allow"}
-            for some in parted(self._notes):
-                _quietly(self._trail.put, write_row({**row, "request_id": self.request_id}, some))
-            self._notes = []
+            notes, self._notes = self._notes, []
+            self._written = self._put({**row, "request_id": self.request_id}, notes)
+
+    def _put(self, row: Mapping[str, Any], items: Sequence[Mapping[str, Any]] = ()) -> Written:
+        """The last of the rows that these are. Raises Unavailable where the trail takes none."""
+        *some, last = parted(items) or [()]
+        for each in some:
+            self._trail.put(write_row(row, each))
+        return self._trail.put(write_row(row, last))
 
     # --- evidence -----------------------------------------------------------------------------------------------------
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from afdp.telemetry.context import request_id
 
@@ -29,6 +30,7 @@ class AuditEvent:
         address: the IP address that the call came from; empty where that is not known.
         request_id: of the call.
         time: when it was decided.
+        more: what else is told of it, by name.
     """
 
     step: Step
@@ -46,13 +48,14 @@ class AuditEvent:
     address: str = ""
     request_id: str = field(default_factory=request_id.get)
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    more: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 class AuditTrail(Protocol):
     """Where events go."""
 
     def record(self, event: AuditEvent) -> None:
-        """Puts an event on record, without waiting for anything.
+        """Puts an event on record, without waiting for anything. The call's act knows when it is durable.
 
         Raises:
             Unavailable: it can go nowhere; what it is about must not happen.

@@ -104,7 +104,9 @@ class DurableTrail:
         if of_nobody(event):
             self._counts.add(event)
         else:
-            self.put(write_row(_members(event)))
+            group = self.put(write_row(_members(event)))
+            if act is not None:
+                act.follows(group)
 
     def require_open(self) -> None:
         """Raises Unavailable where it takes nothing."""
@@ -269,10 +271,10 @@ def _now() -> datetime:
 
 
 def _members(event: AuditEvent) -> dict[str, Any]:
-    return {name: getattr(event, name) for name in _FIELDS}
+    return {**event.more, **{name: getattr(event, name) for name in _FIELDS}}
 
 
-_FIELDS = tuple(AuditEvent.__dataclass_fields__)
+_FIELDS = tuple(name for name in AuditEvent.__dataclass_fields__ if name != "more")
 
 
 def _told(told: Together) -> dict[str, Any]:

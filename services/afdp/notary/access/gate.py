@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Protocol
+from typing import Any, Protocol
 
 from afdp.errors import NotaryError, PermissionDenied, ResourceExhausted, Unauthenticated
 from afdp.notary.access import admitted
 from afdp.notary.access.audit import AuditEvent, AuditTrail, Result, Step
+from afdp.notary.access.given import Given, Listed, receipts_given
 from afdp.notary.access.labels import Labels
 from afdp.notary.access.permissions import PERMISSIONS
 from afdp.notary.access.policies import LivePolicies, Verdict
@@ -179,16 +181,35 @@ class Gate:
         """Whether more than its event type has to be known of evidence to say who may see it."""
         return self._policies.asks_for_labels
 
-    def may_list(self, principal: Principal, event_type: str, evidence: bytes | None) -> bool:
-        """As `may_read`, for one of many: it is not put on record, `omitted` is. Without `evidence`: by its type."""
-        if _is_ours(principal):
-            return True
-        facts = EvidenceFacts(event_type) if evidence is None else self._labels.of_canonical(evidence)
-        return self._on_evidence(principal, READ, facts).allowed
+    def may_list(self, principal: Principal, many: Sequence[Listed]) -> list[bool]:
+        """As `may_read`, of each of many. What a list leaves out is put on record, by the policies that say so.
 
-    def omitted(self, principal: Principal, count: int) -> None:
-        """Puts on record that a list leaves something out."""
-        self._record("authorization", "deny", READ, f"a list leaves {count} out", principal)
+        Raises:
+            Unavailable: it cannot be recorded.
+        """
+        if _is_ours(principal):
+            return [True] * len(many)
+        verdicts = [self._on_evidence(principal, READ, self._facts(each)) for each in many]
+        left_out: dict[tuple[str, ...], tuple[Verdict, list[str]]] = {}
+        for each, verdict in zip(many, verdicts, strict=True):
+            if not verdict.allowed:
+                left_out.setdefault(verdict.policies, (verdict, []))[1].append(each.receipt_id)
+        for verdict, receipt_ids in left_out.values():
+            given = receipts_given(receipt_ids)
+            reason = f"a list leaves {given.count} out: {verdict.reason}"
+            self._record("authorization", "deny", READ, reason, principal, verdict, given.resource, given.members())
+        return [verdict.allowed for verdict in verdicts]
+
+    def gave(self, principal: Principal, permission: str, given: Given) -> None:
+        """Puts on record what an answer gives of many things. Raises Unavailable."""
+        if not _is_ours(principal):
+            more = given.members()
+            self._record("authorization", "allow", permission, "", principal, resource=given.resource, more=more)
+
+    def _facts(self, listed: Listed) -> EvidenceFacts:
+        if listed.evidence is None:
+            return EvidenceFacts(listed.event_type)
+        return self._labels.of_canonical(listed.evidence)
 
     def held(self, principal: Principal) -> tuple[list[Held], str]:
         """Each permission, by name, and the SHA-256 in hex of the policies that were asked. It is not put on record."""
@@ -231,6 +252,7 @@ class Gate:
         principal: Principal | None = None,
         verdict: Verdict | None = None,
         resource: str = "",
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         who = principal.submitter if principal is not None else None
         self._trail.record(
@@ -248,6 +270,7 @@ class Gate:
                 policies=verdict.policies if verdict is not None else (),
                 policy_hash=verdict.policy_hash if verdict is not None else "",
                 address=caller.get().address,
+                more=more or {},
             )
         )
 

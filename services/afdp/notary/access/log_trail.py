@@ -28,7 +28,7 @@ LOGGER = "afdp.audit"
 
 _PAUSE = 0.1  # seconds in which events gather; also the most that a sudden end loses
 _RETRY = 1.0
-_FIELDS = tuple(each.name for each in fields(AuditEvent) if each.name != "time")
+_FIELDS = tuple(each.name for each in fields(AuditEvent) if each.name not in ("time", "more"))
 
 _events = metrics.Counter("afdp_audit_events", "Decisions about access, by what was decided.", ["step", "result"])
 _waiting = metrics.Gauge("afdp_audit_queue_items", "Audit events that are not written yet.")
@@ -122,7 +122,7 @@ def _together(told: Together) -> dict[str, Any]:
 
 def _shown(event: AuditEvent) -> dict[str, Any]:
     """What it says, without what is empty."""
-    return {name: value for name in _FIELDS if (value := getattr(event, name))}
+    return {**event.more, **{name: value for name in _FIELDS if (value := getattr(event, name))}}
 
 
 def _line(time: datetime, message: str, facts: dict[str, Any]) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
 
 from afdp.errors import NotaryError, PermissionDenied
 from afdp.notary.access import acts
 from afdp.notary.access.audit import AuditEvent, AuditTrail
+from afdp.notary.access.given import Given, Listed
 from afdp.notary.access.permissions import PERMISSIONS
 from afdp.notary.model import CheckedEvidence, Held, Principal
 from afdp.rpc.caller import caller
@@ -59,9 +61,15 @@ class OpenAccess:
         self.about(principal, "evidence.read", "receipt", receipt_id)
         return True
 
-    def may_list(self, principal: Principal, event_type: str, evidence: bytes | None) -> bool:
+    def may_list(self, principal: Principal, many: Sequence[Listed]) -> list[bool]:
         """Any evidence."""
-        return True
+        return [True] * len(many)
+
+    def gave(self, principal: Principal, permission: str, given: Given) -> None:
+        """Is on record with the act of the call."""
+        act = acts.current.get()
+        if act is not None:
+            act.hears(AuditEvent("act", "allow", "", permission, resource=given.resource, more=given.members()))
 
     def held(self, principal: Principal) -> tuple[list[Held], str]:
         """Every permission, and no policies."""
@@ -69,9 +77,6 @@ class OpenAccess:
 
     def require_unexpired(self, principal: Principal, permission: str) -> None:
         """Has no credential."""
-
-    def omitted(self, principal: Principal, count: int) -> None:
-        """Never any."""
 
     def about(self, principal: Principal, permission: str, kind: str, named: str | bytes, refused: str = "") -> None:
         """Is on record with the act of the call."""

@@ -28,6 +28,8 @@ class RecordedCalls:
         Where the act only reads, its intent is on record before its answer leaves. Where it notarises, it is with the
         record.
 
+        Who is refused is told so once that is durable, but for what is counted and told together.
+
         Raises:
             Unavailable: the trail takes nothing.
         """
@@ -40,7 +42,11 @@ class RecordedCalls:
         act = Act(self._trail, request_id.get())
         acts.current.set(act)
         if self._admit is not None:
-            await self._admit(method, None)
+            try:
+                await self._admit(method, None)
+            except NotaryError:
+                await act.answering()
+                raise
         principal = admitted.principal.get()
         who = principal.submitter
         act.admitted(
