@@ -9,10 +9,12 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from runpy import run_path
 
 from redis.asyncio import Redis
 
 from afdp.embedded.process import LOOPBACK
+from tests.container_files import ROOT
 from tests.lasting_ports import lasting_port
 
 
@@ -50,6 +52,18 @@ class RedisServer:
     def client(self) -> Redis:
         """A client for the test's own look at it."""
         return Redis.from_url(self.url)
+
+    async def container_urls(self, folder: Path) -> dict[str, str]:
+        """URLs of the users that compose.yaml's Redis has, by name, with the rights that they have there."""
+        users, urls = folder / "users.conf", {}
+        run_path(str(ROOT / "deploy/container/secrets.py"))["redis_users"](users)
+        async with self.client() as client:
+            for line in users.read_text().splitlines():
+                _, name, *rules = line.split()
+                if name != "default":  # who the tests themselves are, here without a password
+                    await client.execute_command("ACL", "SETUSER", name, *rules)
+                    urls[name] = self.url.replace("//", f"//{name}:{rules[1].removeprefix('>')}@")
+        return urls
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None

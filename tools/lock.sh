@@ -20,7 +20,7 @@ compile run.txt pyproject.toml --extra dev --group build --constraint "$out/dev.
 compile signer.txt pyproject.toml --extra signer --extra hsm --constraint "$out/dev.txt" "$@"
 compile transparency.txt pyproject.toml --extra transparency --extra mirror --extra secrets --constraint "$out/dev.txt" "$@"
 compile notary.txt pyproject.toml --extra notary --extra redis --extra secrets --constraint "$out/dev.txt" "$@"
-compile metadata.txt pyproject.toml --extra metadata --extra secrets --constraint "$out/dev.txt" "$@"
+compile metadata.txt pyproject.toml --extra metadata --extra redis --extra secrets --constraint "$out/dev.txt" "$@"
 for service in gateway; do
   compile "$service.txt" pyproject.toml --extra "$service" --constraint "$out/dev.txt" "$@"
 done

@@ -320,23 +320,28 @@ async def containers(tool: Callable[[str], Path]) -> AsyncIterator[Containers]:
             await running.down()
 
 
-async def test_evidence_that_is_sent_to_the_gateways_container_comes_back_logged(containers: Containers) -> None:
-    url = f"https://{LOOPBACK}:{containers.port('gateway:3030')}"
+def engineer(containers: Containers) -> httpx.AsyncClient:
+    """A client of the gateway's container, with a certificate of its own."""
     people = containers.volume("tls-clients")
     context = ssl.create_default_context(cafile=str(people / "ca.pem"))
     context.load_cert_chain(people / "engineer.pem", people / "engineer-key.pem")
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30, verify=context) as client:
+    url = f"https://{LOOPBACK}:{containers.port('gateway:3030')}"
+    return httpx.AsyncClient(base_url=url, trust_env=False, timeout=30, verify=context)
+
+
+async def test_evidence_that_is_sent_to_the_gateways_container_comes_back_logged(containers: Containers) -> None:
+    async with engineer(containers) as client:
         body = {"evidence_package": package(), "wait_for": "logged"}
         answer = (await client.post("/api/v1/evidence/sign", json=body)).raise_for_status().json()
         checkpoint = (await client.get("/log/checkpoint")).raise_for_status().text
 
     assert answer["receipt"]["state"] == "logged"
     assert answer["receipt"]["key_id"] == "afdp-notary-key:1"
-    assert answer["receipt"]["rekor_server_url"] == f"{url}/log"
+    assert answer["receipt"]["rekor_server_url"] == f"{client.base_url}/log"
     assert int(checkpoint.splitlines()[1]) > answer["receipt"]["log_index"]
 
 
-async def test_postgresql_vault_and_redis_speak_tls_1_3_alone_and_redis_is_used(containers: Containers) -> None:
+async def test_postgresql_vault_and_redis_speak_tls_1_3_alone(containers: Containers) -> None:
     stores = {"postgres:5432": ["-starttls", "postgres"], "vault:8200": [], "redis:6379": []}
     for address, options in stores.items():
         at = f"{LOOPBACK}:{containers.port(address)}"
@@ -350,9 +355,21 @@ async def test_postgresql_vault_and_redis_speak_tls_1_3_alone_and_redis_is_used(
     settings = yaml.safe_load((containers.volume("metadata-secret") / "settings.yaml").read_text())
     with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError, match=r"no pg_hba.conf entry"):
         await asyncpg.connect(settings["database_url"].split("?")[0], ssl=False, timeout=20)
-    url = (containers.volume("redis-clients") / "url").read_text().strip()
-    async with Redis.from_url(url, ssl_ca_certs=authority) as redis:
-        async with asyncio.timeout(PATIENCE):  # on a busy machine the notary's first connection may come too late
+
+
+async def test_the_notary_counts_in_redis_and_metadata_has_copies_of_records_there(containers: Containers) -> None:
+    users = (containers.volume("redis-secret") / "users.conf").read_text()
+    administrator = re.search(r"^user default on >(\w+) ", users)
+    assert administrator
+    authority = str(containers.volume("tls-clients") / "ca.pem")
+    url = f"rediss://:{administrator[1]}@{LOOPBACK}:{containers.port('redis:6379')}/0"
+    async with engineer(containers) as client, Redis.from_url(url, ssl_ca_certs=authority) as redis:
+        body = {"evidence_package": package(), "wait_for": "logged"}
+        receipt = (await client.post("/api/v1/evidence/sign", json=body)).raise_for_status().json()["receipt"]
+        async with asyncio.timeout(PATIENCE):  # on a busy machine a service's first connection may come too late
+            while not any([key async for key in redis.scan_iter(f"afdp:record:*:{receipt['receipt_id']}")]):
+                found = await client.get(f"/api/v1/receipts/{receipt['receipt_id']}")
+                assert found.raise_for_status().json()["receipt"]["receipt_id"] == receipt["receipt_id"]
             while not {"cmdstat_evalsha", "cmdstat_eval"} & (await redis.info("commandstats")).keys():  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 

@@ -82,7 +82,8 @@ RECORDS = {
         NOBODY.strip("'"),
     ),
     "stamp_wanted": Case(
-        "INSERT INTO stamp_wanted (receipt_id, since) VALUES ('01900000-0000-7000-8000-000000000002', now())",
+        "INSERT INTO stamp_wanted (receipt_id, tenant, since)"
+        " VALUES ('01900000-0000-7000-8000-000000000002', 'acme', now())",
         RECONCILE,
         "01900000-0000-7000-8000-000000000002",
     ),

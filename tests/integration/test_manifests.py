@@ -76,8 +76,8 @@ def service_environment(name: str) -> dict[str, str]:
             environment[variable["name"]] = OBJECTS["ConfigMap", reference["name"]]["data"][reference["key"]]
         else:
             if variable["valueFrom"]["secretKeyRef"].get("optional"):
-                assert variable["name"] == "AFDP_REDIS_URL"
-                environment["AFDP_REDIS_URL"] = "rediss://redis.example:6379/0"
+                optional = {"AFDP_REDIS_URL": "rediss://redis.example:6379/0", "AFDP_CACHE_SECRET": "s" * 32}
+                environment[variable["name"]] = optional[variable["name"]]
                 continue
             secret = "afdp-metadata-database" if name == "metadata" else "afdp-database"
             assert variable["valueFrom"]["secretKeyRef"] == {"name": secret, "key": "url"}

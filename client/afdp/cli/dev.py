@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--vault", is_flag=True, help="Keep the keys in OpenBao, started beside the services.")
 @click.option("--witness", is_flag=True, help="Run a witness beside the services, which cosigns the log's checkpoints.")
 @click.option("--tls", is_flag=True, help="TLS on every port, with certificates from an authority in DATA_DIR/tls.")
-@click.option("--redis", is_flag=True, help="Count calls in a Redis, started beside the services; with --tls.")
+@click.option("--redis", is_flag=True, help="Count calls and keep copies of records in a Redis, started beside.")
 def dev(data_dir: Path, port_offset: int, vault: bool, witness: bool, tls: bool, redis: bool) -> None:
     """Run the five services, PostgreSQL and, with --vault, OpenBao on loopback.
 

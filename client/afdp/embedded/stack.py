@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -250,7 +251,8 @@ class Stack:
         running = await server.begin()
         if not isinstance(running, EmbeddedRedis):
             raise FailedPrecondition("Redis did not start")
-        return {"notary": {"AFDP_REDIS_URL": running.url}}
+        there = {"AFDP_REDIS_URL": running.url}
+        return {"notary": there, "metadata": {**there, "AFDP_CACHE_SECRET": secrets.token_hex(32)}}
 
     @property
     def witness_address(self) -> str:

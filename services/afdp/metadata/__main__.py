@@ -6,7 +6,9 @@ from contextlib import AsyncExitStack
 
 import afdp.tls.modern  # noqa: F401 - before what loads gRPC
 from afdp.metadata.audit_trail import AuditTrail
+from afdp.metadata.caching import open_cache
 from afdp.metadata.config import MetadataSettings
+from afdp.metadata.false_copies import FalseCopies
 from afdp.metadata.opening import open_sealed
 from afdp.metadata.postgres import SCHEMA, migrate_database, open_store
 from afdp.metadata.postgres.checking import tenants
@@ -28,12 +30,16 @@ async def main(settings: MetadataSettings) -> None:
     async with AsyncExitStack() as stack:
         telemetry = stack.enter_context(start_telemetry("metadata", settings))
         tls = await stack.enter_async_context(open_tls(settings))
-        store = await stack.enter_async_context(open_store(settings))
+        false_copies = FalseCopies()
+        cache = await stack.enter_async_context(open_cache(settings, false_copies))
+        store = await stack.enter_async_context(open_store(settings, cache))
         kept: Store = store
         if settings.encryption:
             kept = await stack.enter_async_context(open_sealed(settings, store, tls))
         sinks = await stack.enter_async_context(forwarding(settings.audit_sinks, store.sinks))
-        servicer = MetadataServicer(Metadata(kept), AuditTrail(store.audit), sinks, Retention(store.retention))
+        trail = AuditTrail(store.audit)
+        await stack.enter_async_context(false_copies.told(trail))
+        servicer = MetadataServicer(Metadata(kept), trail, sinks, Retention(store.retention))
         await serve(servicer, settings, telemetry, store.check, tls=tls)
 
 

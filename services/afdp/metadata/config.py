@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from afdp.config import Port, Seconds
 from afdp.postgres import DatabaseSettings, check_postgres_url
+from afdp.redis import RedisSettings
 from afdp.rpc.addresses import Address
 
 
-class MetadataSettings(DatabaseSettings):
+class MetadataSettings(DatabaseSettings, RedisSettings):
     """The settings of `python -m afdp.metadata`."""
 
     port: Port = 50054
@@ -61,6 +62,25 @@ class MetadataSettings(DatabaseSettings):
     audit_sinks: Path | None = Field(
         None, description="A YAML file: where events of the audit trail are forwarded to; none: nowhere. docs/siem.md."
     )
+
+    redis_timeout_seconds: Seconds = Field(
+        0.01, description="Longest wait of a read for Redis; then records are read without it, until it is back."
+    )
+    cache_secret: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="With AFDP_REDIS_URL: what copies of records are sealed under there, the same for all replicas.",
+    )
+    cache_seconds: int = Field(3600, ge=1, le=43_200, description="How long a copy of a record holds.")
+    cache_max_bytes: int = Field(
+        64 * 1024, ge=1024, le=1024 * 1024, description="The largest copy of a record that is kept."
+    )
+
+    @model_validator(mode="after")
+    def _seal_copies(self) -> Self:
+        if self.redis_url is not None and self.cache_secret is None:
+            raise ValueError("AFDP_REDIS_URL needs AFDP_CACHE_SECRET, which copies of records are sealed under")
+        return self
 
     @field_validator("searchable_metadata", mode="before")
     @classmethod

@@ -119,8 +119,12 @@ class WholeTrail:
                 return [Finding(Fault.ANCHOR_MISSING, subject, "it was notarised, and its receipt is not on record")]
             return []
         try:
-            asked = store.GetRecordRequest(TENANT, seal.anchor_receipt_id)
-            record = (await self._metadata.get_record(asked, timeout=_TIMEOUT)).record or store.Record()
+            # Where it is kept, and no copy of it: what is verified here is what is there.
+            asked = store.GetRecordsRequest(TENANT, [seal.anchor_receipt_id])
+            records = (await self._metadata.get_records(asked, timeout=_TIMEOUT)).records
+            if not records:
+                raise NotFound("no record has this receipt ID")
+            [record] = records
             draft = record.draft or store.Draft()
             receipt = await self._office.later_receipt(record)
         except (NotFound, InvalidArgument):

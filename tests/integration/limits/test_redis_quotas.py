@@ -14,6 +14,8 @@ import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
 
 from afdp.errors import ResourceExhausted
 from afdp.formats.statement import Submitter
@@ -266,6 +268,19 @@ async def test_a_password_that_is_changed_where_it_is_kept_is_taken_on_while_cal
             assert following.client is not before
         finally:
             await admin.config_set("requirepass", "")
+
+
+async def test_the_rights_in_redis_that_the_container_has_are_enough_and_no_more(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    url = (await redis.container_urls(tmp_path))["notary"]
+    async with limiter_at(FollowingRedis(SecretStr(url), TIMEOUT)) as one, limiter(redis) as two:
+        assert [await calls(each, 100) for each in (one, two)] == [40, 0]
+
+    async with Redis.from_url(url) as client:
+        for forbidden in (["GET", "afdp:record:x"], ["KEYS", "*"], ["FLUSHALL"]):
+            with pytest.raises(NoPermissionError):
+                await client.execute_command(*forbidden)
 
 
 async def test_redis_over_tls_is_1_3_and_has_a_certificate_of_the_authority_that_is_named(

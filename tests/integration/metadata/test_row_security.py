@@ -36,7 +36,7 @@ OF_NOBODY = {"schema_migration", "checkpoint", "trust_repository", "trust_file"}
 }
 """Tables without a tenant's data: the history of the schema, what is published, and hashes over rows of all tenants."""
 
-NOT_FOR_READERS = {"data_key", "erasure", "idempotency_key", "index_key", "stamp_wanted"}
+NOT_FOR_READERS = {"data_key", "erasure", "idempotency_key", "index_key"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -87,7 +87,7 @@ async def _fill(store: PostgresStore, owner_url: str, make_draft: Make, log_draf
         await owner.execute("INSERT INTO further_entry VALUES ($1, $2, 'log', 0, 1, '', '')", logged.receipt_id, tenant)
         await owner.execute("INSERT INTO rekor1_entry VALUES ($1, $2, 'log', '', 0, 0, '')", logged.receipt_id, tenant)
         await owner.execute("INSERT INTO log_queue VALUES ($1, $2, 'log', false)", logged.receipt_id, tenant)
-        await owner.execute("INSERT INTO stamp_wanted VALUES ($1, now())", logged.receipt_id)
+        await owner.execute("INSERT INTO stamp_wanted VALUES ($1, $2, now())", logged.receipt_id, tenant)
         await owner.execute("INSERT INTO tenant_usage VALUES ($1, current_date, 0, 2, 48)", tenant)
         await owner.execute(
             "INSERT INTO legal_hold (hold_id, tenant, case_number, reason, placed_by) VALUES ($1, $2, 'c', '', 'x')",

@@ -71,7 +71,8 @@ _STATEMENT = """
         FROM unnest($38::bigint[], $39::uuid[], $40::bytea[]) AS t (term_key, receipt_id, term)
             JOIN new USING (receipt_id)
     ), in_stamp_wanted AS (
-        INSERT INTO stamp_wanted (receipt_id, since) SELECT receipt_id, notarized_at FROM new WHERE external_stamp
+        INSERT INTO stamp_wanted (receipt_id, tenant, since)
+        SELECT receipt_id, tenant, notarized_at FROM new WHERE external_stamp
     ), in_pending AS (
         INSERT INTO pending (receipt_id, tenant, notarized_at, log_origin)
         SELECT receipt_id, tenant, notarized_at, log_origin FROM new WHERE external_log IS NULL

@@ -39,6 +39,7 @@ _PAGE = """
                CASE WHEN c.tenant <> r.tenant OR e.tenant <> r.tenant
                    OR EXISTS (SELECT FROM pending p WHERE p.receipt_id = id.receipt_id AND p.tenant <> r.tenant)
                    OR EXISTS (SELECT FROM log_queue q WHERE q.receipt_id = id.receipt_id AND q.tenant <> r.tenant)
+                   OR EXISTS (SELECT FROM stamp_wanted s WHERE s.receipt_id = id.receipt_id AND s.tenant <> r.tenant)
                    THEN 'a part of it is of another tenant' END,
                CASE WHEN e.receipt_id IS NOT NULL
                    AND EXISTS (SELECT FROM pending p WHERE p.receipt_id = id.receipt_id)

@@ -24,7 +24,7 @@ _WHOLE = """
            e.origin, e.log_index, e.tree_size, e.proof, e.logged_at, k.note, x.timestamp AS external_timestamp,
            v.body, v.log_index AS shown_index, v.integrated_time, v.promise, q.log AS external_log,
            p.log_origin,
-           EXISTS (SELECT FROM further_entry f WHERE f.receipt_id = r.receipt_id AND f.{which}) AS has_more
+           EXISTS (SELECT FROM further_entry f WHERE f.receipt_id = r.receipt_id AND f.{which}) AS has_more{told}
     FROM record r
     JOIN record_content c ON c.receipt_id = r.receipt_id AND c.{which}
     LEFT JOIN log_entry e ON e.receipt_id = r.receipt_id AND e.{which}
@@ -35,12 +35,22 @@ _WHOLE = """
     LEFT JOIN pending p ON p.receipt_id = r.receipt_id
     WHERE r.{which}
 """
-_BY_IDS = _WHOLE.format(which="receipt_id = ANY($1::uuid[])") + " ORDER BY r.receipt_id"
+_BY_IDS = _WHOLE.format(which="receipt_id = ANY($1::uuid[])", told="") + " ORDER BY r.receipt_id"
 _WITHOUT_EVIDENCE = _BY_IDS.replace(
     "c.evidence", "CASE WHEN r.data_key IS NULL THEN ''::bytea ELSE c.evidence END AS evidence"
 )
-_OF_TENANT = _WHOLE.format(which="receipt_id = $1") + " AND r.tenant = $2"
-_SOME_OF_TENANT = _WHOLE.format(which="receipt_id = ANY($1::uuid[])") + " AND r.tenant = $2"
+_OF_TENANT = _WHOLE.format(which="receipt_id = $1", told="") + " AND r.tenant = $2"
+_SOME_OF_TENANT = _WHOLE.format(which="receipt_id = ANY($1::uuid[])", told="") + " AND r.tenant = $2"
+# It is in its logs, has all its stamps, and does not expire soon: nothing is added to it or taken away. What was to be
+# added was written down with the record, so that a snapshot in which nothing is to be added has all of it.
+_LASTS = """,
+           e.receipt_id IS NOT NULL AND k.note IS NOT NULL AND p.receipt_id IS NULL
+           AND NOT EXISTS (SELECT FROM log_queue w WHERE w.receipt_id = r.receipt_id)
+           AND NOT EXISTS (SELECT FROM stamp_wanted s WHERE s.receipt_id = r.receipt_id)
+           AND (r.retention_class = '' OR must_stay_until(r.retention_class, r.notarized_at) > now() + interval '1 day')
+           AS lasts
+"""
+_OF_TENANT_AND_WHETHER_IT_LASTS = _WHOLE.format(which="receipt_id = $1", told=_LASTS) + " AND r.tenant = $2"
 # A record that waits is in `pending`, or in the queue of the log that is to make it LOGGED.
 _OF_EVIDENCE = """
     SELECT r.receipt_id, count(*) OVER () AS number
@@ -75,6 +85,12 @@ async def of_tenant(connection: Connection, tenant: str, receipt_id: UUID) -> Re
     """One record of a tenant."""
     row = await connection.fetchrow(_OF_TENANT, receipt_id, tenant)
     return (await _whole(connection, [row]))[0] if row else None
+
+
+async def lasting_of_tenant(connection: Connection, tenant: str, receipt_id: UUID) -> tuple[Record, bool] | None:
+    """One record of a tenant, and whether it stays as it is for the day to come."""
+    row = await connection.fetchrow(_OF_TENANT_AND_WHETHER_IT_LASTS, receipt_id, tenant)
+    return ((await _whole(connection, [row]))[0], row["lasts"]) if row else None
 
 
 async def some_of_tenant(connection: Connection, tenant: str, receipt_ids: Sequence[UUID]) -> list[Record]:

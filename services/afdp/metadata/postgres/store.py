@@ -36,6 +36,7 @@ from afdp.metadata.postgres.prepare import prepare
 from afdp.metadata.postgres.retention import PostgresRetention
 from afdp.metadata.postgres.seals import PostgresShelf
 from afdp.metadata.postgres.search import search, signed
+from afdp.metadata.record_cache import RecordCache
 from afdp.metadata.terms import Terms
 from afdp.metadata.values import (
     Asked,
@@ -80,8 +81,15 @@ class PostgresStore:
     """
 
     def __init__(
-        self, database: Database, tenants: Database, retention: timedelta, max_answer_bytes: int, terms: Terms
+        self,
+        database: Database,
+        tenants: Database,
+        retention: timedelta,
+        max_answer_bytes: int,
+        terms: Terms,
+        cache: RecordCache | None = None,
     ) -> None:
+        self._cache = cache
         self._terms = terms
         self.shelf = PostgresShelf(database)
         self._database = database
@@ -163,8 +171,16 @@ class PostgresStore:
         return await self._database.run(queues.lengths)
 
     async def get_record(self, tenant: str, receipt_id: UUID) -> Record | None:
-        """One record of a tenant."""
-        return await self._tenants.run_for(tenant, lambda connection: records.of_tenant(connection, tenant, receipt_id))
+        """One record of a tenant; a copy, where there is one."""
+        if self._cache is None:
+            return await self._tenants.run_for(tenant, lambda c: records.of_tenant(c, tenant, receipt_id))
+        if (copy := await self._cache.find(tenant, receipt_id)) is not None:
+            return copy
+        found = await self._tenants.run_for(tenant, lambda c: records.lasting_of_tenant(c, tenant, receipt_id))
+        record, lasts = found or (None, False)
+        if record is not None and lasts:
+            self._cache.keep(tenant, record)
+        return record
 
     async def get_records(self, tenant: str, receipt_ids: Sequence[UUID]) -> list[Record]:
         """Some records of a tenant."""
@@ -274,7 +290,7 @@ class PostgresStore:
 
 
 @asynccontextmanager
-async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]:
+async def open_store(settings: MetadataSettings, cache: RecordCache | None = None) -> AsyncIterator[PostgresStore]:
     """The store, after the first attempt to reach PostgreSQL: while it is away every call says so.
 
     Once it can be reached its schema is brought to this release. Beside run the counting of pending records, the
@@ -297,7 +313,7 @@ async def open_store(settings: MetadataSettings) -> AsyncIterator[PostgresStore]
         ]
         try:
             yield PostgresStore(
-                database, tenants, retention, settings.max_message_bytes, Terms(settings.searchable_metadata)
+                database, tenants, retention, settings.max_message_bytes, Terms(settings.searchable_metadata), cache
             )
         finally:
             for task in beside:

@@ -10,20 +10,19 @@ Redis decides nothing but how often: a wrong answer, none, or keys that somebody
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from hashlib import sha256
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Counter, Gauge
 
 from afdp.limits.rates import Rate
 from afdp.notary.access.quotas import UNLIMITED, Account, Exceeded, Left, LocalQuotas, Party, Scope
-from afdp.redis import FollowingRedis
-from afdp.redis.following import CONNECT_SECONDS
+from afdp.redis import Breaker, FollowingRedis, RedisAway
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 SHARED = Gauge("afdp_rate_limits_shared", "1 while rate limits hold for all processes together, in Redis.")
 _leases = Counter("afdp_rate_limit_leases_total", "Times that Redis was asked for calls, by how it went.", ["result"])
@@ -33,6 +32,7 @@ _LAPSE_SECONDS = 1.0
 _ASK_AGAIN_SECONDS = 1.0  # a refusal is not believed for longer, whatever Redis said
 _MOST_OWED = 1000  # calls: the packages of a batch
 _PROBE = "afdp:rate:{probe}"
+_PURPOSE = "rate limits hold for each process alone", "rate limits hold for all processes together"
 
 # One time per key, GCRA's, in microseconds of Redis's own clock. Whatever else stands there counts as nothing, and a
 # time that no caller could have come to is brought back to the latest that one could.
@@ -78,18 +78,14 @@ class RedisQuotas:
 
     def __init__(self, redis: FollowingRedis, timeout: float, retry_seconds: float) -> None:
         self._script: Any = redis.client.register_script(_SCRIPT)
-        self._redis = redis
-        self._timeout = timeout
-        self._retry_seconds = retry_seconds
+        self._breaker = Breaker(redis, timeout, retry_seconds, probe=self._count_once, serving=SHARED, purpose=_PURPOSE)
         self._local = LocalQuotas()
-        self._away = asyncio.Event()
         self._asking: dict[Account, asyncio.Task[None]] = {}
-        SHARED.set(1)
 
     async def take(self, account: Account, now: float) -> Left:
         """As `Quotas.take`. Redis that is away is no error."""
         lease, asked = account.lease, False
-        while not self._away.is_set():
+        while not self._breaker.away:
             if lease.calls > 0 and now < lease.until:
                 lease.calls -= 1
                 return lease.left
@@ -105,7 +101,7 @@ class RedisQuotas:
 
     def owe(self, account: Account, count: int, now: float) -> None:
         """As `Quotas.owe`."""
-        if self._away.is_set():
+        if self._breaker.away:
             self._local.owe(account, count, now)
             return
         lease = account.lease
@@ -114,24 +110,12 @@ class RedisQuotas:
         lease.owed += count - covered
 
     async def run(self) -> None:
-        """Looks whether Redis is back, for as long as it is away, also where its URL leads now."""
-        while True:
-            await self._away.wait()
-            await asyncio.sleep(self._retry_seconds)
-            await self._redis.renew()
-            await self._look()
+        """Looks whether Redis is back, for as long as it is away."""
+        await self._breaker.run()
 
-    async def _look(self) -> None:
-        try:
-            async with asyncio.timeout(max(self._timeout, CONNECT_SECONDS)):  # nobody waits for it
-                # It writes, which a replica would refuse.
-                await self._script(keys=[_PROBE], args=[0, 1, 0, 1, 1], client=self._redis.client)
-        except Exception as error:  # whatever it is, Redis cannot count
-            logger.debug("redis is still away", extra={"fields": {"error": type(error).__name__}})
-            return
-        self._away.clear()
-        SHARED.set(1)
-        logger.info("redis is back: rate limits hold for all processes together")
+    async def _count_once(self, redis: Redis) -> None:
+        # It writes, which a replica would refuse.
+        await self._script(keys=[_PROBE], args=[0, 1, 0, 1, 1], client=redis)
 
     def _asked(self, account: Account) -> asyncio.Task[None]:
         """The question to Redis that is under way for an account."""
@@ -152,26 +136,21 @@ class RedisQuotas:
         arguments: list[float | int] = [want, owed, _MOST_OWED]
         for _, _, rate in parties:
             arguments += [1e6 / rate.per_second, rate.burst]
+        keys = [_key(party, account) for _, party, _ in parties]
+
+        async def answered(redis: Redis) -> tuple[int, list[tuple[int, float, float]]]:
+            grant, *rest = map(int, await self._script(keys=keys, args=arguments, client=redis))
+            told = [(rest[at], rest[at + 1] / 1e6, rest[at + 2] / 1e6) for at in range(0, 3 * len(parties), 3)]
+            return grant, told
+
         try:
-            async with asyncio.timeout(self._timeout):
-                keys = [_key(party, account) for _, party, _ in parties]
-                answer = await self._script(keys=keys, args=arguments, client=self._redis.client)
-                grant, *rest = (int(part) for part in answer)
-                told = [(rest[at], rest[at + 1] / 1e6, rest[at + 2] / 1e6) for at in range(0, 3 * len(parties), 3)]
-        except Exception as error:  # whatever Redis does or says, the caller is served
+            grant, told = await self._breaker.ask(answered)
+        except RedisAway:  # whatever it does or says, the caller is served
+            _leases.labels("failed").inc()
             lease.owed += owed
-            self._gone(error)
             return
         _leases.labels("granted" if grant else "refused").inc()
         _keep(account, monotonic(), grant, want, dict(zip([scope for scope, _, _ in parties], told, strict=True)))
-
-    def _gone(self, error: Exception) -> None:
-        _leases.labels("failed").inc()
-        if not self._away.is_set():
-            self._away.set()
-            SHARED.set(0)
-            fields = {"error": type(error).__name__}  # not its text: that may hold the URL with its password
-            logger.warning("redis is away: rate limits hold for each process alone", extra={"fields": fields})
 
 
 def _wanted(account: Account, now: float) -> int:

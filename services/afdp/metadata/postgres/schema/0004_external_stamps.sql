@@ -2,6 +2,7 @@
 -- the transaction that keeps the stamp; `due_at` is when it may be taken, `attempts` how often it was.
 CREATE TABLE stamp_wanted (
     receipt_id uuid        NOT NULL PRIMARY KEY,
+    tenant     text        NOT NULL,
     since      timestamptz NOT NULL,
     due_at     timestamptz NOT NULL DEFAULT statement_timestamp(),
     attempts   integer     NOT NULL DEFAULT 0

@@ -47,7 +47,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON trust_file TO afdp_metadata_writer;
 
 -- Checkpoints are what the log publishes, and nobody's.
 GRANT SELECT ON record, record_content, record_artifact, log_entry, log_place, pending, checkpoint, external_stamp, further_entry,
-    rekor1_entry, log_queue, batch, batch_workflow TO afdp_metadata_reader;
+    rekor1_entry, log_queue, stamp_wanted, batch, batch_workflow TO afdp_metadata_reader;
 ALTER VIEW batch_workflow SET (security_invoker = true);
 
 GRANT SELECT ON pending, stamp_wanted TO afdp_metadata_keeper;
@@ -68,7 +68,7 @@ BEGIN
     END LOOP;
     FOREACH name IN ARRAY ARRAY[
         'record', 'record_content', 'record_artifact', 'log_entry', 'log_place', 'pending', 'external_stamp',
-        'further_entry', 'rekor1_entry', 'log_queue', 'batch'
+        'further_entry', 'rekor1_entry', 'log_queue', 'stamp_wanted', 'batch'
     ] LOOP
         EXECUTE format(
             'CREATE POLICY of_one_tenant ON %I FOR SELECT TO afdp_metadata_reader '
