@@ -159,6 +159,96 @@ async def test_what_is_due_goes_with_a_certificate_that_anyone_verifies_and_a_ho
     assert len(certificates.json()["evidence"]) == 2
 
 
+async def test_what_is_deleted_beside_an_expiry_and_an_expiry_made_by_hand_are_named(world: Aged) -> None:
+    went = [await world.notarised("test.short.lived") for _ in range(4)]
+    victim = sorted([await world.aged(each["receipt_id"]) for each in went])[1]  # stays, between the first and the last
+    await world.database.execute(
+        "UPDATE afdp_metadata.record SET retention_class = 'years' WHERE receipt_id = $1::text::uuid", victim
+    )
+    [row] = await world.database.fetch(
+        "SELECT leaf_hash FROM afdp_metadata.record_content WHERE receipt_id = $1::text::uuid", victim
+    )
+    [expired] = (await world.afdp("retention", "run"))["expired"]
+    assert expired["records"] == 3
+    superuser = world.database
+    await superuser.execute("SET search_path = afdp_metadata; SET session_replication_role = replica")
+    [expiry] = await superuser.fetch("SELECT * FROM expiry WHERE certificate = $1::text::uuid", expired["certificate"])
+    name = str(expiry["expiry_id"])
+    subjects = {f"expiry {name}", f"log_place {victim}", f"expired_record {victim}"}
+    assert not subjects & {gap["subject"] for gap in await _gaps(world)}, "what it told itself is in order"
+
+    # The trail has said it before, and after.
+    act = str(expiry["act"])
+    rows = [json.loads(each["row"]) for each in await superuser.fetch("SELECT row FROM audit_row ORDER BY sequence")]
+    told = [(each["phase"], each.get("resource")) for each in rows if each.get("act") == act]
+    assert told == [("intent", "retention:2021-03-01"), ("outcome", f"expiry:{name}")]
+
+    # A record between the first and the last of those that went is deleted.
+    for table in ("record", "record_content", "record_artifact", "record_term", "log_entry"):
+        await superuser.execute(f"DELETE FROM {table} WHERE receipt_id = $1::text::uuid", victim)
+    found = await _named(world)
+    assert (f"log_place {victim}", "a place in a log is held for it, and there is no such record") in found
+
+    # It is said to have gone with them; the number and the root are made to fit; only the certificate cannot be.
+    await superuser.execute(
+        "INSERT INTO expired_record VALUES ($1::text::uuid, 'default', $2::text::uuid, $3)", victim, name, row[0]
+    )
+    assert (f"expiry {name}", "what went is not what it says") in await _named(world)
+    root = (
+        "tree_root(ARRAY(SELECT sha256('\\x00'::bytea || uuid_send(receipt_id) || leaf_hash) FROM expired_record"
+        " WHERE expiry_id = $1::text::uuid ORDER BY receipt_id))"
+    )
+    await superuser.execute(f"UPDATE expiry SET records = 4, root = {root} WHERE expiry_id = $1::text::uuid", name)
+    assert (f"expiry {name}", "its certificate is about other records") in await _named(world)
+    await superuser.execute("DELETE FROM expired_record WHERE receipt_id = $1::text::uuid", victim)
+    await superuser.execute(
+        "UPDATE expiry SET records = 3, root = $2, classes = '{\"other\": 3}' WHERE expiry_id = $1::text::uuid",
+        *(name, expiry["root"]),
+    )
+    assert (f"expiry {name}", "its certificate says something else") in await _named(world)
+
+    # An expiry made by hand, to cover the record: with all that a real one has, and an act that there was.
+    by_hand = await superuser.fetchval(
+        "INSERT INTO expiry (tenant, month, records, kept, held, classes, first_id, last_id, root, expired_at, act)"
+        " VALUES ('default', '2021-03-01', 1, 0, 0, '{\"short\": 1}', $1::text::uuid, $1::text::uuid,"
+        " sha256('\\x00'::bytea || uuid_send($1::text::uuid) || $2), now() - interval '1 hour', gen_random_uuid())"
+        " RETURNING expiry_id::text",
+        *(victim, row[0]),
+    )
+    await superuser.execute(
+        "INSERT INTO expired_record VALUES ($1::text::uuid, 'default', $2::text::uuid, $3)", victim, by_hand, row[0]
+    )
+    assert (await world.afdp("retention", "run"))["expired"] == []
+    assert await superuser.fetchval("SELECT certificate FROM expiry WHERE expiry_id = $1::text::uuid", by_hand) is None
+    verified = await _run(world, "audit", "verify", "--records", "--json")
+    findings = {each["subject"]: each["fault"] for each in verified["findings"]}
+    assert findings == {f"expiry {by_hand}": "expiry untold"}
+    await superuser.execute(
+        "UPDATE expiry SET certificate = $2::text::uuid, act = $3 WHERE expiry_id = $1::text::uuid",
+        *(by_hand, expired["certificate"], expiry["act"]),
+    )
+    verified = await _run(world, "audit", "verify", "--records", "--json")
+    assert {each["subject"]: each["why"] for each in verified["findings"]} == {
+        f"expiry {by_hand}": "no row says that it happened"
+    }
+
+
+async def _named(world: Aged) -> set[tuple[str, str]]:
+    return {(gap["subject"], gap["why"]) for gap in await _gaps(world)}
+
+
+async def _run(world: Aged, *arguments: str) -> Any:
+    """What a command says, whatever it finds."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "afdp.cli", *arguments),
+        env={**os.environ, **world.stack.settings("notary")},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(120):
+        out, _ = await process.communicate()
+    return json.loads(out)
+
+
 async def _gaps(world: Aged) -> list[dict[str, str]]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "afdp.cli", "reconcile", "--check", "--json"),

@@ -121,6 +121,11 @@ RECORDS = {
         RECONCILE,
         "its certificate is not there",
     ),
+    "expired_record": Case(
+        f"INSERT INTO expired_record SELECT receipt_id, tenant, {NOBODY}, '' FROM record WHERE {OF_RECORD}",
+        RECONCILE,
+        "it is said to have expired, and is on record",
+    ),
     "audit_row": Case(f"UPDATE audit_row SET row = row || ' ' WHERE sequence = {SECOND}", AUDIT, "row altered"),
     "audit_seal": Case(
         "UPDATE audit_seal SET body = body || ' ' WHERE number ="

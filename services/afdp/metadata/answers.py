@@ -106,11 +106,13 @@ def to_strays(strays: Sequence[Stray], after: Sequence[str]) -> messages.ListStr
 def to_places(places: Sequence[Place]) -> messages.ListPlacesResponse:
     """Places, in columns."""
     held = [place for place in places if not place.expired]
+    gone = [place for place in places if place.expired]
     return messages.ListPlacesResponse(
         log_indexes=[place.log_index for place in held],
         receipt_ids=b"".join(place.receipt_id.bytes for place in held),
         leaf_hashes=b"".join(place.leaf_hash or bytes(32) for place in held),
-        expired_indexes=[place.log_index for place in places if place.expired],
+        expired_indexes=[place.log_index for place in gone],
+        expired_leaf_hashes=b"".join(place.leaf_hash or bytes(32) for place in gone),
     )
 
 

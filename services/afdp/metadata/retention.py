@@ -86,6 +86,7 @@ class Expiry:
         kept, held: how many of them stayed because of their class, or because of a hold.
         classes: how many of which class went.
         root: of the tree (RFC 6962) whose leaves are, by ascending receipt ID, its 16 bytes and the entry's leaf hash.
+        act: the act of the audit trail that announced it; None: nobody did.
         certificate: the receipt ID of what certifies it; None: nothing does yet.
     """
 
@@ -101,6 +102,7 @@ class Expiry:
     root: bytes
     expired_at: datetime
     certificate: UUID | None
+    act: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +158,8 @@ class RetentionStore(Deferring, Protocol):
     async def due(self) -> list[Due]:
         """Where something is due, oldest month first."""
 
-    async def expire_month(self, month: date) -> list[Expiry]:
-        """Lets go what is due of a month.
+    async def expire_month(self, month: date, act: UUID | None = None) -> list[Expiry]:
+        """Lets go what is due of a month; `act` is what the audit trail announces it as.
 
         Raises:
             Aborted: others were in the way.
@@ -168,6 +170,9 @@ class RetentionStore(Deferring, Protocol):
 
     async def expired(self, tenant: str, receipt_id: UUID) -> list[Expiry]:
         """What went of a tenant in the month of this receipt ID."""
+
+    async def all_expired(self, after: UUID | None, limit: int) -> list[Expiry]:
+        """What went of all tenants, by ascending ID."""
 
     async def certify(self, expiry_id: UUID, receipt_id: UUID) -> None:
         """Writes which record certifies an expiry; the first one stays."""
@@ -206,9 +211,13 @@ class Retention:
         """As `RetentionStore.due`."""
         return await self._store.due()
 
-    async def expire_month(self, month: date) -> list[Expiry]:
+    async def expire_month(self, month: date, act: UUID | None) -> list[Expiry]:
         """As `RetentionStore.expire_month`."""
-        return await self._store.expire_month(month)
+        return await self._store.expire_month(month, act)
+
+    async def all_expired(self, after: UUID | None) -> list[Expiry]:
+        """As `RetentionStore.all_expired`."""
+        return await self._store.all_expired(after, 1000)
 
     async def expiries(self, tenant: str, receipt_id: UUID | None) -> list[Expiry]:
         """What went: of a tenant in the month of a receipt ID, or of all tenants what has no certificate."""

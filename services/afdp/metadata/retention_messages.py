@@ -78,15 +78,18 @@ def read_classes(request: messages.PutRetentionClassesRequest) -> Mapping[str, P
     return read
 
 
-def read_month(request: messages.ExpireMonthRequest) -> date:
-    """The first day of a month."""
+def read_month(request: messages.ExpireMonthRequest) -> tuple[date, UUID | None]:
+    """The first day of a month, and the act that it is announced as."""
+    fields = Fields()
+    act = fields.uuid("act", request.act) if request.act else None
+    fields.require()
     try:
         month = date.fromisoformat(request.month)
     except ValueError:
         month = date.max
     if month.day != 1:
         raise InvalidArgument.field("month", "must be the first day of a month, as 2026-11-01")
-    return month
+    return month, act
 
 
 def read_expiries(request: messages.ListExpiriesRequest) -> tuple[str, UUID | None]:
@@ -97,6 +100,14 @@ def read_expiries(request: messages.ListExpiriesRequest) -> tuple[str, UUID | No
     found = fields.tenant("tenant", request.tenant), fields.uuid("receipt_id", request.receipt_id)
     fields.require()
     return found
+
+
+def read_all_expiries(request: messages.ListExpiriesRequest) -> UUID | None:
+    """After which of all."""
+    fields = Fields()
+    after = fields.uuid("after_expiry_id", request.after_expiry_id) if request.after_expiry_id else None
+    fields.require()
+    return after
 
 
 def read_certify(request: messages.CertifyExpiryRequest) -> tuple[UUID, UUID]:
@@ -148,4 +159,5 @@ def to_expiry(expiry: Expiry) -> messages.Expiry:
         root=expiry.root,
         expired_at=expiry.expired_at,
         certificate="" if expiry.certificate is None else str(expiry.certificate),
+        act="" if expiry.act is None else str(expiry.act),
     )

@@ -301,11 +301,14 @@ class MetadataServicer(MetadataServiceBase):
         return PlanExpiryResponse([retention_messages.to_due(each) for each in await self._retention.due()])
 
     async def expire_month(self, request: ExpireMonthRequest) -> ExpireMonthResponse:
-        expiries = await self._retention.expire_month(retention_messages.read_month(request))
+        expiries = await self._retention.expire_month(*retention_messages.read_month(request))
         return ExpireMonthResponse([retention_messages.to_expiry(each) for each in expiries])
 
     async def list_expiries(self, request: ListExpiriesRequest) -> ListExpiriesResponse:
-        expiries = await self._retention.expiries(*retention_messages.read_expiries(request))
+        if request.all:
+            expiries = await self._retention.all_expired(retention_messages.read_all_expiries(request))
+        else:
+            expiries = await self._retention.expiries(*retention_messages.read_expiries(request))
         return ListExpiriesResponse([retention_messages.to_expiry(each) for each in expiries])
 
     async def certify_expiry(self, request: CertifyExpiryRequest) -> CertifyExpiryResponse:

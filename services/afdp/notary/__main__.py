@@ -131,7 +131,8 @@ async def main(settings: NotarySettings) -> None:
         status = ServiceStatus(peers, signer, settings.fips, *reporting)
         validator = Validator(notary, trust)
         audit = AuditOffice(metadata, office, way_in.key_rights, way_in.access)
-        expiring = Expiring(metadata, notary, retention, settings.retention_interval_seconds)
+        daily = settings.retention_interval_seconds
+        expiring = Expiring(metadata, notary, retention, daily, way_in.trail, settings.operator_tenants[0])
         holds = RetentionOffice(metadata, *rights, expiring)
         feed = Feed(metadata, office, settings.watch_interval_seconds)
         watching = Watching(feed, way_in.access, settings.watch_heartbeat_seconds)

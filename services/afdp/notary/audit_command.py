@@ -27,6 +27,7 @@ from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.outside import OutsideStamps
 from afdp.notary.receipts import ReceiptOffice
+from afdp.notary.told_expiries import ToldExpiries, untold_expiries
 from afdp.telemetry.logs import configure_logging
 
 _CLEAN, _BROKEN, _UNREADABLE, _UNREACHABLE = 0, 1, 2, 3
@@ -67,6 +68,12 @@ class Verdict:
     rows: int = 0
     unsealed: int = 0
     findings: list[Finding] = field(default_factory=list)
+    expiries: ToldExpiries = field(default_factory=ToldExpiries)
+
+    def hear(self, row: SealedRow) -> None:
+        """The next row."""
+        self.acts.hear(row)
+        self.expiries.hear(row)
 
 
 class WholeTrail:
@@ -91,12 +98,13 @@ class WholeTrail:
             await self._check(verdict, seal, covered)
             newest = seal
         while waiting is not None:
-            verdict.acts.hear(waiting)
+            verdict.hear(waiting)
             verdict.unsealed += 1
             if finding := check_filing(waiting):
                 verdict.findings.append(finding)
             waiting = await anext(rows, None)
         self._check_end(verdict, newest)
+        verdict.findings += await untold_expiries(self._metadata, verdict.expiries)
         return verdict
 
     async def _check(self, verdict: Verdict, seal: store.AuditSeal, rows: Sequence[SealedRow]) -> None:
@@ -109,7 +117,7 @@ class WholeTrail:
             verdict.findings += check_rows(said, seal.sequences, seal.leaves, rows)
         verdict.rows += len(rows)
         for row in rows:
-            verdict.acts.hear(row)
+            verdict.hear(row)
 
     async def _anchor(self, chain: Chain, seal: store.AuditSeal) -> list[Finding]:
         subject = f"seal {seal.number}"

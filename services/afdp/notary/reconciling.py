@@ -14,25 +14,30 @@ import logging
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from afdp.errors import DataLoss, FailedPrecondition, NotaryError, ResourceExhausted, Unavailable
+from afdp.errors import DataLoss, FailedPrecondition, NotaryError, NotFound, ResourceExhausted, Unavailable
 from afdp.formats.merkle import leaf_hash
 from afdp.messages.metadata import (
     Draft,
+    Expiry,
+    GetRecordRequest,
     KeptRecord,
+    ListExpiriesRequest,
     ListKeptRequest,
     ListPlacesRequest,
     ListStraysRequest,
     LogPosition,
     MetadataServiceClient,
+    Principal,
     Record,
     ReopenRecordRequest,
 )
 from afdp.messages.signer import KeyPurpose
 from afdp.messages.transparency import ListEntriesRequest, ListEntriesResponse, TransparencyServiceClient
+from afdp.notary.expiring import ITSELF, certificate_of
 from afdp.notary.gaps import Gap, Kind, alterations, signed_by_us
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.pipeline import Logged
@@ -43,7 +48,11 @@ from afdp.verify.timestamps import UncountedError, UnknownAuthorityError, verify
 logger = logging.getLogger(__name__)
 
 ENTRIES, RECORDS, ROWS = 256, 256, 1024  # a page
-BESIDE = ("idempotency_key", "batch", "record_artifact", "record_term", "log_place", "expiry", "tenant_usage")
+BESIDE = (
+    *("idempotency_key", "batch", "record_artifact", "record_term", "log_place", "expiry", "expired_record"),
+    "tenant_usage",
+)
+PATIENCE = 1800.0  # seconds, for a page of expiries: the root of each is made anew
 MOST_REMEMBERED = 100_000  # entries of ours without a record, until records were gone through
 MOST_NAMED = 10_000  # gaps; all are counted
 
@@ -145,6 +154,7 @@ class Reconciler:
         progress.remembered.clear()
         for table in BESIDE:
             await self._through_table(table, progress, pause)
+        await self._through_certificates(progress, pause)
         await self._measure_logs(progress)
 
     async def _through_log(self, origin: str, ours: dict[bytes, str], progress: Progress, pause: Pause) -> None:
@@ -173,11 +183,12 @@ class Reconciler:
         request = ListPlacesRequest(origin=origin, start=start, end=start + len(bodies))
         places = await self._metadata.list_places(request, timeout=self._timeout)
         claims = {index: at for at, index in enumerate(places.log_indexes)}
-        expired = set(places.expired_indexes)
+        gone = places.expired_leaf_hashes
+        expired = {index: gone[32 * at : 32 * at + 32] for at, index in enumerate(places.expired_indexes)}
         for index, body in enumerate(bodies, start):
-            if index in expired:  # its record has gone, with a certificate
-                continue
             at, leaf = claims.get(index), leaf_hash(body)
+            if expired.get(index) in (leaf, _LOST):  # its record has gone, with a certificate
+                continue
             if at is not None:
                 claimed = places.leaf_hashes[32 * at : 32 * at + 32]
                 if claimed in (leaf, _LOST):  # of a record that has lost its content more is said later
@@ -213,12 +224,39 @@ class Reconciler:
         after, began = progress.strays.get(table, []), table in progress.strays
         while after or not began:
             request = ListStraysRequest(table, after, ROWS)
-            found = await self._metadata.list_strays(request, timeout=self._timeout)
+            patience = PATIENCE if table == "expiry" else self._timeout
+            found = await self._metadata.list_strays(request, timeout=patience)
             for stray in found.strays:
                 progress.add(Gap(Kind.STRAY, f"{table} {stray.subject}", stray.why))
             progress.strays[table] = after = found.next
             began = True
             await pause(progress)
+
+    async def _through_certificates(self, progress: Progress, pause: Pause) -> None:
+        """Names expiries that are not what was notarised of them."""
+        after = ""
+        while True:
+            request = ListExpiriesRequest(all=True, after_expiry_id=after)
+            page = (await self._metadata.list_expiries(request, timeout=self._timeout)).expiries
+            for expiry in page:
+                if expiry.certificate and await self._contradicts(expiry):
+                    progress.add(Gap(Kind.STRAY, f"expiry {expiry.expiry_id}", "its certificate says something else"))
+            if not page:
+                return
+            after = page[-1].expiry_id
+            await pause(progress)
+
+    async def _contradicts(self, expiry: Expiry) -> bool:
+        """Whether what is on record as its certificate is another; that it is not there is said elsewhere."""
+        asked = GetRecordRequest(expiry.tenant, expiry.certificate)
+        try:
+            found = (await self._metadata.get_record(asked, timeout=self._timeout)).record
+        except NotFound:
+            return False
+        draft = _draft(found or Record())
+        submitter = draft.submitter or Principal()
+        by = submitter.issuer, submitter.subject, submitter.method
+        return by != astuple(ITSELF) or draft.evidence_hash != certificate_of(expiry).hash
 
     async def _judge_page(self, page: Sequence[KeptRecord], progress: Progress, *, close: bool) -> None:
         wanting: list[tuple[Kind, str, Record]] = []

@@ -38,11 +38,13 @@ class Fault(StrEnum):
     """No receipt shows that the log knows a seal, nor a later one."""
     ANCHOR_WRONG = "anchor wrong"
     """A seal's receipt is about something else, or does not hold."""
+    EXPIRY_UNTOLD = "expiry untold"
+    """Records are said to have expired, and no row says that they were about to, or that they did."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing broken; `subject` is `row N` or `seal N`."""
+    """One thing broken; `subject` is `row N`, `seal N`, or `expiry` and its ID."""
 
     fault: Fault
     subject: str

@@ -17,7 +17,10 @@ from afdp.metadata.values import Batch, Draft, Idempotency, Usage
 
 Make = Callable[..., Draft]
 
-TABLES = ("idempotency_key", "batch", "record_artifact", "record_term", "log_place", "expiry", "tenant_usage")
+TABLES = (
+    *("idempotency_key", "batch", "record_artifact", "record_term", "log_place", "expiry", "expired_record"),
+    "tenant_usage",
+)
 HASH = b"\x07" * 32
 
 

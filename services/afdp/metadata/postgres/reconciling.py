@@ -86,11 +86,12 @@ _TOLD = """
     LEFT JOIN record_content c ON c.receipt_id = e.receipt_id AND c.receipt_id = ANY($2::uuid[])
     WHERE e.origin = $1 AND e.receipt_id = ANY($2::uuid[])
 """
-# Those that are nowhere any more, and that lie in what has gone of their tenant and month.
+# Those that are nowhere any more, and that went with others of their tenant, each with its leaf hash of then.
 _EXPIRED = """
-    SELECT DISTINCT p.receipt_id
-    FROM log_place p JOIN expiry x ON x.tenant = p.tenant AND p.receipt_id BETWEEN x.first_id AND x.last_id
-        AND x.month = date_trunc('month', time_of(p.receipt_id) AT TIME ZONE 'UTC')::date
+    SELECT p.receipt_id, g.leaf_hash
+    FROM log_place p
+    JOIN expired_record g ON g.receipt_id = p.receipt_id AND g.tenant = p.tenant
+    JOIN expiry x ON x.expiry_id = g.expiry_id AND x.tenant = p.tenant
     WHERE p.origin = $2 AND p.log_index >= $3 AND p.log_index < $4 AND p.receipt_id = ANY($1::uuid[])
         AND NOT EXISTS (SELECT FROM record r WHERE r.receipt_id = ANY($1::uuid[]) AND r.receipt_id = p.receipt_id)
 """
@@ -130,11 +131,12 @@ async def places(connection: Connection, origin: str, start: int, end: int) -> l
     told = await fetch_pruned(connection, _TOLD, origin, list(held.values()))
     found = [Place(row["log_index"], row["receipt_id"], row["leaf_hash"]) for row in told]
     if missing := set(held.values()) - {row["receipt_id"] for row in told}:
-        gone = {
-            row["receipt_id"] for row in await fetch_pruned(connection, _EXPIRED, list(missing), origin, start, end)
-        }
+        rows = await fetch_pruned(connection, _EXPIRED, list(missing), origin, start, end)
+        gone = {row["receipt_id"]: row["leaf_hash"] or None for row in rows}
         found += [
-            Place(index, receipt_id, None, expired=True) for index, receipt_id in held.items() if receipt_id in gone
+            Place(index, receipt_id, gone[receipt_id], expired=True)
+            for index, receipt_id in held.items()
+            if receipt_id in gone
         ]
     return sorted(
         (each for each in found if held.get(each.log_index) == each.receipt_id), key=lambda each: each.log_index

@@ -56,7 +56,8 @@ _DUE = """
     SELECT month, tenant, due, kept, held FROM months_with_records() AS month, due_in_month(month)
     WHERE due > 0 ORDER BY month, tenant
 """
-_EXPIRE = "SELECT * FROM expire_month($1)"
+_EXPIRE = "SELECT * FROM expire_month($1, $2)"
+_ALL = "SELECT * FROM expiry WHERE $1::uuid IS NULL OR expiry_id > $1 ORDER BY expiry_id LIMIT $2"
 _UNCERTIFIED = "SELECT * FROM expiry WHERE certificate IS NULL ORDER BY expired_at, expiry_id LIMIT $1"
 _EXPIRED = """
     SELECT * FROM expiry WHERE tenant = $1 AND month = date_trunc('month', time_of($2) AT TIME ZONE 'UTC')::date
@@ -131,9 +132,14 @@ class PostgresRetention:
         rows = await self._database.run(as_keeper(_patient(_DUE)))
         return [Due(row["month"], row["tenant"], row["due"], row["kept"], row["held"]) for row in rows]
 
-    async def expire_month(self, month: date) -> list[Expiry]:
+    async def expire_month(self, month: date, act: UUID | None = None) -> list[Expiry]:
         """Lets go what is due of a month."""
-        return [_to_expiry(row) for row in await self._database.run(as_keeper(_patient(_EXPIRE, month)))]
+        return [_to_expiry(row) for row in await self._database.run(as_keeper(_patient(_EXPIRE, month, act)))]
+
+    async def all_expired(self, after: UUID | None, limit: int) -> list[Expiry]:
+        """What went of all tenants, by ascending ID."""
+        rows = await self._database.run(as_keeper(lambda connection: connection.fetch(_ALL, after, limit)))
+        return [_to_expiry(row) for row in rows]
 
     async def uncertified(self, limit: int) -> list[Expiry]:
         """What went and has no certificate."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from afdp.errors import InvalidArgument
-from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.values import Stray
 from afdp.postgres import Connection
+
+_PATIENCE = 1800.0  # seconds; the root of what expired is made of all of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class _Table:
         why: what is amiss with it; NULL: nothing.
         beside: what `why` looks at beside the row.
         where: which rows are looked at.
+        most: how many at once; a row can stand for very many others.
     """
 
     key: tuple[tuple[str, str], ...]
@@ -28,6 +30,7 @@ class _Table:
     why: str
     beside: str
     where: str = "true"
+    most: int = 4096
 
     def query(self, table: str) -> str:
         """The rows of a page: where each stands, and what is amiss. $1 is where the page before ended, $2 the size."""
@@ -56,7 +59,7 @@ _KEYS = _Table(
         WHEN t.created_at < time_of(t.target) - interval '1 hour' THEN 'it is older than what it stands for'
         WHEN t.is_batch AND b.batch_id IS NULL THEN 'there is no such batch'
         WHEN NOT t.is_batch AND r.receipt_id IS NULL AND NOT EXISTS (
-            SELECT FROM expiry x WHERE t.target BETWEEN x.first_id AND x.last_id
+            SELECT FROM expired_record x WHERE x.receipt_id = t.target
         ) THEN 'there is no such record'
         WHEN r.evidence_hash <> t.fingerprint THEN 'it stands for other evidence than that of its record'
     END""",
@@ -119,21 +122,47 @@ _PLACES = _Table(
     """,
     why="""CASE
         WHEN r.receipt_id IS NULL AND NOT EXISTS (
-            SELECT FROM expiry x WHERE x.tenant = t.tenant AND t.receipt_id BETWEEN x.first_id AND x.last_id
-                AND x.month = date_trunc('month', time_of(t.receipt_id) AT TIME ZONE 'UTC')::date
+            SELECT FROM expired_record x WHERE x.receipt_id = t.receipt_id AND x.tenant = t.tenant
         ) THEN 'a place in a log is held for it, and there is no such record'
         WHEN (e.origin, e.log_index) <> (t.origin, t.log_index) THEN 'another place in a log is held for it'
     END""",
 )
-# Made by the database, certified a moment later by the notary: the certificate is about the root of what went.
+# Made by the database, certified a moment later by the notary: the certificate is about the root of what went, which is
+# made anew of what is on record of it. What the certificate says beside that, the notary looks at.
 _EXPIRIES = _Table(
     key=(("expiry_id", "uuid"),),
     subject="t.expiry_id::text",
-    beside="LEFT JOIN record r ON r.receipt_id = t.certificate",
+    beside="""
+        LEFT JOIN record r ON r.receipt_id = t.certificate
+        CROSS JOIN LATERAL (
+            SELECT ARRAY(
+                SELECT sha256('\\x00'::bytea || uuid_send(g.receipt_id) || g.leaf_hash) FROM expired_record g
+                WHERE g.receipt_id BETWEEN t.first_id AND t.last_id AND g.expiry_id = t.expiry_id ORDER BY g.receipt_id
+            ) AS leaves
+        ) AS gone
+    """,
     why="""CASE
         WHEN t.certificate IS NULL AND t.expired_at < now() - interval '1 day' THEN 'it was never certified'
         WHEN t.certificate IS NOT NULL AND r.receipt_id IS NULL THEN 'its certificate is not there'
         WHEN r.artifact_hashes <> t.root THEN 'its certificate is about other records'
+        WHEN cardinality(gone.leaves) <> t.records OR tree_root(gone.leaves) IS DISTINCT FROM t.root
+            THEN 'what went is not what it says'
+        WHEN t.act IS NULL THEN 'nobody has announced it'
+    END""",
+    most=16,
+)
+_GONE = _Table(
+    key=(("receipt_id", "uuid"),),
+    subject="t.receipt_id::text",
+    beside="""
+        LEFT JOIN expiry x ON x.expiry_id = t.expiry_id
+        LEFT JOIN record r ON r.receipt_id = t.receipt_id
+    """,
+    why="""CASE
+        WHEN r.receipt_id IS NOT NULL THEN 'it is said to have expired, and is on record'
+        WHEN x.expiry_id IS NULL THEN 'what it is said to have expired with is not on record'
+        WHEN x.tenant <> t.tenant OR t.receipt_id NOT BETWEEN x.first_id AND x.last_id
+            THEN 'it is said to have expired with records of others'
     END""",
 )
 # Of two days: older ones decide nothing any more. Where nobody had usage counted for a while, there is less.
@@ -164,6 +193,7 @@ _TABLES = {
     "record_term": _TERMS,
     "log_place": _PLACES,
     "expiry": _EXPIRIES,
+    "expired_record": _GONE,
     "tenant_usage": _USAGE,
 }
 
@@ -178,6 +208,9 @@ async def strays(connection: Connection, table: str, after: Sequence[str], limit
         raise InvalidArgument.field("table", f"must be {', '.join(_TABLES)}")
     if len(after) not in (0, len(_TABLES[table].key)):
         raise InvalidArgument.field("after", "must be as it was given")
-    rows = await fetch_pruned(connection, _TABLES[table].query(table), list(after), limit)
+    limit = min(limit, _TABLES[table].most)
+    async with connection.transaction():
+        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL statement_timeout = 0")
+        rows = await connection.fetch(_TABLES[table].query(table), list(after), limit, timeout=_PATIENCE)
     found = [Stray(row["subject"], row["why"]) for row in rows if row["why"] is not None]
     return found, list(rows[-1]["place"]) if len(rows) == limit else []

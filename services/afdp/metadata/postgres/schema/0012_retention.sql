@@ -54,11 +54,22 @@ CREATE TABLE expiry (
     -- entry's leaf hash.
     root        bytea       NOT NULL CHECK (octet_length(root) = 32),
     expired_at  timestamptz NOT NULL DEFAULT statement_timestamp(),
+    -- The act of the audit trail that said before that this was about to happen.
+    act         uuid,
     -- The receipt ID of the certificate, once it is notarised.
     certificate uuid
 );
 CREATE INDEX expiry_by_month ON expiry (tenant, month);
 CREATE INDEX expiry_to_certify ON expiry (expired_at) WHERE certificate IS NULL;
+
+-- Each record that went, and with what, so that one that is missing for another reason is not taken for one of these: the
+-- leaves of an expiry's root are these rows. Without a leaf hash: a record that had lost its content.
+CREATE TABLE expired_record (
+    receipt_id uuid  NOT NULL PRIMARY KEY,
+    tenant     text  NOT NULL,
+    expiry_id  uuid  NOT NULL,
+    leaf_hash  bytea NOT NULL
+);
 
 -- Whether a record is one of those that a hold names.
 CREATE FUNCTION is_named(hold legal_hold, r afdp_metadata.record) RETURNS boolean
@@ -171,7 +182,7 @@ $$;
 
 -- Lets go what is due of a month, all in the transaction that calls it; what it writes to `expiry` is told. A hold that is
 -- being placed or released waits for it, and it for that one: never is half of what a hold names gone.
-CREATE FUNCTION expire_month(month date) RETURNS SETOF expiry
+CREATE FUNCTION expire_month(month date, act uuid DEFAULT NULL) RETURNS SETOF expiry
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = afdp_metadata, pg_temp AS $$
 DECLARE
     low     uuid := first_id(month::timestamp AT TIME ZONE 'UTC');
@@ -184,6 +195,8 @@ DECLARE
     stays   boolean;
     before  bigint;
     after   bigint;
+    made    expiry;
+    done    uuid[] := '{}';
 BEGIN
     PERFORM set_config('afdp.expiring', 'on', true); -- the owner sees rows by this; nobody else does
     -- Months are neither made nor let go by two at once.
@@ -209,9 +222,9 @@ BEGIN
         RETURN;
     END IF;
 
-    RETURN QUERY
-    INSERT INTO expiry AS x (tenant, month, records, kept, held, classes, first_id, last_id, root)
-    SELECT g.tenant, expire_month.month, count(*), max(o.kept), max(o.held), (
+    FOR made IN
+    INSERT INTO expiry AS x (tenant, month, act, records, kept, held, classes, first_id, last_id, root)
+    SELECT g.tenant, expire_month.month, expire_month.act, count(*), max(o.kept), max(o.held), (
                SELECT jsonb_object_agg(c.retention_class, c.number) FROM (
                    SELECT i.retention_class, count(*) AS number FROM pg_temp.going i
                    WHERE i.tenant = g.tenant AND i.fate = 'due' GROUP BY i.retention_class) AS c
@@ -225,7 +238,17 @@ BEGIN
     LEFT JOIN record_content c ON c.receipt_id = g.receipt_id AND c.receipt_id >= low AND c.receipt_id < high
     WHERE g.fate = 'due'
     GROUP BY g.tenant
-    RETURNING x.*;
+    RETURNING x.*
+    LOOP
+        done := done || made.expiry_id;
+        RETURN NEXT made;
+    END LOOP;
+    INSERT INTO expired_record (receipt_id, tenant, expiry_id, leaf_hash)
+    SELECT g.receipt_id, g.tenant, x.expiry_id, coalesce(c.leaf_hash, '')
+    FROM pg_temp.going g
+    JOIN expiry x ON x.tenant = g.tenant AND x.expiry_id = ANY(done)
+    LEFT JOIN record_content c ON c.receipt_id = g.receipt_id AND c.receipt_id >= low AND c.receipt_id < high
+    WHERE g.fate = 'due';
 
     -- What leads to a record goes with it.
     DELETE FROM stamp_wanted w USING pg_temp.going g WHERE g.fate = 'due' AND w.receipt_id = g.receipt_id;
@@ -315,10 +338,11 @@ DO $$
 DECLARE
     name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['legal_hold', 'retention_class', 'expiry'] LOOP
+    FOREACH name IN ARRAY ARRAY['legal_hold', 'retention_class', 'expiry', 'expired_record'] LOOP
         EXECUTE format(
             'CREATE TRIGGER no_deletion BEFORE DELETE OR TRUNCATE ON %I EXECUTE FUNCTION refuse_deletion()', name);
     END LOOP;
+    ALTER TABLE expired_record ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
     FOREACH name IN ARRAY ARRAY['legal_hold', 'expiry'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
         EXECUTE format(
@@ -327,7 +351,7 @@ BEGIN
     END LOOP;
     -- Who owns the tables sees rows while records expire, and else none.
     FOREACH name IN ARRAY divided_tables() || ARRAY[
-        'pending', 'log_queue', 'stamp_wanted', 'idempotency_key', 'batch', 'legal_hold', 'expiry'
+        'pending', 'log_queue', 'stamp_wanted', 'idempotency_key', 'batch', 'legal_hold', 'expiry', 'expired_record'
     ] LOOP
         EXECUTE format(
             'CREATE POLICY expiring ON %I TO CURRENT_USER USING (current_setting(''afdp.expiring'', true) = ''on'') '
@@ -336,14 +360,15 @@ BEGIN
 END
 $$;
 CREATE POLICY of_all_tenants ON legal_hold TO afdp_metadata_writer USING (true) WITH CHECK (true);
+CREATE POLICY of_all_tenants ON expired_record FOR SELECT TO afdp_metadata_writer USING (true);
 CREATE POLICY of_all_tenants ON expiry FOR SELECT TO afdp_metadata_writer USING (true);
 CREATE POLICY housekeeping ON legal_hold FOR SELECT TO afdp_metadata_keeper USING (true);
 CREATE POLICY housekeeping ON expiry TO afdp_metadata_keeper USING (true) WITH CHECK (true);
 
-REVOKE EXECUTE ON FUNCTION months_with_records(), due_in_month(date), expire_month(date) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION months_with_records(), due_in_month(date), expire_month(date) TO afdp_metadata_keeper;
+REVOKE EXECUTE ON FUNCTION months_with_records(), due_in_month(date), expire_month(date, uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION months_with_records(), due_in_month(date), expire_month(date, uuid) TO afdp_metadata_keeper;
 GRANT SELECT, INSERT, UPDATE (released_by, release_reason, released_at) ON legal_hold TO afdp_metadata_writer;
 GRANT SELECT ON legal_hold, expiry, retention_class TO afdp_metadata_reader;
-GRANT SELECT ON expiry, retention_class TO afdp_metadata_writer;
+GRANT SELECT ON expiry, expired_record, retention_class TO afdp_metadata_writer;
 GRANT SELECT, INSERT, UPDATE (period) ON retention_class TO afdp_metadata_keeper;
 GRANT SELECT, UPDATE (certificate) ON expiry TO afdp_metadata_keeper;

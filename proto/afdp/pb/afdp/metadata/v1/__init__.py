@@ -963,6 +963,11 @@ class ExpireMonthRequest(betterproto2.Message):
     The first day of the month (UTC), as 2026-11-01.
     """
 
+    act: "str" = betterproto2.field(50, betterproto2.TYPE_STRING)
+    """
+    UUID, text form: the act of the audit trail that says that this is about to happen.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "ExpireMonthRequest", ExpireMonthRequest)
 
@@ -1048,6 +1053,11 @@ class Expiry(betterproto2.Message):
     certificate: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
     """
     The receipt ID of its certificate; empty: there is none yet.
+    """
+
+    act: "str" = betterproto2.field(50, betterproto2.TYPE_STRING)
+    """
+    The act of the audit trail that said before that this was about to happen; empty: none did.
     """
 
 
@@ -1859,6 +1869,16 @@ class ListExpiriesRequest(betterproto2.Message):
     In whose month; only with a tenant.
     """
 
+    all: "bool" = betterproto2.field(50, betterproto2.TYPE_BOOL)
+    """
+    Of all tenants, those with a certificate too, by ascending ID; with no tenant.
+    """
+
+    after_expiry_id: "str" = betterproto2.field(51, betterproto2.TYPE_STRING)
+    """
+    From right after this one (UUID, text form); only with `all`.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "ListExpiriesRequest", ListExpiriesRequest)
 
@@ -2051,6 +2071,11 @@ class ListPlacesResponse(betterproto2.Message):
     Where records were that have expired: one per entry, ascending.
     """
 
+    expired_leaf_hashes: "bytes" = betterproto2.field(50, betterproto2.TYPE_BYTES)
+    """
+    32 bytes each, for those: the leaf hash that went on record when they did, zeros where there was none.
+    """
+
 
 default_message_pool.register_message("afdp.metadata.v1", "ListPlacesResponse", ListPlacesResponse)
 
@@ -2130,7 +2155,8 @@ class ListStraysRequest(betterproto2.Message):
 
     table: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    The table: `idempotency_key`, `batch`, `record_artifact`, `record_term`, `log_place`, `expiry` or `tenant_usage`.
+    The table: `idempotency_key`, `batch`, `record_artifact`, `record_term`, `log_place`, `expiry`,
+    `expired_record` or `tenant_usage`.
     """
 
     after: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
