@@ -23,6 +23,7 @@ from prometheus_client import Counter, Gauge
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from afdp.errors import HeadersTooLarge, InvalidArgument, NotaryError, ResourceExhausted, Unavailable
+from afdp.refusals import REFUSALS
 from afdp.tls.serving import extensions_of
 
 logger = logging.getLogger(__name__)
@@ -403,12 +404,20 @@ def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
     return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
 
 
+_SILENTLY = {
+    "connections": "far too many connections are open",
+    "slow": "its head did not come in time",
+    "unread": "nobody takes its answer",
+}
+"""Why a connection is ended without a word."""
+
 _last_told: dict[str, float] = {}
 
 
 def _count(reason: str, address: str, error: NotaryError | None = None) -> None:
     """Counts a refusal; the log has one line a second of each kind, since a flood of them shall not flood it."""
     REFUSED.labels(reason).inc()
+    REFUSALS.add("limit", f"before it was a request: {error or _SILENTLY[reason]}", address=address)
     if (now := monotonic()) - _last_told.get(reason, -1.0) >= 1.0:
         _last_told[reason] = now
         fields = {"reason": reason, "address": address, "detail": str(error) if error else ""}

@@ -11,9 +11,10 @@ from afdp.gateway.config import GatewaySettings
 from afdp.gateway.descriptors import load_api
 from afdp.gateway.events import EventStreams
 from afdp.gateway.log_proxy import open_log_proxy
+from afdp.gateway.reporting import RefusalReports
 from afdp.gateway.server import serve_http
 from afdp.gateway.upstream import open_upstream
-from afdp.process import run
+from afdp.process import run, running
 from afdp.selfcheck import peers_of, port_of, self_check
 from afdp.telemetry import start_telemetry
 from afdp.tls.files import open_tls
@@ -29,7 +30,9 @@ async def main(settings: GatewaySettings) -> None:
         )
         log = await stack.enter_async_context(open_log_proxy(settings, tls))
         streams = EventStreams(settings.max_event_streams)
-        app = build_app(settings, load_api(), upstream, log, tls, streams)
+        api = load_api()
+        app = build_app(settings, api, upstream, log, tls, streams)
+        await stack.enter_async_context(running(RefusalReports(api, upstream, settings.audit_interval_seconds).run()))
         await serve_http(app, settings, tls, streams.leave)
 
 

@@ -78,6 +78,7 @@ def build_app(
         max_in_flight=settings.max_in_flight,
         access_log=settings.access_log,
         hsts_seconds=settings.hsts_seconds,
+        is_proxy=settings.is_proxy,
     )
 
 

@@ -43,7 +43,10 @@ class Clients:
             try:
                 scope[_KEY] = self._told(scope)
             except NotaryError as error:
-                await error_response(scope, error, exchange_of(scope).request_id)(scope, receive, send)
+                exchange = exchange_of(scope)
+                if isinstance(error.__cause__, PeerRefused):
+                    exchange.refusal = str(error.__cause__)
+                await error_response(scope, error, exchange.request_id)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -66,7 +69,7 @@ class Clients:
         except PeerRefused as refused:
             fields = {"reason": str(refused), "serial": refused.serial}
             logger.warning("a client is refused", extra={"fields": fields})
-            raise Unauthenticated("the credentials are missing or not valid") from None
+            raise Unauthenticated("the credentials are missing or not valid") from refused
 
 
 def told_of_client(scope: Scope) -> list[tuple[str, str]]:

@@ -80,6 +80,10 @@ class GatewaySettings(ServiceSettings):
         "errors", description="Which requests are logged: all, those answered with 4xx or 5xx, or none."
     )
 
+    audit_interval_seconds: Seconds = Field(
+        10.0, description="How often the notary is told what was refused here, for its audit trail."
+    )
+
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Literal
 
@@ -14,10 +14,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afdp.errors import Internal, ResourceExhausted
+from afdp.gateway.addresses import address_of
 from afdp.gateway.exchange import KEY, Exchange, request_id_from
 from afdp.gateway.metrics import IN_FLIGHT, IN_FLIGHT_LIMIT, REFUSED, observe
 from afdp.gateway.rekor import error_response
 from afdp.gateway.security import HEADERS, strict_transport
+from afdp.refusals import REFUSALS, Step
 from afdp.rpc import answer as notarys
 from afdp.telemetry import context
 
@@ -27,6 +29,7 @@ AccessLog = Literal["all", "errors", "off"]
 
 _ALWAYS_SERVED = frozenset({"/health", "/metrics"})
 _CLIENT_WENT_AWAY = 499
+_UNAUTHENTICATED = 401
 
 
 class Edge:
@@ -37,10 +40,20 @@ class Edge:
         max_in_flight: requests served at once; further ones are refused at once.
         access_log: which requests are logged.
         hsts_seconds: how long browsers shall stay at TLS, once they had an answer over it.
+        is_proxy: whether an address is a proxy of ours, which says for whom it speaks.
     """
 
-    def __init__(self, app: ASGIApp, *, max_in_flight: int, access_log: AccessLog, hsts_seconds: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_in_flight: int,
+        access_log: AccessLog,
+        hsts_seconds: int,
+        is_proxy: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._app = app
+        self._is_proxy = is_proxy
         self._headers = {"http": HEADERS, "https": dict([*HEADERS.items(), strict_transport(hsts_seconds)])}
         self.free = max_in_flight
         IN_FLIGHT_LIMIT.set(max_in_flight)
@@ -76,6 +89,10 @@ class Edge:
             span.end()
             if answer.status >= self._logged_from:
                 _log(scope, exchange, answer, seconds)
+            if exchange.refusal and 400 <= answer.status < 500:
+                step: Step = "authentication" if answer.status == _UNAUTHENTICATED else "limit"
+                address = address_of(scope, self._is_proxy)
+                REFUSALS.add(step, exchange.refusal, address=address, request_id=exchange.request_id)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         if self.free < 0 and scope["path"] not in _ALWAYS_SERVED:
@@ -162,7 +179,7 @@ def _asked(scope: Scope) -> tuple[str | None, str | None]:
 
 
 def _log(scope: Scope, exchange: Exchange, answer: _Answer, seconds: float) -> None:
-    """Which route, how it went, how long it took: no query, no variable, no body."""
+    """Which route, how it went, how long it took, why it was refused here: no query, no variable, no body."""
     fields = {
         "method": scope["method"] if len(scope["method"]) <= 16 else "other",
         "endpoint": exchange.endpoint,
@@ -170,6 +187,8 @@ def _log(scope: Scope, exchange: Exchange, answer: _Answer, seconds: float) -> N
         "ms": round(seconds * 1000, 2),
         "bytes": answer.size,
     }
+    if exchange.refusal:
+        fields["reason"] = exchange.refusal
     if exchange.trace_id:
         fields["trace_id"] = exchange.trace_id
     logger.info("request", extra={"fields": fields})

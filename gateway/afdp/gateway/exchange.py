@@ -21,7 +21,9 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 class Exchange:
     """The request's ID, the trace it is part of, the route it took, and the status of its answer (0: none so far).
 
-    `stand_aside`: it goes on for long, and no more takes a place among the requests that are served at once.
+    `passed_on`: it went to the notary, or to the log: what comes of it is theirs to put on record. `refusal`: why the
+    gateway itself refused it, in a fixed sentence. `stand_aside`: it goes on for long, and no more takes a place among
+    the requests that are served at once.
     """
 
     request_id: str
@@ -29,6 +31,8 @@ class Exchange:
     traceparent: str = ""
     endpoint: str = OTHER
     status: int = 0
+    passed_on: bool = False
+    refusal: str = ""
     stand_aside: Callable[[], None] = lambda: None
 
     def join(self, span: SpanContext) -> None:

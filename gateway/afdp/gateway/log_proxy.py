@@ -78,6 +78,7 @@ class LogProxy:
         if not self._open:
             raise PermissionDenied("the log is not open to readers here")
         path = _file_of(request, prefix)
+        exchange.passed_on = True
         if prefix == PREFIX:
             path = await self._entry_log.prefix() + path
         headers = {name: request.headers[name] for name in _ASKED if name in request.headers}

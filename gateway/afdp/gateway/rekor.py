@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from afdp.errors import NotaryError
 from afdp.gateway.body import JSON
+from afdp.gateway.exchange import exchange_of
 from afdp.gateway.problems import ProblemResponse, headers_of
 
 PREFIX = "/api/v2/"
@@ -35,9 +36,17 @@ class StatusResponse(Response):
 
 def error_response(scope: Scope, error: NotaryError, request_id: str) -> Response:
     """An error in the form of the API that was asked."""
+    exchange = exchange_of(scope)
+    if not exchange.passed_on and not exchange.refusal:
+        exchange.refusal = _why(error)
     if scope["path"].startswith(PREFIX):
         return StatusResponse(error)
     return ProblemResponse(error, request_id)
+
+
+def _why(error: NotaryError) -> str:
+    """What is wrong, and not where: the place may be named as somebody chose to write it into his request."""
+    return error.fields[0].message if error.fields else error.message
 
 
 def _status(error: NotaryError) -> dict[str, Any]:

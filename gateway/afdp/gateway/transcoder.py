@@ -177,6 +177,7 @@ class Transcoder(BaseRoute):
         request = binding.decode(b"", variables, query, None)
         exchange = exchange_of(scope)
         metadata = headers.metadata(exchange.request_id, exchange.traceparent) + told_of_client(scope)
+        exchange.passed_on = True
         answers = self._upstream.stream(binding.method.path, request, metadata)
         if binding.download is not None:
             await binding.download.serve(answers, binding.timeout, scope, receive, send)
@@ -205,6 +206,7 @@ class Transcoder(BaseRoute):
             raise PayloadTooLarge(f"the request is over {self._limits.message_bytes} bytes as a message; send less")
         exchange = exchange_of(scope)
         metadata = headers.metadata(exchange.request_id, exchange.traceparent) + told_of_client(scope)
+        exchange.passed_on = True
         answer = await binding.call(binding.method.path, request, binding.timeout, metadata)
         if binding.judged is not None:
             return binding.judged(request, answer)

@@ -55,6 +55,7 @@ class TrustFiles:
             metadata.append(("traceparent", exchange.traceparent))
         metadata += told_of_client(request.scope)
         asked = self._request(name=path).SerializeToString()
+        exchange.passed_on = True
         try:
             answer = await self._upstream.call(_METHOD, asked, self._timeout, metadata)
         except NotFound as error:

@@ -20,6 +20,7 @@ from afdp.notary.audit_sealer import AuditSealer
 from afdp.notary.audit_sinks import AuditSinks
 from afdp.notary.config import NotarySettings
 from afdp.notary.cosignatures import Cosignatures
+from afdp.notary.edge import EdgeServicer
 from afdp.notary.entries import DEPTH, BatchLimits, EntryDesk, Submitted
 from afdp.notary.expiring import Expiring
 from afdp.notary.export_lines import forms
@@ -171,7 +172,10 @@ async def main(settings: NotarySettings) -> None:
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())
         await stack.enter_async_context(running(*parts))
-        await serve(servicer, settings, telemetry, peers.check, way_in.admit, tls, relay=True, leave=feed.leave)
+        beside = [EdgeServicer(way_in.trail)]
+        await serve(
+            servicer, settings, telemetry, peers.check, way_in.admit, tls, relay=True, beside=beside, leave=feed.leave
+        )
 
 
 CHECK = self_check(

@@ -72,7 +72,7 @@ def method_handlers(
     timeout: float,
     admit: Admit | None = None,
     peers: PeerCheck | None = None,
-    most: int = 4096,
+    room: Room | None = None,
     stalled: float = 30.0,
 ) -> dict[str, _Handle]:
     """A handler per method, by name.
@@ -83,16 +83,16 @@ def method_handlers(
         timeout: the deadline, in seconds, of a unary call that brings none.
         admit: is asked before a request is read; none: whoever reaches the port is let in.
         peers: judges who is at the other end, before that; none: the port speaks plain text.
-        most: calls that are served at once; further ones are refused before anything else is done for them.
+        room: for calls that are served at once; further ones are refused before anything else is done for them.
         stalled: how long, in seconds, who is sent a stream of answers to one request may take none.
     """
-    room = _Room(most)
+    room = room or Room(4096)
     bounds = timeout, stalled
     return {method.name: _Handler(servicer, method, bounds, admit, peers, room).handler() for method in methods}
 
 
-class _Room:
-    """For the calls of one server."""
+class Room:
+    """For `most` calls at once, of all services of one server."""
 
     __slots__ = ("left", "most")
 
@@ -102,6 +102,7 @@ class _Room:
         _calls_under_way.set_function(lambda: self.most - self.left)
 
     def enter(self) -> None:
+        """Raises ResourceExhausted where it is full; `left` is to be raised again in either case."""
         self.left -= 1
         if self.left < 0:
             raise ResourceExhausted(f"{self.most} calls are being served; try again", retry_after=1.0)
@@ -115,7 +116,7 @@ class _Handler:
         bounds: tuple[float, float],
         admit: Admit | None,
         peers: PeerCheck | None,
-        room: _Room,
+        room: Room,
     ) -> None:
         timeout, self._stalled = bounds
         service = method.full_name.split("/")[1]

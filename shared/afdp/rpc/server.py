@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from afdp.config import ServiceSettings
 from afdp.errors import NotaryError
 from afdp.rpc.client import MAX_ANSWER_BYTES
 from afdp.rpc.descriptors import service_methods
-from afdp.rpc.handlers import Admit, method_handlers
+from afdp.rpc.handlers import Admit, Room, method_handlers
 from afdp.rpc.health import ReasonedHealth
 from afdp.rpc.peers import OtherServices, PeerCheck
 from afdp.rpc.reflecting import ReflectionPool
@@ -62,6 +62,7 @@ async def serve(
     tls: TlsFiles | None = None,
     *,
     relay: bool = False,
+    beside: Sequence[Servicer] = (),
     leave: Callable[[], None] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then lets the calls under way end, for at most `drain_seconds`.
@@ -69,13 +70,16 @@ async def serve(
     `check` raises a `NotaryError` while a dependency is away: `grpc.health.v1` then says NOT_SERVING, and calls that
     can do without it go on. `admit` is asked who may call; none: whoever reaches the port. `tls` is what the server
     shows, and whom it believes; none: plain text. With `relay` the gateway's unary calls are taken many on one stream
-    too (`relayed.py`). `leave` is called when the end begins: streams that would go on for ever end then.
+    too (`relayed.py`). `beside` are internal services that are served, too. `leave` is called when the end begins:
+    streams that would go on for ever end then.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running_server(servicer, settings, telemetry, check, admit, tls, relay=relay, leave=leave) as port:
+    async with running_server(
+        servicer, settings, telemetry, check, admit, tls, relay=relay, beside=beside, leave=leave
+    ) as port:
         logger.info("serving", extra={"fields": {"host": settings.host, "port": port}})
         await stop.wait()
         logger.info("draining", extra={"fields": {"seconds": settings.drain_seconds}})
@@ -91,6 +95,7 @@ async def running_server(
     tls: TlsFiles | None = None,
     *,
     relay: bool = False,
+    beside: Sequence[Servicer] = (),
     leave: Callable[[], None] | None = None,
 ) -> AsyncIterator[int]:
     """A server that runs while the context is open; gives the port it listens on.
@@ -98,7 +103,7 @@ async def running_server(
     Raises:
         OSError: the address is taken or not ours.
     """
-    server, relaying = _build(servicer, settings, telemetry, admit, PeerCheck(tls) if tls else None)
+    server, relaying = _build(servicer, settings, telemetry, admit, PeerCheck(tls) if tls else None, beside)
     if relay:
         server.add_generic_rpc_handlers((relaying.handler(),))
     health = ReasonedHealth()
@@ -129,6 +134,7 @@ def _build(
     telemetry: Telemetry,
     admit: Admit | None,
     peers: PeerCheck | None,
+    beside: Sequence[Servicer],
 ) -> tuple[grpc.aio.Server, Relay]:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -150,22 +156,32 @@ def _build(
     sampled = SampledCalls(servicer.SERVICE, telemetry)
     interceptors: list[grpc.aio.ServerInterceptor] = [sampled]
     if peers is not None:
-        interceptors.append(OtherServices((servicer.SERVICE, RELAY), peers))
+        interceptors.append(OtherServices((servicer.SERVICE, RELAY, *(each.SERVICE for each in beside)), peers))
     server = grpc.aio.server(interceptors=interceptors, options=options)
-    methods, timeout = service_methods(servicer.SERVICE), settings.request_timeout_seconds
-    handlers = method_handlers(
-        servicer, methods, timeout, admit, peers, settings.max_calls, settings.stalled_stream_seconds
-    )
-    found = grpc.method_handlers_generic_handler(servicer.SERVICE, handlers)
-    server.add_generic_rpc_handlers((found,))
+    room = Room(settings.max_calls)
+    bounds = settings.request_timeout_seconds, settings.stalled_stream_seconds
+    # Nobody is asked who may call what is `beside`: its methods name the services that may.
+    found = [
+        _handlers(servicer, bounds, admit, peers, room),
+        *(_handlers(each, bounds, None, peers, room) for each in beside),
+    ]
+    server.add_generic_rpc_handlers(found)
 
     async def bare(details: grpc.HandlerCallDetails) -> Any:
-        return found.service(details)
+        return next(filter(None, (each.service(details) for each in found)), None)
 
     async def traced(details: grpc.HandlerCallDetails) -> Any:
         return await sampled.intercept_service(bare, details)
 
     return server, Relay(traced, _CONNECTION_AGE / 1000, settings.max_message_bytes, peers)
+
+
+def _handlers(
+    servicer: Servicer, bounds: tuple[float, float], admit: Admit | None, peers: PeerCheck | None, room: Room
+) -> grpc.GenericRpcHandler:
+    timeout, stalled = bounds
+    handlers = method_handlers(servicer, service_methods(servicer.SERVICE), timeout, admit, peers, room, stalled)
+    return grpc.method_handlers_generic_handler(servicer.SERVICE, handlers)
 
 
 def _bind(server: grpc.aio.Server, settings: ServiceSettings, tls: TlsFiles | None) -> int:

@@ -15,6 +15,7 @@ from prometheus_client import make_wsgi_app, start_http_server
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from afdp.config import ServiceSettings
+from afdp.tls import handshakes
 from afdp.tls.files import TlsFiles
 from afdp.tls.http import HANDSHAKE_SECONDS, Clients, context_of
 from afdp.tls.peers import PeerRefused, Peers
@@ -108,8 +109,11 @@ class _TlsServer(ThreadingWSGIServer):
                 if shown := connection.getpeercert(binary_form=True):
                     self._peers.of(shown)
                 super().finish_request(connection, client_address)
-        except (OSError, PeerRefused) as error:  # a failed handshake is one of the former
-            logger.debug("a client of the metrics is refused", extra={"fields": {"reason": str(error)}})
+        except OSError as error:  # a failed handshake, or a client that went away
+            handshakes.tell(error, client_address[0])
+        except PeerRefused as refused:
+            fields = {"reason": str(refused), "serial": refused.serial, "address": client_address[0]}
+            logger.warning("a client of the metrics is refused", extra={"fields": fields})
 
 
 class _SilentHandler(WSGIRequestHandler):

@@ -6,6 +6,7 @@ import ssl
 from typing import Any, Literal
 
 from afdp.tls.files import TlsFiles
+from afdp.tls.handshakes import ToldHandshake
 from afdp.tls.material import Material, is_revoked, show
 
 Clients = Literal["required", "optional", "off"]
@@ -35,6 +36,7 @@ def server_context(tls: TlsFiles, clients: Clients, protocols: tuple[str, ...] =
 
     listening = context_of(tls.material, clients, protocols)
     listening.sni_callback = choose  # called without a name, too
+    listening.sslobject_class = ToldHandshake
     tls.subscribe(replace)
     return listening
 

@@ -461,5 +461,6 @@ def test_every_internal_method_names_its_callers_and_no_public_one_does() -> Non
         for method in service_methods(f"afdp.{name}.v1.{name.capitalize()}Service"):
             assert set(method.callers) <= {"notary", "transparency", "metadata"}, method.full_name
             assert method.callers, method.full_name
-    assert [method.callers for method in service_methods("afdp.relay.v1.RelayService")] == [("gateway",)]
+    for service in ("afdp.relay.v1.RelayService", "afdp.edge.v1.EdgeService"):
+        assert [method.callers for method in service_methods(service)] == [("gateway",)]
     assert not any(method.callers for method in service_methods("afdp.notary.v1.NotaryService"))

@@ -30,12 +30,12 @@ class Counts:
         self._counts: Counter[AuditEvent] = Counter()
         self._latest: dict[AuditEvent, AuditEvent] = {}
 
-    def add(self, event: AuditEvent) -> None:
-        """Counts one."""
+    def add(self, event: AuditEvent, count: int = 1) -> None:
+        """Counts one, or as many as are alike."""
         kind = _kind(event)
         if kind not in self._counts and len(self._counts) >= _KINDS:
             kind = _OTHER
-        self._counts[kind] += 1
+        self._counts[kind] += count
         self._latest[kind] = event
 
     def take(self) -> list[Together]:

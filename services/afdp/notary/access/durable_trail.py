@@ -21,8 +21,9 @@ from afdp.audit.rows import write_row
 from afdp.errors import InvalidArgument, NotaryError, Unavailable
 from afdp.messages.metadata import RecordAuditRowsRequest, RecordAuditRowsResponse
 from afdp.notary.access.acts import current
-from afdp.notary.access.audit import AuditEvent, AuditTrail
+from afdp.notary.access.audit import AuditEvent
 from afdp.notary.access.counted import Counts, Together, of_nobody
+from afdp.notary.access.log_trail import LogTrail
 from afdp.notary.access.spool import Spool
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class DurableTrail:
     """Takes events and rows. `run` writes them, beside the calls."""
 
     def __init__(
-        self, metadata: Metadata, spool: Spool | None, most: int, interval: float, log: AuditTrail | None = None
+        self, metadata: Metadata, spool: Spool | None, most: int, interval: float, log: LogTrail | None = None
     ) -> None:
         """
         Args:
@@ -107,6 +108,17 @@ class DurableTrail:
             group = self.put(write_row(_members(event)))
             if act is not None:
                 act.follows(group)
+
+    def count(self, event: AuditEvent, count: int) -> None:
+        """Puts as many events on record as are alike, of nobody in particular; they are told together.
+
+        Raises:
+            Unavailable: they can go nowhere.
+        """
+        self.require_open()
+        if self._log is not None:
+            self._log.count(event, count)
+        self._counts.add(event, count)
 
     def require_open(self) -> None:
         """Raises Unavailable where it takes nothing."""

@@ -57,13 +57,24 @@ class LogTrail:
 
     def record(self, event: AuditEvent) -> None:
         """Raises Unavailable where it cannot be written, or too many wait to be."""
-        if self._broken or len(self._events) >= self._most:
-            raise Unavailable("the audit trail takes no events", retry_after=_RETRY)
+        self._require_open()
         if event.subject and event.step not in ("limit", "act"):
             self._events.append(event)
         else:
-            _events.labels(event.step, event.result).inc()
-            self._counts.add(event)
+            self._count(event, 1)
+
+    def count(self, event: AuditEvent, count: int) -> None:
+        """As many as are alike, of nobody in particular. Raises Unavailable as `record` does."""
+        self._require_open()
+        self._count(event, count)
+
+    def _require_open(self) -> None:
+        if self._broken or len(self._events) >= self._most:
+            raise Unavailable("the audit trail takes no events", retry_after=_RETRY)
+
+    def _count(self, event: AuditEvent, count: int) -> None:
+        _events.labels(event.step, event.result).inc(count)
+        self._counts.add(event, count)
 
     async def run(self) -> None:
         """Writes until cancelled, and then what is left."""
