@@ -284,6 +284,54 @@ async def test_a_superuser_who_changes_one_row_of_any_table_of_the_trail_is_foun
     assert (await trail.verify())["verified"]
 
 
+@pytest.mark.parametrize("by", ["records", "export"])
+async def test_a_nightly_run_verifies_what_is_new_and_refuses_a_trail_that_was_rewritten_before_it(
+    trail: Trail, by: str
+) -> None:
+    state = trail.folder / f"{by}.state"
+    if not (trail.folder / "trust").exists():
+        await trail.run("afdp", "trust", "export", "-o", "trust")
+    where = ["--records"] if by == "records" else ["--all-tenants", "--trust", "trust"]
+    settings = trail.stack.settings("notary")
+
+    async def run(code: int = 0) -> dict[str, Any]:
+        command = ("afdp", "audit", "verify", *where, "--state", str(state), "--json")
+        found: dict[str, Any] = json.loads(await trail.run(*command, code=code, **settings))
+        return found
+
+    await trail.sign()
+    await trail.anchored()
+    first = await run()
+    kept = json.loads(state.read_text())
+    await trail.sign()
+    await trail.anchored()
+    rows = await trail.database.fetchval("SELECT count(*) FROM audit_row")
+
+    second = await run()
+
+    assert first["verified"]
+    assert second["verified"]
+    assert second["seals"] > kept["number"]
+    assert second["rows"] < rows - first["rows"] / 2  # the first run's are not looked at again
+    kept = json.loads(state.read_text())
+    database, number = trail.database, kept["number"]
+    body = await database.fetchval("SELECT body FROM audit_seal WHERE number = $1", number)
+    await database.execute("SET session_replication_role = replica")
+    await database.execute("UPDATE audit_seal SET body = $2 WHERE number = $1", number, body + b" ")
+    try:
+        refused = await run(code=1)
+    finally:
+        await database.execute("UPDATE audit_seal SET body = $2 WHERE number = $1", number, body)
+    named = refused["findings"][0]
+    assert (named["fault"], named["subject"]) == ("trail rewritten", f"seal {number}")
+    assert json.loads(state.read_text()) == kept
+    assert (await run())["verified"]
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"row": 1}))
+    assert "is damaged" in await trail.run(
+        *("afdp", "audit", "verify", *where, "--state", str(state)), code=2, **settings
+    )
+
+
 async def test_an_act_whose_notary_died_is_an_intent_without_an_outcome_until_recovery_writes_one(trail: Trail) -> None:
     """The log stands still, so that the record is PENDING and its intent on record when the notary is killed."""
     log, notary = trail.stack.server("transparency"), trail.stack.server("notary")

@@ -13,11 +13,13 @@ from typing import TypeVar
 import click
 import orjson
 
-from afdp.audit.seals import TENANT, Seal, seal_evidence
+from afdp.audit.remembered import Remembered, load_remembered, save_remembered
+from afdp.audit.seals import TENANT, Seal, seal_evidence, seal_hash
 from afdp.audit.verify import Acts, Chain, Fault, Finding, SealedRow, check_proof
 from afdp.cli.config import run_service
 from afdp.cli.connection import open_notary
 from afdp.cli.files import Report, progress, whole_file
+from afdp.cli.log_options import ending
 from afdp.cli.options import NOT_GOOD, Unreadable, json_option, moment, url_option
 from afdp.cli.output import printable, reasons, say, say_json
 from afdp.cli.verify import read_trust
@@ -27,6 +29,7 @@ from afdp.formats.evidence import canonical_evidence
 from afdp.formats.members import Members
 from afdp.formats.receipt import Receipt
 from afdp.formats.trust import TrustRoot
+from afdp.monitor.state import locked
 from afdp.verify.receipts import verify_receipt
 
 _SEALS, _ROWS, _HEAD = "seals.ndjson", "rows.ndjson", "export.json"
@@ -113,12 +116,17 @@ def export(output: Path, all_tenants: bool, url: str, as_json: bool) -> None:
     say("EXPORTED", fg="green", bold=True)
 
 
-def _fetch(notary: NotaryClient, folder: Path, all_tenants: bool, report: Report) -> tuple[int, int]:
-    """Writes an export; gives how many seals and rows it has. Rows first: what they need is sealed by then."""
+def _fetch(
+    notary: NotaryClient, folder: Path, all_tenants: bool, report: Report, since: Remembered | None = None
+) -> tuple[int, int]:
+    """Writes an export; gives its last seal and how many rows it has. Rows first: what they need is sealed by then.
+
+    `since` leaves out what was verified before, but for its last seal.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = newest = 0
+    rows = newest = 0  # seals after the newest that has rows show that the log knows it
     with whole_file(folder / _ROWS) as out:
-        after = 0
+        after = since.row if since else 0
         while page := notary.audit_rows(after=after, page_size=_PAGE, all_tenants=all_tenants):
             for each in page:
                 line = {
@@ -133,7 +141,7 @@ def _fetch(notary: NotaryClient, folder: Path, all_tenants: bool, report: Report
             after, rows = page[-1].sequence, rows + len(page)
             newest = page[-1].seal
             report(rows, None)
-    seals = 0
+    seals = max(0, since.number - 1) if since else 0
     with whole_file(folder / _SEALS) as out:
         while found := notary.audit_seals(after=seals, page_size=100):
             for seal in found:
@@ -143,7 +151,8 @@ def _fetch(notary: NotaryClient, folder: Path, all_tenants: bool, report: Report
             seals = found[-1].number
             if seals >= newest and found[-1].anchor is not None:
                 break
-    head = {"version": _VERSION, "all_tenants": all_tenants, "rows": rows, "seals": seals}
+    through = newest or (since.number if since else 0)
+    head = {"version": _VERSION, "all_tenants": all_tenants, "rows": rows, "through": through, "seals": seals}
     with whole_file(folder / _HEAD) as out:
         out.write(orjson.dumps(head, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     return seals, rows
@@ -157,9 +166,23 @@ def _fetch(notary: NotaryClient, folder: Path, all_tenants: bool, report: Report
 @click.option("--trust", metavar="DIR", envvar="AFDP_TRUST", help="The trust root.  [env: AFDP_TRUST]")
 @click.option("--all-tenants", is_flag=True, help="Without DIR: the rows of all tenants; for operators.")
 @click.option("--records", is_flag=True, help="By the notary's settings on this machine: every row, seal and anchor.")
+@click.option(
+    "--state",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keeps how far it has come, and goes on from there: what was verified before must still be what it was.",
+)
 @url_option
 @json_option
-def verify(folder: Path | None, trust: str | None, all_tenants: bool, records: bool, url: str, as_json: bool) -> None:
+def verify(
+    folder: Path | None,
+    trust: str | None,
+    all_tenants: bool,
+    records: bool,
+    state: Path | None,
+    url: str,
+    as_json: bool,
+) -> None:
     """Show that nothing of the audit trail was changed, or name the first link that is broken, and all others.
 
     DIR is what `afdp audit export` wrote: it is verified offline, against the trust root and nothing else. Without it
@@ -167,18 +190,33 @@ def verify(folder: Path | None, trust: str | None, all_tenants: bool, records: b
     written; that none is missing is proven where all rows are: with --records, which asks the services themselves, and
     with an export of all tenants.
 
+    With --state only what is new is fetched; a DIR is verified whole. A state moves on only where all holds, and a
+    trail that was rewritten before it is refused. Old rows that were changed under their seals are found by a run
+    without it.
+
     Exit: 0 all of it holds, 1 something is broken, 2 it cannot be read, 3 a service is not reachable.
     """
-    if records:
-        arguments = ["--json"] if as_json else []
-        raise click.exceptions.Exit(run_service("notary", "audit-verify", *arguments))
-    root = read_trust(trust)
-    with ExitStack() as stack:
+    with ending(), ExitStack() as stack:
+        if state:
+            stack.enter_context(locked(state))
+        if records:
+            arguments = ["--json"] if as_json else []
+            arguments += ["--state", str(state)] if state else []
+            raise click.exceptions.Exit(run_service("notary", "audit-verify", *arguments))
+        root = read_trust(trust)
+        whole = folder is not None
         if folder is None:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="afdp-audit-")))
+            scope = f"{'the rows of all tenants' if all_tenants else 'the rows of one tenant'} of {url}"
+            since = load_remembered(state, scope) if state else None
             with open_notary(url) as notary, progress("rows", in_bytes=False) as report:
-                _fetch(notary, folder, all_tenants, report)
-        verdict = _verified(folder, root)
+                _fetch(notary, folder, all_tenants, report, since)
+        else:
+            scope = "an export"
+            since = load_remembered(state, scope) if state else None
+        verdict = _verified(folder, root, since, whole=whole)
+        if state and verdict.reached is not None and not verdict.findings:
+            save_remembered(state, verdict.remembered(scope, *verdict.reached))
     if as_json:
         say_json(verdict.to_object())
     else:
@@ -189,12 +227,23 @@ def verify(folder: Path | None, trust: str | None, all_tenants: bool, records: b
 
 @dataclass
 class _Verdict:
-    """What came of an export."""
+    """What came of an export.
+
+    Attributes:
+        row: its last one.
+        reached: the seal up to which it has rows, and its hash.
+    """
 
     chain: Chain = field(default_factory=Chain)
     acts: Acts = field(default_factory=Acts)
     rows: int = 0
+    row: int = 0
+    reached: tuple[int, bytes] | None = None
     findings: list[Finding] = field(default_factory=list)
+
+    def remembered(self, scope: str, number: int, seal: bytes) -> Remembered:
+        """What the next run goes on from."""
+        return Remembered(scope, number, seal, self.row, min(number, self.chain.anchored), self.acts.unfinished)
 
     def to_object(self) -> dict[str, object]:
         """As `--json` prints it."""
@@ -210,7 +259,8 @@ class _Verdict:
         }
 
 
-def _verified(folder: Path, root: TrustRoot) -> _Verdict:
+def _verified(folder: Path, root: TrustRoot, since: Remembered | None, *, whole: bool) -> _Verdict:
+    """An export that is `whole`, or what came since."""
     try:
         head = orjson.loads((folder / _HEAD).read_bytes())
         if head["version"] != _VERSION:
@@ -219,7 +269,21 @@ def _verified(folder: Path, root: TrustRoot) -> _Verdict:
         rows = _lines(folder / _ROWS, _read_row)
         waiting = next(rows, None)
         complete = bool(head["all_tenants"])
+        known = since is None or not since.number
         for number, body, anchor in _lines(folder / _SEALS, _read_seal):
+            if since is not None and not known and (number == since.number or not whole):
+                known = True
+                if finding := since.check(number, body):
+                    verdict.findings.append(finding)
+                    if not whole:
+                        return verdict
+                elif not whole:
+                    verdict.chain, verdict.acts = since.resume(body)
+                    verdict.row = since.row
+                    verdict.reached = number, seal_hash(body)
+                    if anchor is not None:
+                        _check_anchor(verdict, number, body, anchor, root)
+                    continue
             seal, findings = verdict.chain.follow(number, body)
             verdict.findings += findings
             if anchor is not None:
@@ -229,9 +293,13 @@ def _verified(folder: Path, root: TrustRoot) -> _Verdict:
                 _check_row(verdict, seal if waiting[0] == number else None, *waiting[1:])
                 covered += 1
                 waiting = next(rows, None)
-            if complete and seal is not None and covered != seal.rows:
+            if number == head["through"]:
+                verdict.reached = number, seal_hash(body)
+            if complete and seal is not None and number <= head["through"] and covered != seal.rows:
                 why = f"it covers {seal.rows} rows, and {covered} are there"
                 verdict.findings.append(Finding(Fault.ROW_MISSING, f"seal {number}", why))
+        if since is not None and not known:
+            verdict.findings.append(Finding(Fault.REWRITTEN, f"seal {since.number}", "it is not there"))
         if waiting is not None:
             verdict.findings.append(Finding(Fault.SEAL_MISSING, f"seal {waiting[0]}", "rows name it"))
         _check_end(verdict, head["rows"] + (1 if waiting is not None else 0), head["seals"], waiting is not None)
@@ -253,6 +321,7 @@ def _check_end(verdict: _Verdict, rows: int, seals: int, cut: bool) -> None:
 
 def _check_row(verdict: _Verdict, seal: Seal | None, row: SealedRow, leaf_index: int, proof: bytes) -> None:
     verdict.rows += 1
+    verdict.row = max(verdict.row, row.sequence)
     verdict.acts.hear(row)
     if seal is None:
         verdict.findings.append(
@@ -268,13 +337,14 @@ def _check_anchor(verdict: _Verdict, number: int, body: bytes, anchor: Receipt, 
     except DataLoss:
         return  # the chain has named this seal already
     result = verify_receipt(anchor, root, evidence=evidence, tenant=TENANT)
-    if result.verified and anchor.bundle.entry is not None:
+    logged = anchor.bundle.entry is not None
+    # One that is signed and not in the log yet is no fault: a later one stands for it.
+    failures = [check for check in result.failures() if logged or check.name != "log"]
+    if result.verified and logged:
         verdict.chain.anchor(number)
-    elif result.verified:
-        return  # signed and not in the log yet: a later one stands for it
-    else:
-        said = "; ".join(f"{check.name}: {check.detail}" for check in result.failures()) or "it proves nothing"
-        altered = any(check.name == "evidence" for check in result.failures())
+    elif failures or logged:
+        said = "; ".join(f"{check.name}: {check.detail}" for check in failures) or "it proves nothing"
+        altered = any(check.name == "evidence" for check in failures)
         fault = Fault.SEAL_ALTERED if altered else Fault.ANCHOR_WRONG
         verdict.findings.append(Finding(fault, f"seal {number}", f"its receipt does not hold for it: {said}"))
 

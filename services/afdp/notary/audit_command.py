@@ -1,6 +1,7 @@
 """`python -m afdp.notary audit-verify`: the whole of the audit trail gone through once, as metadata keeps it.
 
 Every row against its seal, every seal against the one before, every seal's own receipt against the keys and the log.
+With a state, from where the last run ended that found nothing: the seal there must still be the one that it was.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import orjson
 
+from afdp.audit.remembered import Remembered, load_remembered, save_remembered
 from afdp.audit.seals import TENANT, seal_evidence, seal_hash
 from afdp.audit.verify import Acts, Chain, Fault, Finding, SealedRow, check_filing, check_rows
 from afdp.errors import DataLoss, DeadlineExceeded, InvalidArgument, NotaryError, NotFound, Unavailable
@@ -37,21 +40,26 @@ _TIMEOUT = 30.0
 _GRACE = timedelta(minutes=5)
 """How old a seal may be that the log does not know yet."""
 _SHOWN = 100
+_SCOPE = "the records of this deployment"
 
 
 async def verify_audit(settings: NotarySettings, arguments: Sequence[str]) -> int:
     """Names each broken link, the first one first: 0 all holds, 1 something is broken, 2 unreadable, 3 unreachable."""
     parser = argparse.ArgumentParser(prog="python -m afdp.notary audit-verify")
     parser.add_argument("--json", action="store_true")
-    as_json = parser.parse_args(arguments).json
+    parser.add_argument("--state", type=Path, metavar="FILE", help="keeps how far it has come, and goes on from there")
+    asked = parser.parse_args(arguments)
     configure_logging("notary", "ERROR")
     try:
+        since = load_remembered(asked.state, _SCOPE) if asked.state else None
         async with AsyncExitStack() as stack:
-            verdict = await (await _trail(settings, stack)).verify()
+            verdict = await (await _trail(settings, stack)).verify(since)
+        if asked.state and not verdict.findings:
+            save_remembered(asked.state, verdict.remembered())
     except NotaryError as error:
         print(error, file=sys.stderr)
         return _UNREACHABLE if isinstance(error, Unavailable | DeadlineExceeded) else _UNREADABLE
-    _say(verdict, as_json=as_json)
+    _say(verdict, as_json=asked.json)
     return _BROKEN if verdict.findings else _CLEAN
 
 
@@ -60,12 +68,16 @@ class Verdict:
     """What was found.
 
     Attributes:
+        sealed: which acts have no outcome under a seal.
+        row: the last sealed row.
         unsealed: rows that no seal covers yet.
     """
 
     chain: Chain = field(default_factory=Chain)
     acts: Acts = field(default_factory=Acts)
+    sealed: dict[str, int] = field(default_factory=dict)
     rows: int = 0
+    row: int = 0
     unsealed: int = 0
     findings: list[Finding] = field(default_factory=list)
     expiries: ToldExpiries = field(default_factory=ToldExpiries)
@@ -75,6 +87,11 @@ class Verdict:
         self.acts.hear(row)
         self.expiries.hear(row)
 
+    def remembered(self) -> Remembered:
+        """What the next run goes on from."""
+        chain = self.chain
+        return Remembered(_SCOPE, chain.seals, chain.newest, self.row, chain.anchored, self.sealed)
+
 
 class WholeTrail:
     """The trail as metadata keeps it."""
@@ -83,13 +100,22 @@ class WholeTrail:
         self._metadata = metadata
         self._office = office
 
-    async def verify(self) -> Verdict:
-        """Goes through all of it."""
+    async def verify(self, since: Remembered | None = None) -> Verdict:
+        """Goes through all of it, or what came since."""
         verdict = Verdict()
-        rows = self._rows()
-        waiting = await anext(rows, None)
         newest: store.AuditSeal | None = None
-        async for seal in self._seals():
+        if since is not None and since.number:
+            before = store.ReadAuditSealsRequest(since.number - 1, 1)
+            [newest] = (await self._metadata.read_audit_seals(before, timeout=_TIMEOUT)).seals or [store.AuditSeal()]
+            if finding := since.check(newest.number, newest.body):
+                verdict.findings.append(finding)
+                return verdict
+            verdict.chain, verdict.acts = since.resume(newest.body)
+            verdict.row = since.row
+            verdict.findings += await self._anchor(verdict.chain, newest)
+        rows = self._rows(verdict.row)
+        waiting = await anext(rows, None)
+        async for seal in self._seals(verdict.chain.seals):
             covered: list[SealedRow] = []
             last = max(seal.sequences, default=0)
             while waiting is not None and waiting.sequence <= last:
@@ -97,6 +123,7 @@ class WholeTrail:
                 waiting = await anext(rows, None)
             await self._check(verdict, seal, covered)
             newest = seal
+        verdict.sealed = dict(verdict.acts.unfinished)
         while waiting is not None:
             verdict.hear(waiting)
             verdict.unsealed += 1
@@ -116,6 +143,7 @@ class WholeTrail:
                 rows = [row for row in rows if row.sequence >= said.first]
             verdict.findings += check_rows(said, seal.sequences, seal.leaves, rows)
         verdict.rows += len(rows)
+        verdict.row = max(seal.sequences, default=verdict.row)
         for row in rows:
             verdict.hear(row)
 
@@ -153,8 +181,7 @@ class WholeTrail:
             why = f"the log knows seal {verdict.chain.anchored} as the newest one"
             verdict.findings.append(Finding(Fault.ANCHOR_MISSING, f"seal {newest.number}", why))
 
-    async def _seals(self) -> AsyncIterator[store.AuditSeal]:
-        after = 0
+    async def _seals(self, after: int) -> AsyncIterator[store.AuditSeal]:
         while True:
             request = store.ReadAuditSealsRequest(after, _SEALS)
             found = (await self._metadata.read_audit_seals(request, timeout=_TIMEOUT)).seals
@@ -164,8 +191,7 @@ class WholeTrail:
                 return
             after = found[-1].number
 
-    async def _rows(self) -> AsyncIterator[SealedRow]:
-        after = 0
+    async def _rows(self, after: int) -> AsyncIterator[SealedRow]:
         while True:
             request = store.ReadAuditTrailRequest(after, _PAGE, filing=True)
             found = (await self._metadata.read_audit_trail(request, timeout=_TIMEOUT)).rows

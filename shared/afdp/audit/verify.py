@@ -40,6 +40,8 @@ class Fault(StrEnum):
     """A seal's receipt is about something else, or does not hold."""
     EXPIRY_UNTOLD = "expiry untold"
     """Records are said to have expired, and no row says that they were about to, or that they did."""
+    REWRITTEN = "trail rewritten"
+    """A seal is not the one that was verified here before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Chain:
         findings = []
         if number != expected:
             findings.append(Finding(Fault.SEAL_MISSING, f"seal {expected}", f"seal {number} comes instead"))
-        previous = BEFORE_THE_FIRST if self._before is None else seal_hash(self._before)
+        previous = self.newest
         self.seals, self._before = number, body
         try:
             seal = Seal.parse(body)
@@ -96,6 +98,11 @@ class Chain:
             why = "it does not name the seal before as that one is"
             findings.append(Finding(Fault.CHAIN_BROKEN, subject, why))
         return seal, findings
+
+    @property
+    def newest(self) -> bytes:
+        """The hash of the newest seal."""
+        return BEFORE_THE_FIRST if self._before is None else seal_hash(self._before)
 
     def anchor(self, number: int) -> None:
         """The log knows this seal, and so all before it."""
