@@ -143,6 +143,11 @@ class ServiceSettings(BaseSettings):
         """Whether clients of the gRPC port must show a certificate, and whether they may come from outside."""
         return True, False
 
+    @property
+    def grpc_token_port(self) -> int:
+        """A further gRPC port, whose clients are asked for no certificate; 0: there is none."""
+        return 0
+
     @classmethod
     def secrets_in_vault(cls, given: Mapping[str, Any]) -> ReadVault | None:
         """What reads this service's secrets out of Vault, as its settings tell; None: it takes none from there."""

@@ -21,8 +21,10 @@ import pytest_asyncio
 
 from afdp.certs.authority import Authority, Issued
 from afdp.certs.names import TRUST_DOMAIN, Names
-from afdp.client import ClientTls
+from afdp.client import ClientTls, NotaryClient
+from afdp.embedded.process import free_port
 from afdp.embedded.stack import LOG_PORT, METRICS_PORTS, Stack, StackOptions, running_stack
+from afdp.errors import Unauthenticated
 from tests.conftest import open_folder
 from tests.e2e.conftest import NO_KEY_RECORDS, free_offset
 from tests.forged_certificates import forge
@@ -41,6 +43,7 @@ class Guarded:
     issuer: LocalIssuer
     authority: Authority
     offset: int
+    token_port: int
 
     def client(self, issued: Issued | None = None) -> httpx.AsyncClient:
         """Of the gateway, that shows a certificate, or none."""
@@ -90,10 +93,11 @@ async def guarded() -> AsyncIterator[Guarded]:
         file = write_identity(folder / "identity.yaml", {"issuers": [issuer.settings(), away], "certificates": [admin]})
         often = {"AFDP_AUDIT_INTERVAL_SECONDS": "0.3"}
         notary = {**NO_KEY_RECORDS, **often, "AFDP_AUTH": "required", "AFDP_IDENTITY": str(file)}
-        offset = free_offset()
+        offset, token_port = free_offset(), free_port()
+        notary["AFDP_TOKEN_PORT"] = str(token_port)
         options = StackOptions(folder / "data", offset, tls=True, settings={"notary": notary, "gateway": often})
         async with running_stack(options) as stack:
-            yield Guarded(stack, issuer, Authority(stack.certificates), offset)
+            yield Guarded(stack, issuer, Authority(stack.certificates), offset, token_port)
 
 
 # --- credentials -----------------------------------------------------------------------------------------------------
@@ -168,6 +172,18 @@ async def test_over_grpc_they_hear_the_same_too(guarded: Guarded) -> None:
             heard.add((refused.value.code(), refused.value.details()))
 
     assert heard == {(grpc.StatusCode.UNAUTHENTICATED, "the credentials are missing or not valid")}
+
+
+async def test_a_token_is_enough_over_grpc_where_the_port_asks_for_no_certificate(guarded: Guarded) -> None:
+    address, tls = f"127.0.0.1:{guarded.token_port}", ClientTls(guarded.authority.file)
+
+    def keys(token: str) -> int:
+        with NotaryClient.over_grpc(address, tls=tls, token=token) as notary:
+            return len(notary.list_keys())
+
+    assert await asyncio.to_thread(keys, guarded.issuer.token(claims_of(guarded.issuer, tenant="default"))) > 0
+    with pytest.raises(Unauthenticated):
+        await asyncio.to_thread(keys, guarded.issuer.token(claims_of(guarded.issuer, aud="somebody")))
 
 
 async def test_while_an_issuer_is_away_its_tokens_hear_when_to_come_again(guarded: Guarded) -> None:

@@ -96,6 +96,9 @@ class NotarySettings(RedisSettings, VaultAccessSettings, ServiceSettings):
     tls_client_auth: Literal["required", "off"] = Field(
         "required", description="Whether callers must show a certificate; off: the gateway can hand none on, either."
     )
+    token_port: Port = Field(
+        0, description="A further gRPC port, over TLS, for callers with a token and no certificate; 0: there is none."
+    )
     tenant_quotas: dict[Annotated[str, AfterValidator(_tenant_or_all)], Allowance] = Field(
         {},
         description="How much tenants may notarise: `records_per_day`, `bytes_per_day`, `batch_packages` by tenant, "
@@ -236,6 +239,17 @@ class NotarySettings(RedisSettings, VaultAccessSettings, ServiceSettings):
     def grpc_clients(self) -> tuple[bool, bool]:
         """Callers from outside come here."""
         return self.tls_client_auth == "required", True
+
+    @property
+    def grpc_token_port(self) -> int:
+        """As the settings say."""
+        return self.token_port
+
+    @model_validator(mode="after")
+    def _takes_tokens_over_tls(self) -> Self:
+        if self.token_port and self.tls == "off":
+            raise ValueError("AFDP_TOKEN_PORT is for TLS: over plain text the one port asks nobody for a certificate")
+        return self
 
     @property
     def main_log(self) -> str:

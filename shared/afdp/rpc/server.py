@@ -185,12 +185,24 @@ def _handlers(
 
 
 def _bind(server: grpc.aio.Server, settings: ServiceSettings, tls: TlsFiles | None) -> int:
-    address = f"{settings.host}:{settings.port}"
+    if tls is None:
+        return _listen(server, settings, settings.port, None)
+    asked, outside = settings.grpc_clients
+    if settings.grpc_token_port:
+        unasked = server_credentials(tls, ask_clients=False, callers_from_outside=outside)
+        _listen(server, settings, settings.grpc_token_port, unasked)
+    shown = server_credentials(tls, ask_clients=asked, callers_from_outside=outside)
+    return _listen(server, settings, settings.port, shown)
+
+
+def _listen(
+    server: grpc.aio.Server, settings: ServiceSettings, port: int, credentials: grpc.ServerCredentials | None
+) -> int:
+    address = f"{settings.host}:{port}"
     try:
-        if tls is None:
+        if credentials is None:
             return server.add_insecure_port(address)
-        asked, outside = settings.grpc_clients
-        return server.add_secure_port(address, server_credentials(tls, ask_clients=asked, callers_from_outside=outside))
+        return server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: is it in use?") from error
 

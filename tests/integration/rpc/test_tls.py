@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from afdp.certs.authority import Authority, Issued
 from afdp.certs.names import Names
 from afdp.config import ServiceSettings
+from afdp.embedded.process import free_port
 from afdp.errors import NotaryError, PermissionDenied, Unauthenticated
 from afdp.messages.notary import (
     GetReceiptRequest,
@@ -122,10 +123,10 @@ class Server:
 
 
 @asynccontextmanager
-async def notary(pki: Pki) -> AsyncIterator[Server]:
+async def notary(pki: Pki, **more: Any) -> AsyncIterator[Server]:
     door, files = Door(), pki.files("notary")
     telemetry = Telemetry("door", TracerProvider())
-    settings, told = NotarySettings(**pki.settings("notary")), list[str]()
+    settings, told = NotarySettings(**pki.settings("notary"), **more), list[str]()
 
     async def admit(method: Method, refused: NotaryError | None) -> None:
         if refused is not None:
@@ -431,6 +432,31 @@ async def test_the_gateway_alone_is_believed_when_it_hands_on_a_client(pki: Pki,
     assert believed.certificate is not None
     assert (believed.certificate.uris, believed.address) == (ALICE.uris, "192.0.2.7")
     assert unnamed == Caller()
+
+
+async def test_a_port_for_tokens_asks_for_no_certificate_and_believes_none_that_is_handed_on(pki: Pki) -> None:
+    method, port = "/afdp.notary.v1.NotaryService/GetReceipt", free_port()
+    handed_on = [(FORWARDED_CERTIFICATE, "AAAA"), (FORWARDED_ADDRESS, "192.0.2.7")]
+    async with notary(pki, token_port=port) as server:
+        stranger = shown(pki, None)
+        async with grpc.aio.secure_channel(f"127.0.0.1:{port}", stranger) as channel:
+            await channel.unary_unary(method)(b"", timeout=20, metadata=[("authorization", "Bearer t")])
+            await HealthStub(channel).Check(HealthCheckRequest(), timeout=20)
+            told = await channel.unary_unary(method)(b"", timeout=20, metadata=handed_on).code()
+            relay = channel.stream_stream(f"/{relayed.SERVICE}/Relay")(iter([b""]), timeout=20)
+            with suppress(grpc.aio.AioRpcError):
+                assert [each async for each in relay]
+            shared = await relay.code()
+        async with grpc.aio.secure_channel(server.address, stranger) as channel:
+            other = await channel.unary_unary(method)(b"", timeout=20).code()
+        async with client(pki, server, "gateway") as gateway:
+            await gateway.get_receipt(GetReceiptRequest("nobody's"))
+        spoken = await handshake(pki, port, "-tls1_2")
+
+    assert server.door.callers == [Caller("Bearer t", None, "127.0.0.1"), Caller()]
+    refused = grpc.StatusCode.PERMISSION_DENIED
+    assert (told, shared, other) == (refused, refused, grpc.StatusCode.UNAVAILABLE)
+    assert "New, (NONE), Cipher is (NONE)" in spoken
 
 
 async def test_only_the_gateway_may_have_its_calls_share_a_stream_and_is_believed_there_too(
