@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import aclosing, closing
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack
 
 from afdp.client import calls
 from afdp.client.calls import Call, Filters, Form
@@ -16,7 +17,7 @@ from afdp.client.exports import Received
 from afdp.client.rest import DEFAULT_TIMEOUT, DEFAULT_URL, AsyncRestTransport, RestTransport, Settings
 from afdp.client.retry import Patience, Retry, steps
 from afdp.client.tls import ClientTls
-from afdp.client.token import Token, bearer_token
+from afdp.client.token import BearerToken, Token, bearer_token
 from afdp.client.values import WatchedReceipt
 from afdp.client.watching import Answer, watch, watch_async
 from afdp.errors import NotaryError
@@ -59,6 +60,53 @@ class AsyncTransport(Protocol):
         """Releases what it holds."""
 
 
+Kind = TypeVar("Kind")
+
+
+class _Client(ABC, Generic[Kind]):
+    """What both clients are made of: a transport of their kind, and how often a call is tried."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: Retry = DEFAULT_RETRY,
+        headers: Mapping[str, str] | None = None,
+        token: Token | None = None,
+        tls: ClientTls | None = None,
+        transport: Kind | None = None,
+    ) -> None:
+        self._transport: Kind = transport or self._over_rest(
+            Settings(url, timeout, headers or {}, bearer_token(token, url), tls)
+        )
+        self._retry = retry
+
+    @classmethod
+    def over_grpc(
+        cls,
+        address: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: Retry = DEFAULT_RETRY,
+        token: Token | None = None,
+        login: str = "",
+        tls: ClientTls | None = None,
+    ) -> Self:
+        """A client that speaks gRPC to `host:port`. `login`: the URL of the notary that `afdp login` was for."""
+        return cls(retry=retry, transport=cls._over_grpc(address, timeout, bearer_token(token, login), tls))
+
+    @staticmethod
+    @abstractmethod
+    def _over_rest(settings: Settings) -> Kind:
+        """The transport for REST."""
+
+    @staticmethod
+    @abstractmethod
+    def _over_grpc(address: str, timeout: float, token: BearerToken | None, tls: ClientTls | None) -> Kind:
+        """The transport for gRPC."""
+
+
 def _blocking(build: Callable[P, Call[T]]) -> Callable[Concatenate[NotaryClient, P], T]:
     """The method that sends the call that `build` describes."""
 
@@ -89,7 +137,7 @@ def _dress(method: Callable[..., object], build: Callable[..., object]) -> None:
     vars(method)["__signature__"] = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
 
 
-class NotaryClient:
+class NotaryClient(_Client[Transport]):
     """A notary, called and waited for. Safe to share between threads; a context manager that closes its connections.
 
     Args:
@@ -102,37 +150,13 @@ class NotaryClient:
         tls: whom to believe and what to show; none: what AFDP_CA, AFDP_CLIENT_CERT and AFDP_CLIENT_KEY name.
     """
 
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        retry: Retry = DEFAULT_RETRY,
-        headers: Mapping[str, str] | None = None,
-        token: Token | None = None,
-        tls: ClientTls | None = None,
-        transport: Transport | None = None,
-    ) -> None:
-        self._transport: Transport = transport or RestTransport(
-            Settings(url, timeout, headers or {}, bearer_token(token, url), tls)
-        )
-        self._retry = retry
+    _over_rest = RestTransport
 
-    @classmethod
-    def over_grpc(
-        cls,
-        address: str,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        retry: Retry = DEFAULT_RETRY,
-        token: Token | None = None,
-        login: str = "",
-        tls: ClientTls | None = None,
-    ) -> NotaryClient:
-        """A client that speaks gRPC to `host:port`. `login`: the URL of the notary that `afdp login` was for."""
+    @staticmethod
+    def _over_grpc(address: str, timeout: float, token: BearerToken | None, tls: ClientTls | None) -> Transport:
         from afdp.client.rpc import BlockingGrpcTransport  # the extra `rpc`
 
-        return cls(retry=retry, transport=BlockingGrpcTransport(address, timeout, bearer_token(token, login), tls))
+        return BlockingGrpcTransport(address, timeout, token, tls)
 
     sign = _blocking(calls.sign)
     sign_batch = _blocking(calls.sign_batch)
@@ -232,40 +256,16 @@ class NotaryClient:
         self.close()
 
 
-class AsyncNotaryClient:
+class AsyncNotaryClient(_Client[AsyncTransport]):
     """A notary, for asyncio: the methods of `NotaryClient`, to await. See there for the arguments."""
 
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        retry: Retry = DEFAULT_RETRY,
-        headers: Mapping[str, str] | None = None,
-        token: Token | None = None,
-        tls: ClientTls | None = None,
-        transport: AsyncTransport | None = None,
-    ) -> None:
-        self._transport: AsyncTransport = transport or AsyncRestTransport(
-            Settings(url, timeout, headers or {}, bearer_token(token, url), tls)
-        )
-        self._retry = retry
+    _over_rest = AsyncRestTransport
 
-    @classmethod
-    def over_grpc(
-        cls,
-        address: str,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        retry: Retry = DEFAULT_RETRY,
-        token: Token | None = None,
-        login: str = "",
-        tls: ClientTls | None = None,
-    ) -> AsyncNotaryClient:
-        """As `NotaryClient.over_grpc`."""
+    @staticmethod
+    def _over_grpc(address: str, timeout: float, token: BearerToken | None, tls: ClientTls | None) -> AsyncTransport:
         from afdp.client.rpc import GrpcTransport  # the extra `rpc`
 
-        return cls(retry=retry, transport=GrpcTransport(address, timeout, bearer_token(token, login), tls))
+        return GrpcTransport(address, timeout, token, tls)
 
     sign = _awaitable(calls.sign)
     sign_batch = _awaitable(calls.sign_batch)
