@@ -183,6 +183,12 @@ async def test_what_is_deleted_beside_an_expiry_and_an_expiry_made_by_hand_are_n
     told = [(each["phase"], each.get("resource")) for each in rows if each.get("act") == act]
     assert told == [("intent", "retention:2021-03-01"), ("outcome", f"expiry:{name}")]
 
+    # A verification that goes on behind that remembers it.
+    state = ("audit", "verify", "--records", "--json", "--state", str(world.stack.data_dir / "verified"))
+    verified = [await _run(world, *state) for _ in range(3)]
+    assert [each["findings"] for each in verified] == [[], [], []]
+    assert verified[2]["rows"] < verified[0]["rows"]
+
     # A record between the first and the last of those that went is deleted.
     for table in ("record", "record_content", "record_artifact", "record_term", "log_entry"):
         await superuser.execute(f"DELETE FROM {table} WHERE receipt_id = $1::text::uuid", victim)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -68,14 +68,14 @@ class Verdict:
     """What was found.
 
     Attributes:
-        sealed: which acts have no outcome under a seal.
+        sealed: which acts have no outcome under a seal, which expiries are announced by one, and told by one.
         row: the last sealed row.
         unsealed: rows that no seal covers yet.
     """
 
     chain: Chain = field(default_factory=Chain)
     acts: Acts = field(default_factory=Acts)
-    sealed: dict[str, int] = field(default_factory=dict)
+    sealed: tuple[Mapping[str, int], Sequence[str], Sequence[str]] = ({}, (), ())
     rows: int = 0
     row: int = 0
     unsealed: int = 0
@@ -90,7 +90,12 @@ class Verdict:
     def remembered(self) -> Remembered:
         """What the next run goes on from."""
         chain = self.chain
-        return Remembered(_SCOPE, chain.seals, chain.newest, self.row, chain.anchored, self.sealed)
+        return Remembered(_SCOPE, chain.seals, chain.newest, self.row, chain.anchored, *self.sealed)
+
+    def all_sealed_heard(self) -> None:
+        """What comes now is not under a seal yet: the next run hears it again."""
+        expiries = self.expiries
+        self.sealed = dict(self.acts.unfinished), sorted(expiries.announced), sorted(expiries.told)
 
 
 class WholeTrail:
@@ -111,6 +116,7 @@ class WholeTrail:
                 verdict.findings.append(finding)
                 return verdict
             verdict.chain, verdict.acts = since.resume(newest.body)
+            verdict.expiries = ToldExpiries(set(since.announced), set(since.told))
             verdict.row = since.row
             verdict.findings += await self._anchor(verdict.chain, newest)
         rows = self._rows(verdict.row)
@@ -123,7 +129,7 @@ class WholeTrail:
                 waiting = await anext(rows, None)
             await self._check(verdict, seal, covered)
             newest = seal
-        verdict.sealed = dict(verdict.acts.unfinished)
+        verdict.all_sealed_heard()
         while waiting is not None:
             verdict.hear(waiting)
             verdict.unsealed += 1

@@ -5,7 +5,7 @@ It is not signed: who can write it can make a verification pass over something. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -32,6 +32,7 @@ class Remembered:
         row: the sequence of the last row.
         anchored: the number of the newest seal that the log knew.
         unfinished: acts without an outcome, and the rows of their intents.
+        announced, told: of expiries, which were announced, and which are said to have happened.
     """
 
     scope: str
@@ -40,6 +41,8 @@ class Remembered:
     row: int
     anchored: int
     unfinished: Mapping[str, int]
+    announced: Sequence[str] = ()
+    told: Sequence[str] = ()
 
     def check(self, number: int, body: bytes) -> Finding | None:
         """The seal that should be the one that was verified before."""
