@@ -1,26 +1,31 @@
-"""Page tokens: where a list goes on, bound to the query that it belongs to.
+"""Page tokens: where a list goes on, sealed for the query that it belongs to.
 
-A token is opaque to callers: base64url of a version, the position, a total and a checksum over all of it and the query.
-It grants nothing, because each query is confined to its tenant whatever the token says; the checksum tells a mistake.
+A token is the position of the last record that was looked at, which its holder may not be allowed to see. So it is
+sealed: AES-256-GCM under a key of the query's own, which is derived (HMAC-SHA-256) from the deployment's and the tenant
+and filters. Nobody else can make one, or read it, and for another list or tenant it is none.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from base64 import b64decode, urlsafe_b64encode
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from hmac import digest
 from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from afdp.errors import InvalidArgument
 from afdp.metadata.values import Position, Search, WorkflowQuery
 
 MAX_TOKEN_LENGTH = 128  # characters
 
-_VERSION = 1
-_BODY = struct.Struct(">Bq16sQ")  # version, microseconds since 1970, ID, total
-_CHECK_SIZE = 16
+_VERSION = b"\2"
+_BODY = struct.Struct(">q16sQ")  # microseconds since 1970, ID, total
+_NONCE, _TAG = 12, 16  # bytes
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -32,18 +37,19 @@ class PageToken:
     total: int = 0
 
 
-def encode(token: PageToken, query: Search | WorkflowQuery) -> str:
-    """The token in its opaque form, good for this query only."""
+def encode(token: PageToken, query: Search | WorkflowQuery, key: bytes) -> str:
+    """The token in its opaque form, good for this query only; `key` has 32 bytes."""
     micros = (token.position.time - _EPOCH) // timedelta(microseconds=1)
-    body = _BODY.pack(_VERSION, micros, token.position.id.bytes, token.total)
-    return _text(body + _check(body, query))
+    nonce = os.urandom(_NONCE)
+    body = _BODY.pack(micros, token.position.id.bytes, token.total)
+    return _text(_VERSION + nonce + AESGCM(_key_of(query, key)).encrypt(nonce, body, _VERSION))
 
 
-def decode(text: str, query: Search | WorkflowQuery) -> PageToken | None:
+def decode(text: str, query: Search | WorkflowQuery, key: bytes) -> PageToken | None:
     """The token that `encode` made for the same query; None for the empty text of the first page.
 
     Raises:
-        InvalidArgument: naming `page_token`: it is damaged, or belongs to another query.
+        InvalidArgument: naming `page_token`: it is forged or damaged, or belongs to another query.
     """
     if not text:
         return None
@@ -51,15 +57,14 @@ def decode(text: str, query: Search | WorkflowQuery) -> PageToken | None:
         data = b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True) if len(text) <= MAX_TOKEN_LENGTH else b""
     except ValueError:  # binascii.Error is one
         data = b""
-    body, check = data[: _BODY.size], data[_BODY.size :]
-    if len(body) != _BODY.size or check != _check(body, query) or text != _text(data):
+    if len(data) != 1 + _NONCE + _BODY.size + _TAG or data[:1] != _VERSION or text != _text(data):
         raise _not_ours()
-    _, micros, id_bytes, total = _BODY.unpack(body)
     try:
-        time = _EPOCH + timedelta(microseconds=micros)
-    except OverflowError:  # the checksum is no secret
+        body = AESGCM(_key_of(query, key)).decrypt(data[1 : 1 + _NONCE], data[1 + _NONCE :], _VERSION)
+    except InvalidTag:
         raise _not_ours() from None
-    return PageToken(Position(time, UUID(bytes=id_bytes)), total)
+    micros, id_bytes, total = _BODY.unpack(body)
+    return PageToken(Position(_EPOCH + timedelta(microseconds=micros), UUID(bytes=id_bytes)), total)
 
 
 def _not_ours() -> InvalidArgument:
@@ -72,9 +77,9 @@ def _text(data: bytes) -> str:
     return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def _check(body: bytes, query: Search | WorkflowQuery) -> bytes:
+def _key_of(query: Search | WorkflowQuery, key: bytes) -> bytes:
     filters = repr((type(query).__name__, *map(_plain, astuple(query))))
-    return sha256(b"afdp page token\0" + body + filters.encode()).digest()[:_CHECK_SIZE]
+    return digest(key, b"afdp page token\0" + filters.encode(), "sha256")
 
 
 def _plain(value: object) -> object:

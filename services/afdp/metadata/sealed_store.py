@@ -250,6 +250,10 @@ class SealedStore:
         """How many workflows match."""
         return await self._store.count_workflows(query)
 
+    async def page_key(self) -> bytes:
+        """As the store's."""
+        return await self._store.page_key()
+
     async def get_trust_files(self, known: int) -> TrustFiles:
         """The newest publication of the trust root, which everybody may read."""
         return await self._store.get_trust_files(known)

@@ -198,6 +198,9 @@ class Store(Protocol):
     async def count_workflows(self, query: WorkflowQuery) -> int:
         """How many match in all."""
 
+    async def page_key(self) -> bytes:
+        """What page tokens are sealed under: 32 bytes, the same for whoever shares the records, for ever."""
+
     async def get_trust_files(self, known: int) -> TrustFiles:
         """The newest publication of the trust root; without its files where its revision is `known`."""
 
@@ -235,6 +238,7 @@ class Metadata:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._page_key = b""
 
     async def prepare(
         self,
@@ -368,13 +372,14 @@ class Metadata:
             InvalidArgument: the token is damaged or belongs to another query, or the query asks for a place in metadata
                 that is not searchable.
         """
-        token = pages.decode(page_token, query)
+        key = await self._key()
+        token = pages.decode(page_token, query, key)
         found = await self._store.search(query, token.position if token else None, page_size + 1)
         shown = found[: min(page_size, _fitting(found))]
         if len(shown) == len(found):
             return SearchPage(shown, "")
         position = Position(shown[-1].notarized_at, shown[-1].receipt_id)
-        return SearchPage(shown, pages.encode(PageToken(position), query))
+        return SearchPage(shown, pages.encode(PageToken(position), query, key))
 
     async def read(self, query: Search, page_size: int, after: UUID | Position | None) -> WholePage:
         """Records that match, whole, in order, from right after one of them.
@@ -439,14 +444,20 @@ class Metadata:
         Raises:
             InvalidArgument: the token is damaged or belongs to another query.
         """
-        token = pages.decode(page_token, query)
+        key = await self._key()
+        token = pages.decode(page_token, query, key)
         total = token.total if token else await self._store.count_workflows(query)
         found = await self._store.list_workflows(query, token.position if token else None, page_size + 1)
         shown = found[:page_size]
         if len(shown) == len(found):
             return WorkflowPage(shown, "", total)
         position = Position(shown[-1].created_at, shown[-1].id)
-        return WorkflowPage(shown, pages.encode(PageToken(position, total), query), total)
+        return WorkflowPage(shown, pages.encode(PageToken(position, total), query, key), total)
+
+    async def _key(self) -> bytes:
+        if not self._page_key:
+            self._page_key = await self._store.page_key()
+        return self._page_key
 
     async def get_trust_files(self, known: int) -> TrustFiles:
         """The newest publication of the trust root; without its files where its revision is `known`."""

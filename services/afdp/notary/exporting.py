@@ -1,19 +1,21 @@
 """Exports: all that a search finds, line by line, in the memory of one page however much it is.
 
 A page is read when the one before has been taken: a client that reads slowly holds nothing but its place among the
-exports that go on at once, and one that goes away ends its own.
+exports that go on at once, and one that goes away ends its own. One that reads more slowly than anybody needs to is let
+go: it can come back, and go on where it was.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter as Tally
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from prometheus_client import Counter, Gauge
 
-from afdp.errors import InvalidArgument, ResourceExhausted
+from afdp.errors import InvalidArgument, NotFound, ResourceExhausted
 from afdp.messages import metadata as store
 from afdp.messages.notary import ExportFormat
 from afdp.notary.access.gate import READ
@@ -26,6 +28,8 @@ from afdp.notary.service import Access, check_window
 _PAGE = 256  # records, and as many bytes as metadata gives at once
 _CHUNK_BYTES = 64 * 1024  # from which on lines are handed over
 _READ_TIMEOUT = 30.0  # seconds, of a page
+_SLOWEST = 8 * 1024  # bytes a second that who exports has to take
+_PATIENCE = 30.0  # seconds beyond that
 
 _under_way = Gauge("afdp_notary_exports_under_way", "Exports that are being read.")
 _limit = Gauge("afdp_notary_exports_limit", "How many exports may be read at once.")
@@ -54,11 +58,13 @@ class Exports:
         access: Access,
         forms: Mapping[ExportFormat, Form],
         most: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._forms = forms
         self._metadata = metadata
         self._access = access
         self._most = most
+        self._clock = clock
         self._by_tenant: Tally[str] = Tally()
         _limit.set(most)
 
@@ -69,7 +75,7 @@ class Exports:
 
         Raises:
             InvalidArgument: what is wanted cannot be looked for; nothing was given yet.
-            ResourceExhausted: too many exports go on.
+            ResourceExhausted: too many exports go on, or this one is read too slowly.
             Unauthenticated: the caller's credential has ended.
             Unavailable, DeadlineExceeded: it ended early, and goes on behind the last receipt that was given.
         """
@@ -79,6 +85,9 @@ class Exports:
         wanted.tenant, wanted.page_size = principal.tenant, _PAGE
         at = store.ReadRecordsRequest(wanted, require_uuid("after", after) if after else "")
         asked = asked_for(wanted)
+        if after:
+            await self._require_seen(principal, after)
+        pace = _Pace(self._clock)
         with self._place(principal.tenant):
             page = await self._metadata.read_records(at, timeout=_READ_TIMEOUT)
             yield Lines(b"" if after else form.head, after)
@@ -87,11 +96,26 @@ class Exports:
                 self._access.gave(principal, READ, receipts_given([_receipt_id(each) for each in seen], asked))
                 async for lines in self._written(seen, form):
                     self._access.require_unexpired(principal, READ)  # whoever is slow takes long over a page
-                    yield lines
+                    with pace.of(len(lines.data)):
+                        yield lines
                 if not page.next_after:
                     return
                 at = store.ReadRecordsRequest(wanted, page.next_after, page.next_after_notarized_at)
                 page = await self._metadata.read_records(at, timeout=_READ_TIMEOUT)
+
+    async def _require_seen(self, principal: Principal, receipt_id: str) -> None:
+        """Nobody goes on after a receipt that an export would not give: where it lies is part of what is hidden.
+
+        Raises:
+            InvalidArgument: there is none for the caller.
+        """
+        asked = store.GetRecordRequest(principal.tenant, receipt_id)
+        try:
+            found = (await self._metadata.get_record(asked, timeout=_READ_TIMEOUT)).record
+        except NotFound:
+            found = None
+        if found is None or not self._seen(principal, [found]):
+            raise InvalidArgument.field("after", "is not the ID of a receipt")
 
     async def _written(self, seen: Sequence[store.Record], form: Form) -> AsyncGenerator[Lines, None]:
         waiting, size = [], 0
@@ -125,6 +149,25 @@ class Exports:
             if not self._by_tenant[tenant]:
                 del self._by_tenant[tenant]
             _under_way.dec()
+
+
+class _Pace:
+    """How fast somebody reads."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._waited = 0.0
+        self._taken = 0
+
+    @contextmanager
+    def of(self, size: int) -> Iterator[None]:
+        """While so many bytes are taken. Raises ResourceExhausted where all of it takes too long."""
+        since = self._clock()
+        yield
+        self._waited += self._clock() - since
+        self._taken += size
+        if self._waited > _PATIENCE + self._taken / _SLOWEST:
+            raise ResourceExhausted("the export is read too slowly: go on after the last receipt that you have")
 
 
 def _receipt_id(record: store.Record) -> str:

@@ -33,8 +33,10 @@ OF_NOBODY = {"schema_migration", "checkpoint", "trust_repository", "trust_file"}
     "retention_class",
     "record_change_horizon",
     "witnessed_tree",
+    "page_key",
 }
-"""Tables without a tenant's data: the history of the schema, what is published, and hashes over rows of all tenants."""
+"""Tables without a tenant's data: the history of the schema, what is published, hashes over rows of all tenants,
+and what tokens of pages are sealed under."""
 
 NOT_FOR_READERS = {"data_key", "erasure", "idempotency_key", "index_key"}
 
@@ -99,6 +101,9 @@ async def _fill(store: PostgresStore, owner_url: str, make_draft: Make, log_draf
             "VALUES ($2, '2021-03-01', 1, 0, 0, '{}', $1, $1, sha256(''))",
             logged.receipt_id,
             tenant,
+        )
+        await owner.execute(
+            "INSERT INTO expired_record VALUES ($1, $2, gen_random_uuid(), '')", logged.receipt_id, tenant
         )
     return [logged.receipt_id, waiting.receipt_id]
 

@@ -276,6 +276,11 @@ class PostgresStore:
         """How many workflows match."""
         return await self._tenants.run_for(query.tenant, lambda connection: workflow_list.count(connection, query))
 
+    async def page_key(self) -> bytes:
+        """What page tokens are sealed under."""
+        key: bytes = await self._database.run(lambda connection: connection.fetchval("SELECT key FROM page_key"))
+        return key
+
     async def get_trust_files(self, known: int) -> TrustFiles:
         """The newest publication of the trust root."""
         return await self._database.run(lambda connection: trust_files.current(connection, known))

@@ -342,8 +342,7 @@ BEGIN
         EXECUTE format(
             'CREATE TRIGGER no_deletion BEFORE DELETE OR TRUNCATE ON %I EXECUTE FUNCTION refuse_deletion()', name);
     END LOOP;
-    ALTER TABLE expired_record ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
-    FOREACH name IN ARRAY ARRAY['legal_hold', 'expiry'] LOOP
+    FOREACH name IN ARRAY ARRAY['legal_hold', 'expiry', 'expired_record'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
         EXECUTE format(
             'CREATE POLICY of_one_tenant ON %I FOR SELECT TO afdp_metadata_reader '
@@ -368,7 +367,7 @@ CREATE POLICY housekeeping ON expiry TO afdp_metadata_keeper USING (true) WITH C
 REVOKE EXECUTE ON FUNCTION months_with_records(), due_in_month(date), expire_month(date, uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION months_with_records(), due_in_month(date), expire_month(date, uuid) TO afdp_metadata_keeper;
 GRANT SELECT, INSERT, UPDATE (released_by, release_reason, released_at) ON legal_hold TO afdp_metadata_writer;
-GRANT SELECT ON legal_hold, expiry, retention_class TO afdp_metadata_reader;
+GRANT SELECT ON legal_hold, expiry, expired_record, retention_class TO afdp_metadata_reader;
 GRANT SELECT ON expiry, expired_record, retention_class TO afdp_metadata_writer;
 GRANT SELECT, INSERT, UPDATE (period) ON retention_class TO afdp_metadata_keeper;
 GRANT SELECT, UPDATE (certificate) ON expiry TO afdp_metadata_keeper;
