@@ -109,7 +109,8 @@ async def test_who_reads_at_a_trickle_is_let_go_and_told_to_come_back(pause: flo
     with pytest.raises(ResourceExhausted, match="go on after"):
         await read()
     assert taken == ["", "r0", "r1"]
-    assert [(await anext(lines_of(some))).last_receipt_id for _ in range(8)] == [""] * 8, "its place is another's"
+    others = [lines_of(some) for _ in range(4)]  # as many as one tenant may have
+    assert [(await anext(each)).last_receipt_id for each in others] == [""] * 4, "its place is another's"
 
 
 async def test_nobody_goes_on_after_a_receipt_that_is_hidden_and_learns_no_more_than_of_one_that_there_is_not() -> None:
