@@ -6,7 +6,9 @@ from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from time import time
 from typing import Any
 
 import grpc
@@ -22,7 +24,7 @@ from afdp.certs.authority import Authority, Issued
 from afdp.certs.names import Names
 from afdp.config import ServiceSettings
 from afdp.embedded.process import free_port
-from afdp.errors import NotaryError, PermissionDenied, Unauthenticated
+from afdp.errors import NotaryError, PermissionDenied, Unauthenticated, Unavailable
 from afdp.messages.notary import (
     GetReceiptRequest,
     GetReceiptResponse,
@@ -256,6 +258,45 @@ async def test_a_revoked_certificate_is_refused_in_a_stream_that_goes_on(pki: Pk
 
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert server.refused == ["the certificate is revoked"]
+
+
+async def test_a_certificate_whose_time_is_over_is_refused_on_a_connection_that_stands(
+    pki: Pki, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_channel(server.address, tls=shown(pki, pki.authority.issued("alice"))) as channel:
+        alice = NotaryServiceClient(GrpcCaller(channel))
+        await alice.get_receipt(GetReceiptRequest("before"))
+        monkeypatch.setattr("afdp.tls.peers.time", lambda: time() + timedelta(days=31).total_seconds())
+        with pytest.raises(Unauthenticated) as refused:
+            await alice.get_receipt(GetReceiptRequest("after"))
+
+    assert str(refused.value) == "the credentials are missing or not valid"
+    assert server.refused == ["the certificate is not valid now"]
+
+
+async def test_a_service_whose_certificate_is_over_is_away_until_it_has_a_new_one(pki: Pki) -> None:
+    own, names = pki.authority.issued("signer"), Names.of_service("signer", DOMAIN, Names())
+    over = forge(pki.folder / "over", names, pki.authority, days=-1)
+    own.cert.write_bytes(over.cert.read_bytes())
+    own.key.write_bytes(over.key.read_bytes())
+    files, telemetry = pki.files("signer"), Telemetry("keys", TracerProvider())
+    async with (
+        running_server(Keys(), ServiceSettings(**pki.settings("signer")), telemetry, tls=files) as port,
+        open_channel(f"127.0.0.1:{port}", tls=pki.files("notary"), service="signer") as channel,
+    ):
+        keys = SignerServiceClient(GrpcCaller(channel))
+        with pytest.raises(Unavailable):
+            await keys.sign_statements(SignStatementsRequest(), timeout=20)
+        renewed = pki.authority.issue("renewed", names)
+        renewed.key.replace(own.key)
+        renewed.cert.replace(own.cert)
+        files.refresh()
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(Unavailable):  # the channel tries anew by its own pace
+                    await keys.sign_statements(SignStatementsRequest(), timeout=20)
+                    break
+                await asyncio.sleep(0.1)
 
 
 async def test_certificates_keys_and_authorities_change_under_load_and_no_call_fails(pki: Pki, server: Server) -> None:
