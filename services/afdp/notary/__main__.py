@@ -135,7 +135,8 @@ async def main(settings: NotarySettings) -> None:
         daily = settings.retention_interval_seconds
         expiring = Expiring(metadata, notary, retention, daily, way_in.trail, settings.operator_tenants[0])
         holds = RetentionOffice(metadata, *rights, expiring)
-        feed = Feed(metadata, office, settings.watch_interval_seconds)
+        labelled = way_in.access.asks_for_labels
+        feed = Feed(metadata, office, settings.watch_interval_seconds, with_evidence=labelled)
         watching = Watching(feed, way_in.access, settings.watch_heartbeat_seconds)
         offices = audit, holds
         servicer = NotaryServicer(

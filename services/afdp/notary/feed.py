@@ -56,7 +56,7 @@ class Told:
     Attributes:
         cursor: goes on after it.
         receipt: as it stands now; or the error that stands in its way, which stays.
-        event_type, evidence: what policies ask for.
+        event_type, evidence: what policies ask for; no evidence where none asks for it.
     """
 
     cursor: str
@@ -104,8 +104,16 @@ class Tenant:
 class Feed:
     """The changes of records as one process follows them, for as long as somebody watches."""
 
-    def __init__(self, metadata: store.MetadataServiceClient, receipts: Receipts, interval: float) -> None:
-        """`interval` is in seconds, between two looks."""
+    def __init__(
+        self, metadata: store.MetadataServiceClient, receipts: Receipts, interval: float, *, with_evidence: bool = True
+    ) -> None:
+        """Peers and settings.
+
+        Args:
+            interval: seconds between two looks.
+            with_evidence: whether who may see a receipt is decided by its evidence, too.
+        """
+        self._with_evidence = with_evidence
         self._metadata = metadata
         self._receipts = receipts
         self._interval = interval
@@ -249,7 +257,8 @@ class Feed:
             event_type = draft.terms.event_type if draft.terms is not None else ""
             async with room:
                 receipt = await self._receipt(record)
-            return Told(change.cursor, change.receipt_id, receipt, event_type, draft.evidence)
+            evidence = draft.evidence if self._with_evidence else b""  # many pages are kept
+            return Told(change.cursor, change.receipt_id, receipt, event_type, evidence)
 
         there = [(change, records[change.receipt_id]) for change in changes if change.receipt_id in records]
         return await _all(told(change, record) for change, record in there)

@@ -280,3 +280,17 @@ async def test_a_notary_that_stops_sends_those_who_watch_elsewhere(feed: Feed, w
             await coming
         with pytest.raises(Unavailable):
             await to_the_end(watch())
+
+
+@pytest.mark.parametrize(("asked_for", "held"), [(True, 1000), (False, 0)])
+async def test_pages_hold_evidence_only_where_policies_ask_for_it(
+    records: Records, office: Office, asked_for: bool, held: int
+) -> None:
+    service: Any = records
+    feed = Feed(service, office, 60.0, with_evidence=asked_for)
+    records.size = 1000
+    records.changes.append(("acme", "1", "a"))
+    with feed.watched("acme") as tenant:
+        [told] = (await feed.page(tenant, "0")).told
+
+    assert (told.receipt_id, told.event_type, len(told.evidence)) == ("1", "a", held)
