@@ -181,6 +181,65 @@ def test_processes_of_one_folder_have_a_file_each(tmp_path: Path) -> None:
     assert second.waiting == 0
 
 
+def drained(spool: Spool) -> list[bytes]:
+    """All that waits, in the order in which it goes out."""
+    found: list[bytes] = []
+    while spool.waiting:
+        rows, size = spool.next(2)
+        found += rows
+        spool.sent(size)
+    return found
+
+
+def test_what_several_processes_left_goes_out_in_order_and_their_files_go(tmp_path: Path) -> None:
+    first, second = Spool(tmp_path, ROOM), Spool(tmp_path, ROOM)
+    rows = [b"%d" % number for number in range(6)]
+    first.append(rows[:3])
+    second.append(rows[3:])
+    for each in (first, second):
+        each.close()  # as the end of a process does
+    spool = Spool(tmp_path, ROOM)
+    spool.append([b"6"])
+    assert drained(spool) == [*rows, b"6"]
+    assert [each.name for each in tmp_path.iterdir()] == ["audit-3.ndjson"]
+
+
+def test_the_room_of_what_has_gone_is_there_for_what_comes_though_some_always_waits(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 1600)
+    rows = [b"%099d" % number for number in range(40)]
+    for row in rows[:4]:
+        spool.append([row])
+    gone: list[bytes] = []
+    for row in rows[4:]:
+        spool.append([row])
+        found, size = spool.next(1)
+        spool.sent(size)
+        gone += found
+        assert spool.waiting == 400
+        assert sum(each.stat().st_size for each in tmp_path.iterdir()) <= 1600
+    assert gone + drained(spool) == rows
+    with pytest.raises(OSError, match="full"):
+        spool.append(rows[:17])
+    spool.append(rows[:16])
+    assert drained(spool) == rows[:16]
+
+
+async def test_rows_that_are_being_spooled_when_the_process_is_told_to_end_are_whole(tmp_path: Path) -> None:
+    """Their thread goes on after its task has ended; what is left is written beside it."""
+    away = Metadata()
+    away.there.clear()
+    spool = Spool(tmp_path, ROOM)
+    trail = DurableTrail(away, spool, 1000, 60)
+    async with running(trail):
+        await trail.put(row("0")).settled()
+        for number in range(1, 50):
+            trail.put(row(str(number)))
+        await asyncio.sleep(0)
+    spool.close()
+    told = names([json.loads(each) for each in drained(Spool(tmp_path, ROOM))])
+    assert list(dict.fromkeys(told)) == [str(number) for number in range(50)]
+
+
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FailedPrecondition, match="file/spool"):
