@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class Guarded:
     authority: Authority
     offset: int
     token_port: int
+    identity: Path
 
     def client(self, issued: Issued | None = None) -> httpx.AsyncClient:
         """Of the gateway, that shows a certificate, or none."""
@@ -97,7 +99,7 @@ async def guarded() -> AsyncIterator[Guarded]:
         notary["AFDP_TOKEN_PORT"] = str(token_port)
         options = StackOptions(folder / "data", offset, tls=True, settings={"notary": notary, "gateway": often})
         async with running_stack(options) as stack:
-            yield Guarded(stack, issuer, Authority(stack.certificates), offset, token_port)
+            yield Guarded(stack, issuer, Authority(stack.certificates), offset, token_port, file)
 
 
 # --- credentials -----------------------------------------------------------------------------------------------------
@@ -191,10 +193,22 @@ async def test_while_an_issuer_is_away_its_tokens_hear_when_to_come_again(guarde
     async with guarded.client() as rest:
         answer = await rest.get("/api/v1/keys", headers={"authorization": f"Bearer {token}"})
 
-    row = (await guarded.on_record(["the identity provider cannot be asked now; try again"])).popitem()[1]
+    reason = "the identity provider cannot be asked now; try again"
+    row = (await guarded.on_record([reason]))[reason]
     assert (answer.status_code, answer.json()["code"], row["result"]) == (503, "UNAVAILABLE", "error")
     assert int(answer.headers["retry-after"]) >= 1
     assert AWAY not in answer.text
+
+
+async def test_what_decides_is_on_record_by_its_hash(guarded: Guarded) -> None:
+    start = "in force at the start; by their files"
+    rows = await guarded.on_record([f"the policies: {start}", f"the identity settings: {start}"])
+
+    identity = sha256(guarded.identity.read_bytes()).hexdigest()
+    assert rows[f"the identity settings: {start}"]["resource"] == f"identity:{identity}"
+    async with guarded.client(guarded.authority.issued("admin")) as admin:
+        asked = (await admin.get("/api/v1/whoami")).json()
+    assert rows[f"the policies: {start}"]["resource"] == f"policy:{asked['policy_hash']}"
 
 
 # --- connections -----------------------------------------------------------------------------------------------------

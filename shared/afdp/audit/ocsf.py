@@ -54,7 +54,7 @@ _VERBS = {
 }
 _ENTITY_VERBS = {**_VERBS, "Revoke": _DISABLE, "Release": _DEACTIVATE}
 # What those look after who administer something, by the kind of a resource.
-_ADMINISTERED = frozenset({"hold", "key", "log", "policy", "retention", "subject", "tenant"})
+_ADMINISTERED = frozenset({"hold", "identity", "key", "log", "policy", "retention", "subject", "tenant"})
 _FIRST_WORD = re.compile("[A-Z][a-z]*")
 
 _SUCCESS, _FAILURE = 1, 2

@@ -16,7 +16,7 @@ from afdp.notary.access.refusal import CredentialRefused
 from afdp.notary.identity.claims import ClaimPath, Pattern
 from afdp.notary.identity.identity import Identity
 from afdp.notary.identity.principals import TokenPrincipals
-from afdp.notary.identity.settings import IdentitySettings, IssuerSettings, parse_identity, read_identity
+from afdp.notary.identity.settings import IssuerSettings, parse_identity, read_identity
 from afdp.notary.model import Principal
 from afdp.rpc.caller import Caller, PeerCertificate
 from tests.local_issuer import LocalIssuer, running_identity, write_identity
@@ -348,7 +348,7 @@ async def test_a_file_that_could_not_be_read_for_a_moment_is_read_again_without_
     file = write_identity(tmp_path / "identity.yaml", {"issuers": [issuer.settings()]})
     tries: list[Path] = []
 
-    def failing_at_first(path: Path) -> IdentitySettings:
+    def failing_at_first(path: Path) -> bytes:
         tries.append(path)
         if len(tries) < 4:
             raise SettingsError("the disk is away")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from afdp.config import SettingsError
@@ -22,6 +23,7 @@ from afdp.notary.access.quotas import LocalQuotas
 from afdp.notary.access.recorded import RecordedCalls
 from afdp.notary.access.redis_quotas import RedisQuotas
 from afdp.notary.access.refusal import CredentialRefused
+from afdp.notary.access.rule_events import IDENTITY, POLICIES, RuleEvents
 from afdp.notary.access.spool import Spool
 from afdp.notary.config import NotarySettings
 from afdp.notary.identity.identity import Identity
@@ -70,13 +72,20 @@ def opened(settings: NotarySettings, metadata: Metadata) -> Opened:
         calls = RecordedCalls(None if settings.tls == "off" else OnThisMachine(trail).admit, trail)
         rights = KeyRights(frozenset({ANYBODY.tenant}))
         return Opened(OpenAccess(), rights, trail, calls.admit, (trail.run(),))
-    authenticator, following = _authenticator(settings)
+    identity = _identity(settings)
+    authenticator: Authenticator = identity or NoIssuer()
     if settings.auth_failures is not None:
         authenticator = GuardedAuthenticator(authenticator, settings.auth_failures)
     limiter, counting = _limiter(settings)
     policies = live_policies(settings)
     lines = LogTrail(settings.audit_queue_items, settings.audit_interval_seconds)
     trail = _trail(settings, metadata, lines)
+    rules = RuleEvents(trail.put, settings.operator_tenants[0])
+    policies.tell(partial(rules.hear, POLICIES))
+    following: list[Coroutine[Any, Any, None]] = [rules.run()]
+    if identity is not None:
+        identity.tell(partial(rules.hear, IDENTITY))
+        following.append(identity.run())
     labels = Labels(settings.classifications, settings.classification_fields, settings.residency_fields)
     gate = Gate(authenticator, limiter, policies, labels, trail)
     key_rights = KeyRights(frozenset(settings.operator_tenants))
@@ -114,19 +123,16 @@ def _limiter(settings: NotarySettings) -> tuple[RateLimiter, Sequence[Coroutine[
     return RateLimiter(settings.rate_limits, quotas), (quotas.run(), redis.run())
 
 
-def _authenticator(settings: NotarySettings) -> tuple[Authenticator, Sequence[Coroutine[Any, Any, None]]]:
-    """Who is believed, and what keeps that current.
+def _identity(settings: NotarySettings) -> Identity | None:
+    """Who is believed; None: nobody.
 
     Raises:
         FailedPrecondition: the file of identity settings is wrong.
     """
-    if settings.identity is None:
-        return NoIssuer(), ()
     try:
-        identity = Identity(settings.identity)
+        return Identity(settings.identity) if settings.identity is not None else None
     except SettingsError as error:
         raise FailedPrecondition(str(error)) from None
-    return identity, (identity.run(),)
 
 
 class NoIssuer:

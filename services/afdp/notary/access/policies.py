@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -63,6 +63,7 @@ class LivePolicies:
         self._interval = interval
         self._remembered: dict[tuple[object, ...], Verdict] = {}
         self._wrong = ""
+        self._listener: Callable[[str], None] = lambda _: None
         self._set = PolicySet(sources.read(folders), deployment)
         self._take(self._set)
 
@@ -75,6 +76,11 @@ class LivePolicies:
     def described(self) -> str:
         """How many there are, and which."""
         return f"{len(self._set.policies)} policies, SHA-256 {self.hash[:16]}…"
+
+    def tell(self, listener: Callable[[str], None]) -> None:
+        """Has a listener hear the hash of those in force, now and whenever others are."""
+        self._listener = listener
+        listener(self.hash)
 
     async def status(self) -> list[Part]:
         """How they are, for the operators."""
@@ -129,6 +135,7 @@ class LivePolicies:
         self._timed = not policies.attributes.isdisjoint(_OF_TIME)
         self.asks_for_labels = not policies.attributes.isdisjoint(_LABELS)
         self._remembered.clear()
+        self._listener(policies.hash)
 
     def _remember(self, key: tuple[object, ...], decision: Decision) -> Verdict:
         if len(self._remembered) >= _REMEMBERED:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 from prometheus_client import Counter
@@ -14,7 +15,7 @@ from afdp.config import SettingsError
 from afdp.notary.identity.authenticator import CredentialAuthenticator
 from afdp.notary.identity.keys import KeySource, Pace, Provider
 from afdp.notary.identity.provider import HttpProvider, KeyFile
-from afdp.notary.identity.settings import IdentitySettings, IssuerSettings, read_identity
+from afdp.notary.identity.settings import IdentitySettings, IssuerSettings, parse_identity, read_identity
 from afdp.notary.model import Principal
 from afdp.rpc.caller import Caller
 
@@ -41,11 +42,18 @@ class Identity:
         self._wrong = ""  # what is the matter with the one that is there
         self._keys: dict[tuple[str, str], KeySource] = {}  # by where they are
         self._tasks: dict[KeySource, asyncio.Task[None]] = {}
-        self._authenticator = self._built(read_identity(file))
+        self._listener: Callable[[str], None] = lambda _: None
+        self._hash, settings = _read(file)
+        self._authenticator = self._built(settings)
 
     async def authenticate(self, caller: Caller) -> Principal:
         """Whom the credentials of a call belong to; raises as `CredentialAuthenticator` does."""
         return await self._authenticator.authenticate(caller)
+
+    def tell(self, listener: Callable[[str], None]) -> None:
+        """Has a listener hear the SHA-256, in hex, of the file that is in force, now and whenever another is."""
+        self._listener = listener
+        listener(self._hash)
 
     @property
     def sources(self) -> Sequence[KeySource]:
@@ -67,7 +75,7 @@ class Identity:
     async def _reload(self) -> bool:
         """Whether the file could be used. Else it is read again, for it may be so without having changed."""
         try:
-            settings = await asyncio.to_thread(read_identity, self._file)
+            digest, settings = await asyncio.to_thread(_read, self._file)
         except SettingsError as error:
             if str(error) != self._wrong:
                 self._wrong = str(error)
@@ -77,6 +85,8 @@ class Identity:
             return False
         self._wrong = ""
         self._authenticator = self._built(settings)
+        self._hash = digest
+        self._listener(digest)
         _reloads.labels("taken").inc()
         logger.info("the identity settings were read anew")
         return True
@@ -96,6 +106,12 @@ class Identity:
             self._tasks[source] = tasks.create_task(source.run(), name=f"keys of {source.name}")
         for source in self._tasks.keys() - wanted:
             self._tasks.pop(source).cancel()
+
+
+def _read(file: Path) -> tuple[str, IdentitySettings]:
+    """The SHA-256 of a file, in hex, and its settings. Raises SettingsError."""
+    data = read_identity(file)
+    return sha256(data).hexdigest(), parse_identity(data, str(file))
 
 
 def _source(issuer: IssuerSettings) -> KeySource:

@@ -213,15 +213,19 @@ class IdentitySettings(_Strict):
         return self
 
 
-def read_identity(file: Path) -> IdentitySettings:
-    """The settings in a file.
+def read_identity(file: Path) -> bytes:
+    """What stands in a file of settings.
 
     Raises:
-        SettingsError: it cannot be read, or each name in it that is unknown or has a wrong value.
+        SettingsError: it cannot be read.
     """
-    return parse_identity(read_settings_file(file, _SETTING), str(file))
+    return read_settings_file(file, _SETTING)
 
 
 def parse_identity(data: bytes, name: str) -> IdentitySettings:
-    """The settings in a YAML document; see `read_identity`."""
+    """The settings in a YAML document.
+
+    Raises:
+        SettingsError: each name in it that is unknown or has a wrong value.
+    """
     return parse_settings_file(IdentitySettings, data, name, _SETTING)
