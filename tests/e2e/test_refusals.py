@@ -172,6 +172,10 @@ async def test_over_grpc_they_hear_the_same_too(guarded: Guarded) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await channel.unary_unary(LIST_KEYS)(b"", metadata=metadata, timeout=30)
             heard.add((refused.value.code(), refused.value.details()))
+        twice = [("authorization", f"Bearer {guarded.issuer.token(claims_of(guarded.issuer))}")] * 2
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary(LIST_KEYS)(b"", metadata=twice, timeout=30)
+        heard.add((refused.value.code(), refused.value.details()))
 
     assert heard == {(grpc.StatusCode.UNAUTHENTICATED, "the credentials are missing or not valid")}
 

@@ -314,7 +314,8 @@ def _set_metadata(context: _Context) -> None:
         elif key == "traceparent" and isinstance(value, str):
             trace = value
         elif key == "authorization" and isinstance(value, str):
-            authorization = value
+            # Two are read as one (RFC 9110, 5.3), which nobody believes: else it would be ours to choose between them.
+            authorization = f"{authorization}, {value}" if authorization else value
     caller.set(Caller(authorization))
     answer.begin()
     request_id.set(request or str(uuid_utils.uuid7()))
