@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -20,8 +20,9 @@ import pytest_asyncio
 from afdp.embedded.postgres import running_postgres
 from afdp.errors import Aborted, FailedPrecondition
 from afdp.metadata.postgres import PostgresStore, migrate_database, open_store
+from afdp.metadata.postgres.expiring import expire
 from afdp.metadata.postgres.roles import KEEPER, READER, WRITER
-from afdp.metadata.retention import Hold, Period, Release
+from afdp.metadata.retention import Expiry, Hold, Period, Release
 from afdp.metadata.values import Batch, Draft, Principal, Search
 from tests.integration.metadata.test_months import DIVIDED, id_of
 
@@ -71,6 +72,17 @@ def root_of(leaves: list[bytes]) -> bytes:
     while split * 2 < len(leaves):
         split *= 2
     return sha256(b"\1" + root_of(leaves[:split]) + root_of(leaves[split:])).digest()
+
+
+STEPS = ("undo_expiry($1)", "begin_expiry($1)", "sort_expiry($1, $2)", "copy_expiry($1, $2)", "sum_expiry($1)")
+
+
+async def prepare_expiry(session: asyncpg.Connection, steps: Sequence[str] = STEPS) -> None:
+    """The steps before the last one, of a small month; each in its transaction, as the keeper."""
+    for step in steps:
+        async with session.transaction():
+            await session.execute(f"SET LOCAL ROLE {KEEPER}")
+            await session.fetchval(f"SELECT {step}", *((MONTH, uuid.UUID(int=0)) if "$2" in step else (MONTH,)))
 
 
 async def left(store: PostgresStore, tenant: str) -> set[uuid.UUID]:
@@ -301,9 +313,10 @@ async def test_a_hold_that_comes_while_records_expire_is_refused_or_wins_and_is_
     await log_drafts(own_store, [old() for _ in range(3)])
     await own_store.retention.put_classes(SHORT)
     # As while records expire: this transaction has decided, and not ended.
+    await prepare_expiry(owner)
     async with owner.transaction():
         await owner.execute(f"SET LOCAL ROLE {KEEPER}")
-        gone = await owner.fetch("SELECT * FROM expire_month($1)", MONTH)
+        gone = await owner.fetch("SELECT * FROM end_expiry($1)", MONTH)
         await owner.execute("RESET ROLE")
         placing = asyncio.create_task(own_store.retention.place_hold(hold_of(tenant)))
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'legal_hold'::regclass"
@@ -325,26 +338,96 @@ async def test_a_hold_that_comes_while_records_expire_is_refused_or_wins_and_is_
     assert [each.records for each in await own_store.retention.expire_month(MONTH)] == [3]
 
 
-async def test_an_expiry_that_is_killed_in_the_middle_has_not_begun_and_is_then_done_once(
-    own_store: PostgresStore, owner: asyncpg.Connection, database: str, old: Make, tenant: str, log_drafts: Any
+@pytest.mark.parametrize("done", range(1, len(STEPS) + 2))
+async def test_an_expiry_that_is_killed_after_any_step_has_let_nothing_go_and_is_then_done_once(
+    own_store: PostgresStore,
+    owner: asyncpg.Connection,
+    database: str,
+    old: Make,
+    tenant: str,
+    log_drafts: Any,
+    done: int,
 ) -> None:
     drafts = [old(retention_class="short" if n % 2 else "") for n in range(6)]
     await log_drafts(own_store, drafts)
     await own_store.retention.put_classes(SHORT)
     victim = await asyncpg.connect(database, server_settings={"search_path": "afdp_metadata"})
+    await victim.fetchval("SELECT pg_advisory_lock(hashtextextended('afdp_metadata.expiring', 0))")
+    await prepare_expiry(victim, STEPS[:done])
     await victim.execute("BEGIN")
-    assert len(await victim.fetch("SELECT * FROM expire_month($1)", MONTH)) == 1
+    if done > len(STEPS):
+        assert len(await victim.fetch("SELECT * FROM end_expiry($1)", MONTH)) == 1
+    else:
+        with pytest.raises(Aborted):
+            await own_store.retention.expire_month(MONTH)
     await owner.execute("SELECT pg_terminate_backend($1)", victim.get_server_pid())
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)):
         await victim.execute("COMMIT")
 
     async with asyncio.timeout(60):
         assert await left(own_store, tenant) == {draft.receipt_id for draft in drafts}
+    for table in ("expired_record", "expiry", "log_place"):
+        assert (await own_store.strays(table, [], 100))[0] == []
     assert await own_store.retention.uncertified(10) == []
-    [gone] = await own_store.retention.expire_month(MONTH)
+    [gone] = await expired(own_store)
     assert gone.records == 3
+    assert gone.root == root_of([leaf(draft) for draft in drafts[1::2]])
     assert await own_store.retention.uncertified(10) == [gone]
     assert await owner.fetchval("SELECT count(*) FROM pg_class WHERE relname LIKE '%\\_next'") == 0
+    kept = {row["receipt_id"] for row in await owner.fetch("SELECT receipt_id FROM expired_record")}
+    assert kept == {draft.receipt_id for draft in drafts[1::2]}
+
+
+async def expired(store: PostgresStore) -> list[Expiry]:
+    """What goes of the month, once the session is over that was at it."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await store.retention.expire_month(MONTH)
+            except Aborted:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_hold_or_a_record_that_comes_between_the_steps_ends_the_expiry_with_nothing_gone(
+    own_store: PostgresStore, owner: asyncpg.Connection, old: Make, tenant: str, log_drafts: Any
+) -> None:
+    drafts = [old() for _ in range(3)]
+    await log_drafts(own_store, drafts)
+    await own_store.retention.put_classes(SHORT)
+
+    async def comes(what: Callable[[], Awaitable[object]]) -> None:
+        await prepare_expiry(owner)
+        await what()
+        with pytest.raises(asyncpg.LockNotAvailableError, match="have changed"):
+            await prepare_expiry(owner, ["end_expiry($1)"])
+
+    late = old()
+    await comes(lambda: log_drafts(own_store, [late]))
+    await comes(lambda: own_store.retention.put_classes({"short": Period(days=91)}))
+    held = hold_of(tenant, start_time=drafts[0].notarized_at, end_time=drafts[1].notarized_at)
+    await comes(lambda: own_store.retention.place_hold(held))
+    await comes(lambda: own_store.retention.release_hold(Release(tenant, held.hold_id, "counsel", "it is over")))
+    assert await left(own_store, tenant) == {draft.receipt_id for draft in (*drafts, late)}
+    assert [each.records for each in await own_store.retention.expire_month(MONTH)] == [4]
+
+
+async def test_who_watches_and_who_seals_is_held_up_by_no_more_than_a_step(
+    own_store: PostgresStore, owner: asyncpg.Connection, database: str, old: Make, log_drafts: Any
+) -> None:
+    """What is written between two steps is seen: no transaction is under way that began before it."""
+    await log_drafts(own_store, [old(retention_class="short" if n % 2 else "") for n in range(6)])
+    await own_store.retention.put_classes(SHORT)
+    session = await asyncpg.connect(database, server_settings={"search_path": "afdp_metadata"})
+    try:
+        for step in STEPS:
+            await prepare_expiry(session, [step])
+            mine = await owner.fetchval("SELECT pg_current_xact_id()")
+            async with asyncio.timeout(60):
+                seen = "SELECT pg_snapshot_xmin(pg_current_snapshot()) > $1::text::xid8"
+                while not await owner.fetchval(seen, str(mine)):  # noqa: ASYNC110 - the store's own work, for a moment
+                    await asyncio.sleep(0.01)
+    finally:
+        await session.close()
 
 
 async def test_an_expiry_has_one_certificate_and_the_first_one_stays(
@@ -417,6 +500,10 @@ BY_THE_WHOLE = [
     "UPDATE legal_hold SET tenant = 'nobody'",
     "DELETE FROM legal_hold",
     "DELETE FROM expiry",
+    "DELETE FROM expired_record",
+    "INSERT INTO expired_record SELECT receipt_id, tenant, receipt_id, '' FROM record",
+    "INSERT INTO expiring_batch SELECT batch_id FROM batch",
+    "UPDATE expiring SET rules = ''",
     "TRUNCATE legal_hold",
     "DELETE FROM retention_class",
     "UPDATE expiry SET records = 0",
@@ -466,11 +553,13 @@ async def test_no_role_of_the_service_gets_rid_of_a_record_a_hold_or_a_word_abou
         # The one way that there is does not do it either, whatever the session says of itself.
         await session.execute("SET afdp.expiring = 'on'")
         if role == KEEPER:
-            gone = await session.fetch("SELECT * FROM expire_month($1)", MONTH)
+            gone = await expire(session, MONTH, None)
             assert tenant not in {row["tenant"] for row in gone}
         else:
-            with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                await session.fetch("SELECT * FROM expire_month($1)", MONTH)
+            for step in (*STEPS, "end_expiry($1)"):
+                values = (MONTH, uuid.UUID(int=0)) if "$2" in step else (MONTH,)
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await session.fetch(f"SELECT {step}", *values)
         assert await store.get_record(tenant, held.receipt_id)
     finally:
         await session.close()

@@ -38,7 +38,15 @@ OF_NOBODY = {"schema_migration", "checkpoint", "trust_repository", "trust_file"}
 """Tables without a tenant's data: the history of the schema, what is published, hashes over rows of all tenants,
 and what tokens of pages are sealed under."""
 
-NOT_FOR_READERS = {"data_key", "erasure", "idempotency_key", "index_key"}
+NOT_FOR_READERS = {
+    "data_key",
+    "expiring",
+    "expiring_tenant",
+    "expiring_batch",
+    "erasure",
+    "idempotency_key",
+    "index_key",
+}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

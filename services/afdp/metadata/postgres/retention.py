@@ -11,6 +11,7 @@ import orjson
 
 from afdp.errors import AlreadyExists, FailedPrecondition
 from afdp.metadata.postgres.conditions import fetch_pruned
+from afdp.metadata.postgres.expiring import expire
 from afdp.metadata.postgres.roles import as_keeper
 from afdp.metadata.retention import Deferral, Due, Expiry, Hold, Period, Release
 from afdp.postgres import Connection, Database, Work
@@ -56,7 +57,6 @@ _DUE = """
     SELECT month, tenant, due, kept, held FROM months_with_records() AS month, due_in_month(month)
     WHERE due > 0 ORDER BY month, tenant
 """
-_EXPIRE = "SELECT * FROM expire_month($1, $2)"
 _ALL = "SELECT * FROM expiry WHERE $1::uuid IS NULL OR expiry_id > $1 ORDER BY expiry_id LIMIT $2"
 _UNCERTIFIED = "SELECT * FROM expiry WHERE certificate IS NULL ORDER BY expired_at, expiry_id LIMIT $1"
 _EXPIRED = """
@@ -134,7 +134,7 @@ class PostgresRetention:
 
     async def expire_month(self, month: date, act: UUID | None = None) -> list[Expiry]:
         """Lets go what is due of a month."""
-        return [_to_expiry(row) for row in await self._database.run(as_keeper(_patient(_EXPIRE, month, act)))]
+        return [_to_expiry(row) for row in await self._database.run(lambda each: expire(each, month, act))]
 
     async def all_expired(self, after: UUID | None, limit: int) -> list[Expiry]:
         """What went of all tenants, by ascending ID."""

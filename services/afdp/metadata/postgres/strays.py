@@ -122,7 +122,8 @@ _PLACES = _Table(
     """,
     why="""CASE
         WHEN r.receipt_id IS NULL AND NOT EXISTS (
-            SELECT FROM expired_record x WHERE x.receipt_id = t.receipt_id AND x.tenant = t.tenant
+            SELECT FROM expired_record x JOIN expiry USING (expiry_id)
+            WHERE x.receipt_id = t.receipt_id AND x.tenant = t.tenant
         ) THEN 'a place in a log is held for it, and there is no such record'
         WHEN (e.origin, e.log_index) <> (t.origin, t.log_index) THEN 'another place in a log is held for it'
     END""",
@@ -151,14 +152,17 @@ _EXPIRIES = _Table(
     END""",
     most=16,
 )
+# What an expiry that is under way says, counts once it has come to its end.
 _GONE = _Table(
     key=(("receipt_id", "uuid"),),
     subject="t.receipt_id::text",
     beside="""
         LEFT JOIN expiry x ON x.expiry_id = t.expiry_id
         LEFT JOIN record r ON r.receipt_id = t.receipt_id
+        LEFT JOIN expiring_tenant u ON u.expiry_id = t.expiry_id AND u.tenant = t.tenant
     """,
     why="""CASE
+        WHEN u.expiry_id IS NOT NULL AND x.expiry_id IS NULL AND r.receipt_id IS NOT NULL THEN NULL
         WHEN r.receipt_id IS NOT NULL THEN 'it is said to have expired, and is on record'
         WHEN x.expiry_id IS NULL THEN 'what it is said to have expired with is not on record'
         WHEN x.tenant <> t.tenant OR t.receipt_id NOT BETWEEN x.first_id AND x.last_id
