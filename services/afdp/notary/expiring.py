@@ -1,8 +1,8 @@
 """Lets go what is past its retention and under no hold, and notarises that it went.
 
 What goes is decided and done by the store, a month of records at a time, in one transaction in the end that also says
-what went. The audit trail says before that it is about to happen, and afterwards what went: what nobody has announced was
-not let go by this service, and gets no certificate. From then on that waits for its certificate: evidence that the
+what went. The audit trail says before that it is about to happen, and afterwards what went: what nobody has announced
+was not let go by this service, and gets no certificate. From then on that waits for its certificate: evidence that the
 notary submits itself, for the tenant whose records they were. It is the same evidence whoever makes it and however
 often, so that there is one certificate of each.
 """
