@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -363,3 +364,64 @@ async def test_an_act_whose_notary_died_is_an_intent_without_an_outcome_until_re
     await trail.until(outcome, act)
     row = await trail.database.fetchval(outcome, act)
     assert json.loads(row)["subject"] == "recovery"
+
+
+async def test_while_metadata_is_killed_or_hangs_no_answer_lacks_its_rows_and_what_was_spooled_outlives_the_notary(
+    trail: Trail,
+) -> None:
+    """In the trail each row is there once, and what was spooled in its order."""
+    receipt_id = await trail.sign()
+
+    async def read(name: str) -> int:
+        try:
+            headers = {"x-request-id": name}
+            return (await trail.rest.get(f"/api/v1/receipts/{receipt_id}", headers=headers)).status_code
+        except httpx.HTTPError:
+            return 0
+
+    there = "FROM audit_row WHERE phase = $2 AND convert_from(row, 'utf8')::jsonb ->> 'request_id' = $1"
+
+    async def place_of(name: str, phase: str) -> int:
+        """The one row of a call, once it is there."""
+        await trail.until(f"SELECT EXISTS (SELECT {there})", name, phase)
+        [found] = await trail.database.fetch(f"SELECT sequence {there}", name, phase)
+        place: int = found["sequence"]
+        return place
+
+    async def load(prefix: str, count: int) -> dict[str, int]:
+        names = [f"{prefix}-{number}" for number in range(count)]
+        return dict(zip(names, await asyncio.gather(*map(read, names)), strict=True))
+
+    killed = asyncio.create_task(load("killed", 40))
+    await place_of("killed-0", "intent")
+    os.kill(trail.stack.server("metadata").pid, signal.SIGKILL)
+    answered = [name for name, status in (await killed).items() if status == 200]
+    assert answered
+    for name in answered:
+        assert await place_of(name, "intent") < await place_of(name, "outcome")
+    async with asyncio.timeout(120):
+        for again in itertools.count():  # until it is back
+            if await read(f"again-{again}") == 200:
+                break
+            await asyncio.sleep(0.05)
+
+    spool = Path(trail.stack.settings("notary")["AFDP_DATA_DIR"]) / "audit-spool"
+    metadata = trail.stack.server("metadata").pid
+    os.kill(metadata, signal.SIGSTOP)
+    try:
+        hanging = asyncio.create_task(load("hung", 5))
+        spooled: list[str] = []
+        async with asyncio.timeout(120):
+            while len(spooled) < 5:
+                texts = [file.read_text() for file in spool.glob("audit-*.ndjson")]
+                lines = [line for text in texts for line in text[: text.rfind("\n") + 1].splitlines()]
+                spooled = [
+                    name for line in lines if (name := json.loads(line).get("request_id", "")).startswith("hung")
+                ]
+                await asyncio.sleep(0.05)
+        os.kill(trail.stack.server("notary").pid, signal.SIGKILL)
+        assert 200 not in (await hanging).values()
+    finally:
+        os.kill(metadata, signal.SIGCONT)
+    places = [await place_of(name, "intent") for name in dict.fromkeys(spooled)]
+    assert places == sorted(places)

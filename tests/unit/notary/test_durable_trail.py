@@ -395,6 +395,29 @@ async def test_what_changes_something_has_its_intent_on_record_before_it_begins(
     assert (outcome["result"], outcome["reason"]) == ("deny", "there is no such key")
 
 
+ADMINISTRATIVE = sorted(
+    each.name
+    for each in METHODS.values()
+    if each.permission and not each.permission.endswith(".read") and not each.permission.startswith("evidence.")
+)
+
+
+@pytest.mark.parametrize("name", ADMINISTRATIVE)
+async def test_no_administrative_act_begins_before_its_intent_is_durable(name: str) -> None:
+    metadata = Metadata()
+    async with calling(metadata) as (_, calls):
+        await calls.admit(METHODS[name])
+        [intent] = metadata.rows  # the method is called once this has returned
+        assert (intent["rpc"], intent["phase"], intent["permission"]) == (name, "intent", METHODS[name].permission)
+        metadata.there.clear()
+        with pytest.raises(Unavailable):
+            await calls.admit(METHODS[name])
+
+
+def test_what_is_administrative_is_known() -> None:
+    assert {"RotateKey", "RevokeKey", "PublishTrust", "PlaceHold", "ReleaseHold", "RunRetention"} <= set(ADMINISTRATIVE)
+
+
 async def test_a_call_that_is_cut_off_says_so_in_its_outcome() -> None:
     metadata = Metadata()
     async with calling(metadata) as (_, calls):
