@@ -233,9 +233,21 @@ async def test_what_is_deleted_beside_an_expiry_and_an_expiry_made_by_hand_are_n
         "UPDATE expiry SET certificate = $2::text::uuid, act = $3 WHERE expiry_id = $1::text::uuid",
         *(by_hand, expired["certificate"], expiry["act"]),
     )
+
+    # Holds: one that stays, one that is deleted, and one that is released by nobody.
+    holds = [await world.afdp("holds", "place", "--case", str(n), "--reason", "a court asks") for n in range(3)]
+    _, gone, let_go = (each["hold"]["hold_id"] for each in holds)
+    await superuser.execute("DELETE FROM legal_hold WHERE hold_id = $1::text::uuid", gone)
+    await superuser.execute(
+        "UPDATE legal_hold SET released_by = 'x', release_reason = 'y', released_at = now() - interval '1 hour'"
+        " WHERE hold_id = $1::text::uuid",
+        let_go,
+    )
     verified = await _run(world, "audit", "verify", "--records", "--json")
     assert {each["subject"]: each["why"] for each in verified["findings"]} == {
-        f"expiry {by_hand}": "no row says that it happened"
+        f"expiry {by_hand}": "no row says that it happened",
+        f"hold {gone}": "it was placed, and is not on record",
+        f"hold {let_go}": "it is released on record, and no row says that somebody did",
     }
 
 

@@ -31,6 +31,7 @@ from afdp.notary.keys import KeyDirectory
 from afdp.notary.outside import OutsideStamps
 from afdp.notary.receipts import ReceiptOffice
 from afdp.notary.told_expiries import ToldExpiries, untold_expiries
+from afdp.notary.told_holds import ToldHolds, missing_holds
 from afdp.telemetry.logs import configure_logging
 
 _CLEAN, _BROKEN, _UNREADABLE, _UNREACHABLE = 0, 1, 2, 3
@@ -81,11 +82,13 @@ class Verdict:
     unsealed: int = 0
     findings: list[Finding] = field(default_factory=list)
     expiries: ToldExpiries = field(default_factory=ToldExpiries)
+    holds: ToldHolds = field(default_factory=ToldHolds)
 
     def hear(self, row: SealedRow) -> None:
         """The next row."""
         self.acts.hear(row)
         self.expiries.hear(row)
+        self.holds.hear(row)
 
     def remembered(self) -> Remembered:
         """What the next run goes on from."""
@@ -138,6 +141,7 @@ class WholeTrail:
             waiting = await anext(rows, None)
         self._check_end(verdict, newest)
         verdict.findings += await untold_expiries(self._metadata, verdict.expiries)
+        verdict.findings += await missing_holds(self._metadata, verdict.holds)
         return verdict
 
     async def _check(self, verdict: Verdict, seal: store.AuditSeal, rows: Sequence[SealedRow]) -> None:

@@ -38,6 +38,8 @@ class Fault(StrEnum):
     """No receipt shows that the log knows a seal, nor a later one."""
     ANCHOR_WRONG = "anchor wrong"
     """A seal's receipt is about something else, or does not hold."""
+    HOLD_MISSING = "hold missing"
+    """A legal hold that was placed is not on record, or is released there and nobody has released it."""
     EXPIRY_UNTOLD = "expiry untold"
     """Records are said to have expired, and no row says that they were about to, or that they did."""
     REWRITTEN = "trail rewritten"
@@ -46,7 +48,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing broken; `subject` is `row N`, `seal N`, or `expiry` and its ID."""
+    """One thing broken; `subject` is `row N`, `seal N`, or `hold` or `expiry` and its ID."""
 
     fault: Fault
     subject: str
