@@ -72,7 +72,8 @@ async def _alternate(folder: Path, arguments: argparse.Namespace) -> dict[str, l
     costs: dict[str, list[Cost]] = {"sign": [], "empty": []}
     way, concurrency = arguments.way, arguments.concurrency
     async with AsyncExitStack() as open_:
-        options = StackOptions(folder / "stack", port_offset=_PORT_OFFSET, vault=True)
+        settings = {"metadata": {"AFDP_ENCRYPTION": arguments.encryption}}
+        options = StackOptions(folder / "stack", port_offset=_PORT_OFFSET, vault=True, settings=settings)
         stack = await open_.enter_async_context(running_stack(options))
         await _measured(stack, way, "sign", _WARM, concurrency)
         if arguments.auth:
@@ -164,4 +165,5 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3, help="how often the two alternate")
     parser.add_argument("--concurrency", type=int, default=64, help="connections, or calls in flight")
     parser.add_argument("--auth", action="store_true", help="by REST: also with tokens, authorisation and audit log")
+    parser.add_argument("--encryption", choices=("on", "off"), default="on", help="whether records are sealed at rest")
     main(parser.parse_args())

@@ -30,6 +30,7 @@ SETTINGS = {
     "signer": {"AFDP_LOG_ORIGINS": f"{FIRST},*.{FIRST}"},
     # What is left is left until the reconciler comes.
     "notary": {**NO_KEY_RECORDS, "AFDP_RECOVERY_INTERVAL_SECONDS": "3000"},
+    "metadata": {"AFDP_ENCRYPTION": "off"},  # evidence is rewritten here; of sealed records: test_superuser.py
 }
 
 

@@ -88,7 +88,10 @@ async def world() -> AsyncIterator[Aged]:
         policy.write_text(POLICY)
         policy.chmod(0o644)
         folder.chmod(0o755)
-        settings = {"notary": {**NO_KEY_RECORDS, "AFDP_RETENTION": str(policy)}}
+        settings = {
+            "notary": {**NO_KEY_RECORDS, "AFDP_RETENTION": str(policy)},
+            "metadata": {"AFDP_ENCRYPTION": "off"},  # a superuser makes records older here, which then would not open
+        }
         options = StackOptions(folder / "data", free_offset(), settings=settings)
         async with (
             running_stack(options) as stack,

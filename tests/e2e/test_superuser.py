@@ -7,9 +7,11 @@ The tables are those of the catalogue: one that is new and has neither a case he
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import uuid
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -17,6 +19,7 @@ import asyncpg
 import httpx
 import pytest_asyncio
 
+from afdp.embedded.postgres import _binaries, _package_root
 from afdp.embedded.stack import Stack, StackOptions, running_stack
 from tests.conftest import open_folder
 from tests.e2e.answers import BATCH, SIGN
@@ -126,6 +129,12 @@ RECORDS = {
         RECONCILE,
         "it is said to have expired, and is on record",
     ),
+    "data_key": Case(
+        flipped("wrapped", "data_key", f"id = (SELECT data_key FROM record WHERE {OF_RECORD})"),
+        RECONCILE,
+        '"subject": "data_key ',
+    ),
+    "index_key": Case(flipped("wrapped", "index_key", "tenant = 'acme'"), RECONCILE, '"subject": "index_key acme"'),
     "audit_row": Case(f"UPDATE audit_row SET row = row || ' ' WHERE sequence = {SECOND}", AUDIT, "row altered"),
     "audit_seal": Case(
         "UPDATE audit_seal SET body = body || ' ' WHERE number ="
@@ -169,6 +178,7 @@ class Tampered:
     stack: Stack
     receipts: list[str]
     database: asyncpg.Connection
+    issuer: LocalIssuer
 
     async def run(self, command: tuple[str, ...]) -> tuple[int, str]:
         """What a command answers, and its exit code."""
@@ -200,9 +210,10 @@ async def tampered() -> AsyncIterator[Tampered]:
             "AFDP_IDENTITY": str(write_identity(folder / "identity.yaml", {"issuers": [issuer.settings()]})),
             "AFDP_RECOVERY_INTERVAL_SECONDS": "3000",
         }
+        settings = {"notary": notary, "metadata": {"AFDP_SEARCHABLE_METADATA": "patient"}}
         token = issuer.token(issuer.claims(sub="ci", tenant="acme"))
         async with (
-            running_stack(StackOptions(folder / "data", free_offset(), settings={"notary": notary})) as stack,
+            running_stack(StackOptions(folder / "data", free_offset(), settings=settings)) as stack,
             httpx.AsyncClient(
                 base_url=stack.url, trust_env=False, timeout=60, headers={"authorization": f"Bearer {token}"}
             ) as rest,
@@ -214,7 +225,7 @@ async def tampered() -> AsyncIterator[Tampered]:
                     await until_anchored(database)
                     (await rest.get(f"/api/v1/receipts/{receipts[0]}")).raise_for_status()
                 await until_anchored(database)
-                yield Tampered(stack, receipts, database)
+                yield Tampered(stack, receipts, database, issuer)
             finally:
                 await database.close()
 
@@ -253,6 +264,66 @@ async def test_each_table_has_a_case_or_a_reason_why_none_is_needed(tampered: Ta
     neither = [row["name"] for row in rows if row["name"] not in CASES and f"`{row['name']}`" not in document]
     assert neither == []
     assert CASES.keys() <= {row["name"] for row in rows}
+
+
+SUBJECT, ACTOR, PATIENT = "planted-subject-4711", "planted-actor-4711", "planted-patient-4711"
+
+
+async def test_who_reads_the_whole_database_learns_nothing_of_evidence(tampered: Tampered) -> None:
+    """A dump of all of it, records and log. The audit trail alone names who called, and no more of what was planted."""
+    token = tampered.issuer.token(tampered.issuer.claims(sub=SUBJECT, tenant="acme"))
+    evidence = package(metadata={"patient": PATIENT}, actor={"actor_type": "human", "id": ACTOR})
+    async with httpx.AsyncClient(
+        base_url=tampered.stack.url, trust_env=False, timeout=60, headers={"authorization": f"Bearer {token}"}
+    ) as rest:
+        answer = await rest.post(
+            SIGN, json={"evidence_package": evidence}, headers={"Idempotency-Key": "planted-key-4711"}
+        )
+        receipt = answer.raise_for_status().json()["receipt"]
+        artifact = evidence["artifacts"][0]["hash_sha256"]
+        for asked in ({"actor_id": ACTOR}, {"artifact_hash": artifact}, {"metadata": f"patient={PATIENT}"}):
+            found = (await rest.get("/api/v1/evidence", params=asked)).raise_for_status().json()["evidence"]
+            assert [each["receipt_id"] for each in found] == [receipt["receipt_id"]], asked
+        given = (await rest.get(f"/api/v1/receipts/{receipt['receipt_id']}")).raise_for_status().json()["receipt"]
+    salt = json.loads(b64decode(given["bundle"]["dsseEnvelope"]["payload"]))["predicate"]["notary"]["salt"]
+    hashes = [bytes.fromhex(artifact), bytes.fromhex(receipt["evidence_package_hash"]), b64decode(salt)]
+    texts = [each.encode() for each in (SUBJECT, ACTOR, PATIENT, "planted-key-4711", salt)]
+
+    tables = await dumped(tampered.stack.database_url)
+
+    in_tables = {
+        (needle, table)
+        for needle in (*texts, *hashes)
+        for table, content in tables.items()
+        if any(spelling in content for spelling in spelled(needle))
+    }
+    audit = {each for each in in_tables if each[1].startswith("afdp_metadata.audit_row")}
+    assert {needle for needle, _ in audit} == {SUBJECT.encode()}  # so it is seen where it is
+    assert in_tables == audit
+
+
+def spelled(needle: bytes) -> list[bytes]:
+    """As bytes, in hex, and in base64 at each offset that it may have in a longer text."""
+    found = [needle, needle.hex().encode(), needle.hex().upper().encode()]
+    return found + [b64encode(bytes(shift) + needle)[4 if shift else 0 : -4] for shift in range(3)]
+
+
+async def dumped(url: str) -> dict[str, bytes]:
+    """What a dump of the whole database has of each table, and, by no name, beside tables."""
+    process = await asyncio.create_subprocess_exec(
+        *(_binaries(_package_root()) / "pg_dump", url), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    tables: dict[str, list[bytes]] = {"": []}
+    table = ""
+    for line in output.splitlines():
+        if line.startswith(b"COPY "):
+            table = line.split()[1].decode()
+        elif line == b"\\.":
+            table = ""
+        tables.setdefault(table, []).append(line)
+    return {name: b"\n".join(lines) for name, lines in tables.items()}
 
 
 async def test_before_anything_is_changed_nothing_is_found(tampered: Tampered) -> None:

@@ -129,8 +129,12 @@ async def test_the_notary_tells_a_peer_that_is_there_from_another_and_from_none(
 async def test_every_service_can_be_checked_and_writes_nothing(
     service: str, tmp_path: Path, unused_tcp_port: int
 ) -> None:
-    found = await check(service, tmp_path, AFDP_PORT=str(unused_tcp_port))
+    own = {"AFDP_ENCRYPTION": "on"} if service == "metadata" else {}
+    found = await check(service, tmp_path, AFDP_PORT=str(unused_tcp_port), **own)
 
     assert found["settings"]["good"]
     assert found["port"]["good"]
+    assert ("AFDP_SIGNER_ADDRESS" in found.get("signer", {}).get("remedy", "")) == (
+        service in ("metadata", "transparency")
+    )
     assert not os.listdir(tmp_path)

@@ -39,6 +39,7 @@ CALLS = {
     ("notary", "transparency", 50053),
     ("notary", "metadata", 50054),
     ("transparency", "signer", 50052),
+    ("metadata", "signer", 50052),
 }
 
 IMAGES = read_images()

@@ -317,6 +317,7 @@ class Stack:
         }
         own = {
             "gateway": {"AFDP_LOG_URL": self.log_url},
+            "metadata": {"AFDP_ENCRYPTION": "on"},
             "transparency": {"AFDP_HTTP_PORT": str(LOG_PORT + offset), "AFDP_LOG_BASE_URL": f"{self.url}/log"},
         }.get(service, {})
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from afdp.errors import NotaryError
+from afdp.errors import FailedPrecondition, NotaryError
 from afdp.items import to_item
 from afdp.messages import metadata as messages
 from afdp.messages.metadata import RecordState
@@ -21,6 +21,7 @@ from afdp.metadata.values import (
     QueueLength,
     Record,
     Rekor1Entry,
+    Seal,
     SearchTerms,
     SignedRecord,
     Stray,
@@ -54,6 +55,7 @@ def to_complete_result(outcome: LogPosition | NotaryError) -> messages.CompleteR
 
 def to_record(record: Record) -> messages.Record:
     """A record, whole."""
+    _require_opened(record.draft.seal)
     draft, submitter = record.draft, record.draft.submitter
     return messages.Record(
         draft=messages.Draft(
@@ -118,6 +120,7 @@ def to_places(places: Sequence[Place]) -> messages.ListPlacesResponse:
 
 def to_unstamped(signature: UnstampedSignature) -> messages.UnstampedSignature:
     """A signature that waits for a stamp."""
+    _require_opened(signature.seal)
     return messages.UnstampedSignature(
         receipt_id=str(signature.receipt_id),
         statement=signature.statement,
@@ -129,6 +132,7 @@ def to_unstamped(signature: UnstampedSignature) -> messages.UnstampedSignature:
 
 def to_queued(queued: Queued) -> messages.QueuedRecord:
     """What a log of others needs of a record."""
+    _require_opened(queued.seal)
     return messages.QueuedRecord(
         str(queued.receipt_id), queued.statement, queued.signature, queued.key_id, queued.attempts
     )
@@ -141,6 +145,7 @@ def to_queue(queue: QueueLength) -> messages.LogQueue:
 
 def to_summary(summary: Summary) -> messages.RecordSummary:
     """What a list shows of a record."""
+    _require_opened(summary.seal)
     return messages.RecordSummary(
         receipt_id=str(summary.receipt_id),
         evidence_hash=summary.evidence_hash,
@@ -171,6 +176,8 @@ def to_usage(usage: Mapping[str, Usage]) -> list[messages.TenantUsage]:
 
 def to_columns(records: Sequence[SignedRecord]) -> messages.ListSignedRecordsResponse:
     """Many records of a key version, in columns."""
+    for record in records:
+        _require_opened(record.seal)
     return messages.ListSignedRecordsResponse(
         receipt_ids=b"".join([record.receipt_id.bytes for record in records]),
         evidence_hashes=b"".join([record.evidence_hash for record in records]),
@@ -181,6 +188,7 @@ def to_columns(records: Sequence[SignedRecord]) -> messages.ListSignedRecordsRes
 
 def to_workflow(workflow: Workflow) -> messages.Workflow:
     """A workflow as lists show it."""
+    _require_opened(workflow.seal)
     return messages.Workflow(
         type=workflow.type,
         id=str(workflow.id),
@@ -194,6 +202,12 @@ def to_workflow(workflow: Workflow) -> messages.Workflow:
         succeeded=workflow.succeeded,
         failed=workflow.failed,
     )
+
+
+def _require_opened(seal: Seal | None) -> None:
+    """What is sealed never goes out as if it were plain."""
+    if seal is not None:
+        raise FailedPrecondition("a record is sealed, and AFDP_ENCRYPTION of the metadata service is off")
 
 
 def _to_erased(erased: Erased | None) -> messages.Erased | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -41,10 +41,10 @@ class MetadataSettings(DatabaseSettings, RedisSettings):
         description="How long it is known which receipts were made or upgraded when: who watches them and was away for "
         "longer has to begin anew.",
     )
-    encryption: bool = Field(
-        False,
-        description="Whether records are sealed under the signer's data keys; off: they lie in plain. "
-        "To be decided while there is no record: what was written before is found by its ID only.",
+    encryption: Literal["on", "off"] = Field(
+        "off",
+        description="on: records are sealed under the signer's data keys. off: they lie in plain. It has to be said, "
+        "and stays as it was with the first record. docs/encryption.md.",
     )
     signer_address: Address = Field(
         "127.0.0.1:50052", description="The signer's host:port; of several replicas the first that is there."
@@ -57,7 +57,8 @@ class MetadataSettings(DatabaseSettings, RedisSettings):
         "metadata.patient_id; none: its actor.",
     )
     data_keys_cached: int = Field(10_000, ge=1, le=1_000_000, description="Data keys that are held in memory.")
-    data_keys_cached_seconds: Seconds = Field(3600.0, description="How long one is held, and seals records.")
+    data_keys_cached_seconds: Seconds = Field(3600.0, description="How long one is held.")
+    data_key_hours: int = Field(24, ge=1, le=8760, description="How long one seals records; then a new one is made.")
     pending_refresh_seconds: Seconds = Field(15.0, description="How often the gauges of pending records are counted.")
     audit_sinks: Path | None = Field(
         None, description="A YAML file: where events of the audit trail are forwarded to; none: nowhere. docs/siem.md."
@@ -81,6 +82,17 @@ class MetadataSettings(DatabaseSettings, RedisSettings):
         if self.redis_url is not None and self.cache_secret is None:
             raise ValueError("AFDP_REDIS_URL needs AFDP_CACHE_SECRET, which copies of records are sealed under")
         return self
+
+    @property
+    def unsaid(self) -> tuple[str, ...]:
+        """As `ServiceSettings.unsaid`."""
+        if "encryption" in self.model_fields_set:
+            return super().unsaid
+        return (
+            *super().unsaid,
+            "AFDP_ENCRYPTION is not said: set it to on, with AFDP_SIGNER_ADDRESS, to seal records, or to off to leave "
+            "them in plain for whoever reads the database",
+        )
 
     @field_validator("searchable_metadata", mode="before")
     @classmethod

@@ -1,8 +1,7 @@
 """The keys of records: which one seals, which one opens, and what is remembered of them for a while.
 
 A data key is made by the signer under its scope's key and kept in its wrapped form beside the records; in plain it is
-in this process's memory only, for a bounded time. A process seals with data keys that it had made itself, and opens
-those of all.
+in this process's memory only, for a bounded time. All processes seal with the newest of a scope while it is young.
 """
 
 from __future__ import annotations
@@ -107,17 +106,39 @@ class Shelf(Protocol):
     async def data_keys(self, identifiers: Sequence[UUID]) -> dict[UUID, KeptKey]:
         """Those of the data keys that there are."""
 
+    async def newest_data_keys(self, scopes: Sequence[Scope], age: float) -> dict[Scope, tuple[UUID, bytes]]:
+        """Of each scope the newest data key that is not older than so many seconds, and its wrapped form."""
+
     async def keep_data_keys(self, keys: Sequence[WrappedKey]) -> None:
         """Keeps data keys. Once this returns they survive a crash."""
+
+    async def page_of_data_keys(self, after: UUID, limit: int) -> dict[UUID, KeptKey]:
+        """Data keys by ascending ID, from right after one."""
+
+    async def page_of_scopes(self, after: Scope | None, limit: int) -> list[Scope]:
+        """Scopes that data keys or index keys are of, in order, from right after one; None: from the first."""
+
+    async def page_of_index_keys(self, after: str, limit: int) -> dict[str, bytes]:
+        """Wrapped index keys by ascending tenant, from right after one."""
+
+    async def replace_data_keys(self, keys: Mapping[UUID, tuple[bytes, bytes]]) -> None:
+        """Puts newly wrapped data keys, the second of each pair, in the place of the first, where that is there."""
+
+    async def replace_index_keys(self, keys: Mapping[str, tuple[bytes, bytes]]) -> None:
+        """As `replace_data_keys`, of tenants' index keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many data keys are remembered, for how many seconds, and how many records one seals."""
+    """How many data keys are remembered, for how many seconds; how old one may be that seals, and how often it does.
+
+    `uses` counts records of one process that remembers it once: together far from what a key may seal.
+    """
 
     keys: int
     seconds: float
     uses: int = MAX_USES
+    age: float = 86_400.0
 
 
 Opener = AESGCM | Erased | NotaryError
@@ -229,6 +250,9 @@ class RecordKeys:
                 wanted.append(scope)
             else:
                 found[scope] = key
+        if unknown := [scope for scope in wanted if self._sealing.get(scope) is None]:  # others are used up
+            found |= await self._young(unknown)
+        wanted = [scope for scope in wanted if scope not in found]
         if not wanted:
             return found
         try:
@@ -250,6 +274,28 @@ class RecordKeys:
                 ready.uses += 1
                 self._sealing.put(each.scope, ready)
                 self._opening.put(ready.id, (each.scope, ready))
+        _held.set(len(self._opening))
+        return found
+
+    async def _young(self, scopes: Sequence[Scope]) -> dict[Scope, DataKey | NotaryError]:
+        """Data keys on record that are young enough to seal with; none where one does not open."""
+        kept = await self._shelf.newest_data_keys(scopes, self._bounds.age)
+        if not kept:
+            return {}
+        try:
+            answers = await self._holder.unwrap([(scope, wrapped) for scope, (_, wrapped) in kept.items()])
+        except NotaryError as error:
+            return dict.fromkeys(kept, error)
+        found: dict[Scope, DataKey | NotaryError] = {}
+        for (scope, (identifier, _)), answer in zip(kept.items(), answers, strict=True):
+            if isinstance(answer, NotFound):
+                found[scope] = _barred()
+            elif not isinstance(answer, NotaryError):
+                found[scope] = key = DataKey(identifier, answer)
+                key.uses = 1
+                self._sealing.put(scope, key)
+                self._opening.put(identifier, (scope, key))
+        _opened.inc(len(kept))
         _held.set(len(self._opening))
         return found
 
@@ -280,7 +326,8 @@ class RecordKeys:
             if isinstance(answer, NotFound):  # the database is of before the erasure
                 found[identifier] = Erased()
             elif isinstance(answer, NotaryError):
-                found[identifier] = _damaged(identifier) if isinstance(answer, InvalidArgument) else answer
+                altered = isinstance(answer, InvalidArgument | FailedPrecondition)
+                found[identifier] = _damaged(identifier) if altered else answer
             else:
                 key = DataKey(identifier, answer)
                 self._opening.put(identifier, (kept.scope, key))
@@ -315,7 +362,7 @@ class RecordKeys:
             return dict.fromkeys(kept, error)
         damaged = DataLoss("the tenant's index key does not open: it was altered, or is of another tenant")
         return {
-            tenant: damaged if isinstance(plain, InvalidArgument) else plain
+            tenant: damaged if isinstance(plain, InvalidArgument | FailedPrecondition | NotFound) else plain
             for tenant, plain in zip(kept, plains, strict=True)
         }
 

@@ -24,6 +24,7 @@ class Hold:
         start_time, end_time: when it was notarised; the end is not part of it.
         placed_by, released_by: issuer and subject of who did.
         released_at: None while it is in force.
+        asked: where reason, artifact, actor and subject are sealed, and these are empty and blind indexes.
     """
 
     hold_id: UUID
@@ -41,6 +42,7 @@ class Hold:
     released_by: str | None = None
     release_reason: str | None = None
     released_at: datetime | None = None
+    asked: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 from uuid import UUID
 
-from afdp.errors import InvalidArgument
+from afdp.errors import FailedPrecondition, InvalidArgument
 from afdp.messages import metadata as messages
 from afdp.metadata.fields import Fields
 from afdp.metadata.retention import Due, Expiry, Hold, Period, Release
@@ -120,6 +120,8 @@ def read_certify(request: messages.CertifyExpiryRequest) -> tuple[UUID, UUID]:
 
 def to_hold(hold: Hold) -> messages.Hold:
     """A hold."""
+    if hold.asked is not None:
+        raise FailedPrecondition("a hold is sealed, and AFDP_ENCRYPTION of the metadata service is off")
     return messages.Hold(
         hold_id=str(hold.hold_id),
         tenant=hold.tenant,

@@ -20,12 +20,14 @@ from afdp.errors import DataLoss, NotaryError, NotFound
 from afdp.messages.metadata import WorkflowType
 from afdp.metadata.audit_trail import NewRow
 from afdp.metadata.blind import IndexKey
+from afdp.metadata.key_check import DATA_KEYS, INDEX_KEYS, KeyCheck
 from afdp.metadata.record_keys import DataKey, Opener, RecordKeys, Scope, raised
 from afdp.metadata.sealing import NONCE_BYTES, Column, Head, seal, unseal
 from afdp.metadata.service import Store
 from afdp.metadata.subjects import OWN, Subjects
 from afdp.metadata.terms import Terms
 from afdp.metadata.values import (
+    ArtifactOf,
     Asked,
     Batch,
     Changes,
@@ -77,10 +79,11 @@ class SealedStore:
     where what is kept is not what was sealed.
     """
 
-    def __init__(self, store: Store, keys: RecordKeys, subjects: Subjects, terms: Terms) -> None:
+    def __init__(self, store: Store, keys: RecordKeys, checks: KeyCheck, subjects: Subjects, terms: Terms) -> None:
+        self._checks = checks
         self._terms = terms
         self._store = store
-        self._keys = keys
+        self.keys = keys
         self._subjects = subjects
 
     async def prepare(
@@ -95,7 +98,7 @@ class SealedStore:
 
     async def find_answer(self, asked: Asked) -> Record | NotaryError | None:
         """What answers a request already, opened."""
-        index = await self._keys.index_of(asked.submitter.tenant)
+        index = await self.keys.index_of(asked.submitter.tenant)
         blinded = replace(
             asked,
             submitter=_blind_submitter(asked.submitter, index),
@@ -125,7 +128,7 @@ class SealedStore:
         found = await self._store.kept(limit, after)
         seals = [each.record.draft.seal for each in found if each.record is not None]
         ciphers = await self._ciphers(seals)
-        indexes = await self._keys.indexes({each.tenant for each in seals if each is not None})
+        indexes = await self.keys.indexes({each.tenant for each in seals if each is not None})
         return [_kept(each, ciphers, indexes) for each in found]
 
     async def places(self, origin: str, start: int, end: int) -> list[Place]:
@@ -133,8 +136,13 @@ class SealedStore:
         return await self._store.places(origin, start, end)
 
     async def strays(self, table: str, after: Sequence[str], limit: int) -> tuple[list[Stray], list[str]]:
-        """What is amiss with rows beside the records."""
-        return await self._store.strays(table, after, limit)
+        """What is amiss with rows beside the records, and with the keys that open them."""
+        if table == DATA_KEYS:
+            return await self._checks.data_keys(after, limit)
+        if table == INDEX_KEYS:
+            return await self._checks.index_keys(after, limit)
+        found, end = await self._store.strays(table, after, limit)
+        return [each for each in found if each.unless is None or not await self._has_artifact(each.unless)], end
 
     async def reopen(self, receipt_id: UUID, log_origin: str, external_log: str) -> bool:
         """A record that has lost its place is PENDING again."""
@@ -181,7 +189,7 @@ class SealedStore:
 
     async def find_evidence(self, tenant: str, evidence_hash: bytes, signature: bytes) -> tuple[Record, int] | None:
         """The newest record of the evidence, and how many there are."""
-        index = (await self._keys.index_of(tenant)).evidence(evidence_hash)
+        index = (await self.keys.index_of(tenant)).evidence(evidence_hash)
         found = await self._store.find_evidence(tenant, index, signature)
         return None if found is None else ((await self._opened([found[0]]))[0], found[1])
 
@@ -224,7 +232,7 @@ class SealedStore:
 
     async def create_batch(self, batch: Batch) -> tuple[UUID, bool]:
         """The batch of this idempotency key, and whether another request made it before."""
-        index = await self._keys.index_of(batch.submitter.tenant)
+        index = await self.keys.index_of(batch.submitter.tenant)
         blinded = replace(
             batch,
             submitter=_blind_submitter(batch.submitter, index),
@@ -266,13 +274,20 @@ class SealedStore:
         """A publication of the trust root is written."""
         return await self._store.put_trust_files(publication)
 
+    async def _has_artifact(self, claim: ArtifactOf) -> bool:
+        try:
+            record = await self.get_record(claim.tenant, claim.receipt_id)
+        except DataLoss:
+            return False  # which is said of the record, too
+        return record is not None and claim.artifact_hash in record.draft.terms.artifact_hashes
+
     async def _sealed(self, drafts: Sequence[Draft]) -> list[Draft | NotaryError]:
-        indexes = await self._keys.indexes({draft.submitter.tenant for draft in drafts})
+        indexes = await self.keys.indexes({draft.submitter.tenant for draft in drafts})
         scopes: list[Scope | None] = []
         for draft in drafts:
             index = indexes[draft.submitter.tenant]
             scopes.append(None if isinstance(index, NotaryError) else self._scope(draft, index))
-        keys = await self._keys.sealing([scope for scope in scopes if scope is not None])
+        keys = await self.keys.sealing([scope for scope in scopes if scope is not None])
         nonces = os.urandom(_SEALED * NONCE_BYTES * len(drafts))
         sealed: list[Draft | NotaryError] = []
         for place, (draft, scope) in enumerate(zip(drafts, scopes, strict=True)):
@@ -295,7 +310,7 @@ class SealedStore:
         named = query.evidence_hash, query.artifact_hash, query.actor_id, query.submitter
         if not query.metadata and all(each is None for each in named):
             return query
-        index = await self._keys.index_of(query.tenant)
+        index = await self.keys.index_of(query.tenant)
         return replace(
             query,
             evidence_hash=None if query.evidence_hash is None else index.evidence(query.evidence_hash),
@@ -308,7 +323,7 @@ class SealedStore:
 
     async def _ciphers(self, seals: Sequence[Seal | None]) -> _Ciphers:
         sealed = [each for each in seals if each is not None]
-        return await self._keys.opening(sealed) if sealed else {}
+        return await self.keys.opening(sealed) if sealed else {}
 
     async def _opened(self, records: Sequence[Record]) -> list[Record]:
         ciphers = await self._ciphers([record.draft.seal for record in records])
@@ -331,7 +346,7 @@ class SealedStore:
         for each in found:
             try:
                 statement = _open(each.seal, each.statement, each.receipt_id, Column.STATEMENT, ciphers)
-                opened.append(replace(each, statement=statement))
+                opened.append(replace(each, statement=statement, seal=None))
             except (DataLoss, NotFound) as error:
                 _say_left_out(each.receipt_id, error)
         return opened
@@ -464,8 +479,9 @@ def _kept(kept: Kept, ciphers: _Ciphers, indexes: Mapping[str, IndexKey | Notary
         return kept
     if _erased(sealed, ciphers) is not None:
         return replace(kept, record=_opened(kept.record, ciphers), evidence_fits=True)
-    draft, index = kept.record.draft, raised(indexes[sealed.tenant])
+    draft = kept.record.draft
     try:
+        index = raised(indexes[sealed.tenant])
         head = _open_head(sealed, draft.receipt_id, ciphers)
     except DataLoss:
         return replace(kept, record=replace(kept.record, draft=_blank(draft)), evidence_fits=False)

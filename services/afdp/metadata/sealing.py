@@ -30,6 +30,7 @@ class Column(Enum):
     HEAD = b"head"
     EVIDENCE = b"evidence"
     STATEMENT = b"statement"
+    HOLD = b"hold"  # what a legal hold asks for, by its own ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def unseal(cipher: AESGCM, sealed: bytes, receipt_id: UUID, tenant: bytes, colum
         return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _about(receipt_id, tenant, column))
     except InvalidTag:
         raise DataLoss(
-            f"the {column.value.decode()} of record {receipt_id} does not open: it was altered, or is another record's"
+            f"the {column.value.decode()} of {receipt_id} does not open: it was altered, or is another's"
         ) from None
 
 

@@ -188,11 +188,25 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class ArtifactOf:
+    """That a record has an artifact: the hash, 32 bytes."""
+
+    tenant: str
+    receipt_id: UUID
+    artifact_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Stray:
-    """A row that contradicts a record, or that points to nothing: what it is called, and one sentence of why."""
+    """A row that contradicts a record, or that points to nothing: what it is called, and one sentence of why.
+
+    Attributes:
+        unless: what settles it, where the record is sealed and has to be opened first.
+    """
 
     subject: str
     why: str
+    unless: ArtifactOf | None = None
 
 
 @dataclass(frozen=True, slots=True)

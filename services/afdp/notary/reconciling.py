@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 ENTRIES, RECORDS, ROWS = 256, 256, 1024  # a page
 BESIDE = (
     *("idempotency_key", "batch", "record_artifact", "record_term", "log_place", "expiry", "expired_record"),
-    "tenant_usage",
+    *("tenant_usage", "data_key", "index_key"),
 )
 PATIENCE = 1800.0  # seconds, for a page of expiries: the root of each is made anew
 MOST_REMEMBERED = 100_000  # entries of ours without a record, until records were gone through

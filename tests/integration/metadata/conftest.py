@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import count
+from typing import cast
 
 import pytest
 import pytest_asyncio
@@ -19,6 +20,7 @@ from afdp.messages.metadata import WorkflowType
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.opening import sealed
 from afdp.metadata.postgres import PostgresStore, open_store
+from afdp.metadata.sealed_retention import SealedRetention
 from afdp.metadata.sealed_store import SealedStore
 from afdp.metadata.service import Metadata
 from afdp.metadata.values import Checkpoint, Completion, Draft, Idempotency, Principal, SearchTerms
@@ -42,17 +44,35 @@ def settings_of() -> Callable[..., MetadataSettings]:
     return settings_for
 
 
+@pytest.fixture(scope="module")
+def kept_as(request: pytest.FixtureRequest) -> str:
+    """How records of the stores below are kept: `plain`, or `sealed` where a module asks for it by parameter."""
+    return str(getattr(request, "param", "plain"))
+
+
+@asynccontextmanager
+async def _opened(url: str, kept_as: str, holder: LocalHolder) -> AsyncIterator[PostgresStore]:
+    settings = settings_for(url, encryption="off" if kept_as == "plain" else "on")
+    async with open_store(settings) as store:
+        if kept_as == "plain":
+            yield store
+            return
+        kept = sealed(settings, store, holder)
+        vars(kept).update(check=store.check, audit=store.audit, retention=SealedRetention(store.retention, kept.keys))
+        yield cast("PostgresStore", kept)  # with the parts that tests use
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def store(module_database: str) -> AsyncIterator[PostgresStore]:
+async def store(module_database: str, kept_as: str, holder: LocalHolder) -> AsyncIterator[PostgresStore]:
     """A store that the tests of one module share."""
-    async with open_store(settings_for(module_database)) as opened:
+    async with _opened(module_database, kept_as, holder) as opened:
         yield opened
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def own_store(database: str) -> AsyncIterator[PostgresStore]:
+async def own_store(database: str, kept_as: str, holder: LocalHolder) -> AsyncIterator[PostgresStore]:
     """A store that no other test sees."""
-    async with open_store(settings_for(database)) as opened:
+    async with _opened(database, kept_as, holder) as opened:
         yield opened
 
 
@@ -156,7 +176,7 @@ def open_sealed(holder: LocalHolder) -> Callable[..., AbstractAsyncContextManage
 
     @asynccontextmanager
     async def opening(url: str, **more: object) -> AsyncIterator[SealedStore]:
-        settings = settings_for(url, **more)
+        settings = settings_for(url, encryption="on", **more)
         async with open_store(settings) as opened:
             yield sealed(settings, opened, holder)
 

@@ -10,13 +10,19 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
 from afdp.embedded.postgres import _binaries, _package_root
-from afdp.errors import DataLoss, Unavailable
+from afdp.errors import DataLoss, FailedPrecondition, Unavailable
+from afdp.metadata import answers
+from afdp.metadata.config import MetadataSettings
+from afdp.metadata.opening import sealed
+from afdp.metadata.postgres import PostgresStore, open_store
+from afdp.metadata.record_keys import Bounds, RecordKeys, Scope, raised
 from afdp.metadata.sealed_store import SealedStore
 from afdp.metadata.values import Asked, Batch, Draft, Idempotency, KeyTaken, Prepared, Record, Search
 from tests.local_data_keys import LocalHolder
@@ -184,6 +190,101 @@ async def test_one_call_makes_the_keys_of_all_new_subjects_and_none_for_known_on
         assert holder.calls == ["generate"]
         await store.prepare([make_draft(actor_id=f"subject {n}") for n in range(40)])
         assert holder.calls == ["generate"]
+
+
+async def test_another_process_seals_with_the_keys_of_before_while_they_are_young(
+    database: str, holder: LocalHolder, settings_of: Callable[..., MetadataSettings], make_draft: Make
+) -> None:
+    settings = settings_of(database, encryption="on")
+    subjects = [f"subject {n}" for n in range(3)]
+
+    async def sealed_by_a_new_process(count: str = "SELECT count(*) FROM data_key") -> int:
+        async with open_store(settings) as store:
+            drafts = [make_draft(actor_id=subject) for subject in subjects]
+            assert await sealed(settings, store, holder).prepare(drafts) == [Prepared()] * 3
+            return int(await store._database.run(lambda c: c.fetchval(count)))
+
+    assert [await sealed_by_a_new_process() for _ in range(3)] == [3, 3, 3]
+    owner = await asyncpg.connect(database, server_settings={"search_path": "afdp_metadata"})
+    await owner.execute("UPDATE data_key SET made_at = made_at - interval '25 hours'")
+    await owner.close()
+    assert await sealed_by_a_new_process() == 6
+
+
+async def test_a_key_that_has_sealed_enough_is_followed_by_another(
+    database: str, holder: LocalHolder, settings_of: Callable[..., MetadataSettings]
+) -> None:
+    async with open_store(settings_of(database, encryption="on")) as store:
+        keys = RecordKeys(holder, store.shelf, Bounds(100, 3600.0, uses=2))
+        scope = Scope("tenant", b"0123456789abcdef")
+        used = [raised((await keys.sealing([scope]))[scope]).id for _ in range(5)]
+    assert [used.index(each) for each in used] == [0, 0, 2, 2, 4]
+
+
+@pytest.mark.parametrize("first", ["on", "off"])
+async def test_records_are_never_of_both_kinds(
+    database: str, holder: LocalHolder, settings_of: Callable[..., MetadataSettings], make_draft: Make, first: str
+) -> None:
+    async def opened(encryption: str) -> AbstractAsyncContextManager[PostgresStore]:
+        return open_store(settings_of(database, encryption=encryption))
+
+    draft, other = make_draft(key="k"), "off" if first == "on" else "on"
+    async with await opened(first) as store:
+        kept = sealed(settings_of(database, encryption="on"), store, holder) if first == "on" else store
+        await store.check()
+        assert await kept.prepare([draft]) == [Prepared()]
+        await store.check()
+    async with await opened(other) as store:
+        for refused in (store.check(), store.prepare([make_draft()])):
+            with pytest.raises(FailedPrecondition, match="AFDP_ENCRYPTION"):
+                await refused
+        record = await store.get_record(draft.submitter.tenant, draft.receipt_id)
+        assert record is not None
+        if first == "on":  # nothing sealed is ever told as if it were plain
+            with pytest.raises(FailedPrecondition, match="sealed"):
+                answers.to_record(record)
+
+
+async def test_what_the_reconciler_reads_of_sealed_records_is_whole_and_in_order(
+    open_sealed: Open, database: str, make_draft: Make, log_drafts: Callable[..., Any]
+) -> None:
+    async with open_sealed(database) as store:
+        drafts = [make_draft(actor_id=f"subject {n}", artifacts=(ARTIFACT, bytes(32)), key=f"k{n}") for n in range(3)]
+        await log_drafts(store, drafts)
+        kept = await store.kept(10, None)
+        assert [(each.receipt_id, each.evidence_fits, each.faults) for each in kept] == [
+            (draft.receipt_id, True, ()) for draft in drafts
+        ]
+        told = [each.record.draft for each in kept if each.record is not None]
+        assert [(each.terms, each.submitter, each.evidence_hash, each.statement, each.evidence) for each in told] == [
+            (draft.terms, draft.submitter, draft.evidence_hash, draft.statement, b"") for draft in drafts
+        ]
+
+
+BLIND = {
+    "actor_id = 'x'": "record",
+    "evidence_hash = sha256('x')": "record",
+    "artifact_hashes = sha256('x') || sha256('y')": "record",
+    "subject = 'x'": "record_content",
+    "issuer = 'x'": "record_content",
+}
+
+
+async def test_a_blind_index_that_is_another_s_is_shown_to_the_reconciler(
+    open_sealed: Open, database: str, connection: asyncpg.Connection, make_draft: Make, log_drafts: Callable[..., Any]
+) -> None:
+    drafts = {change: make_draft(artifacts=(ARTIFACT, bytes(32))) for change in BLIND}
+    async with open_sealed(database) as store:
+        await log_drafts(store, list(drafts.values()))
+        await connection.execute("SET session_replication_role = replica")
+        for change, table in BLIND.items():
+            await connection.execute(f"UPDATE {table} SET {change} WHERE receipt_id = $1", drafts[change].receipt_id)
+        kept = {each.receipt_id: each for each in await store.kept(100, None)}
+        for change, draft in drafts.items():
+            record = kept[draft.receipt_id].record
+            assert record is not None
+            told = record.draft.submitter, record.draft.terms, record.draft.evidence_hash
+            assert told != (draft.submitter, draft.terms, draft.evidence_hash), change
 
 
 def _forms(values: Iterable[bytes]) -> list[bytes]:

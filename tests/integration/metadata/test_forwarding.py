@@ -468,10 +468,11 @@ def reason_of(message: dict[str, Any]) -> str:
 async def metadata_process(database: str, sinks: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """The service itself, for the length of a block."""
     settings = {"AFDP_DATABASE_URL": database, "AFDP_DATABASE_POOL_MIN": "1", "AFDP_AUDIT_SINKS": str(sinks)}
+    said = {"AFDP_TLS": "off", "AFDP_ENCRYPTION": "off"}
     plain = {name: value for name, value in os.environ.items() if not name.startswith("AFDP_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "afdp.metadata"),
-        env={**plain, **settings, "AFDP_PORT": "0", "AFDP_METRICS_PORT": "0", "AFDP_TLS": "off"},
+        env={**plain, **settings, "AFDP_PORT": "0", "AFDP_METRICS_PORT": "0", **said},
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:

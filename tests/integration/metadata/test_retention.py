@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from afdp.embedded.postgres import running_postgres
-from afdp.errors import Aborted, FailedPrecondition
+from afdp.errors import Aborted, AlreadyExists, FailedPrecondition
 from afdp.metadata.postgres import PostgresStore, migrate_database, open_store
 from afdp.metadata.postgres.expiring import expire
 from afdp.metadata.postgres.roles import KEEPER, READER, WRITER
@@ -293,6 +293,34 @@ async def test_a_hold_keeps_what_it_names_also_what_comes_later_until_it_is_rele
     assert await retention.holds(tenant, released=True, before=None, limit=10) == [released]
     assert [each.records for each in await retention.expire_month(MONTH) if each.tenant == tenant] == [2]
     assert await left(store, tenant) == set()
+
+
+@pytest.mark.parametrize("kept_as", ["sealed"], indirect=True)
+async def test_holds_on_sealed_records_hold_the_same_and_are_read_as_they_were_placed(
+    own_store: PostgresStore, owner: asyncpg.Connection, old: Make, tenant: str, log_drafts: Any
+) -> None:
+    retention, held = own_store.retention, {}
+    await retention.put_classes(SHORT)
+    for name, (conditions, matching) in CONDITIONS.items():
+        own = f"{tenant}-{name}".replace(" ", "-")
+        named, other = old(tenant=own, **matching), old(tenant=own)
+        await log_drafts(own_store, [named, other])
+        hold = hold_of(own, **conditions)
+        placed, records = await retention.place_hold(hold)
+        assert (replace(placed, placed_at=None), records) == (hold, 1)
+        assert await retention.place_hold(hold) == (placed, 1)
+        with pytest.raises(AlreadyExists):
+            await retention.place_hold(replace(hold, reason="another"))
+        assert await retention.holds(own, released=False, before=None, limit=10) == [placed]
+        held[own] = named.receipt_id
+    rows = await owner.fetch("SELECT * FROM legal_hold")
+    assert len(rows) == len(CONDITIONS)
+    for known in (hold_of(tenant).reason, "mallory", "eve@example.com", ARTIFACT.hex(), str(ARTIFACT)):
+        assert known not in str([dict(row) for row in rows])
+
+    await retention.expire_month(MONTH)
+
+    assert {own: await left(own_store, own) for own in held} == {own: {named} for own, named in held.items()}
 
 
 async def test_a_hold_holds_and_is_seen_in_its_own_tenant_alone(

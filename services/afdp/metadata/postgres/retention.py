@@ -21,8 +21,8 @@ _LONGEST = 6 * 3600.0  # seconds; to write what stays of a month takes its time
 _PLACE = """
     INSERT INTO legal_hold (
         hold_id, tenant, case_number, reason, placed_by, artifact_hash, actor_id, event_type, subject,
-        start_time, end_time
-    ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+        start_time, end_time, asked
+    ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
     ON CONFLICT (hold_id) DO NOTHING
 """
 _HOLD = "SELECT * FROM legal_hold WHERE tenant = $1 AND hold_id = $2"
@@ -89,7 +89,7 @@ class PostgresRetention:
         about = hold.artifact_hash, hold.actor_id, hold.event_type, hold.subject, hold.start_time, hold.end_time
 
         async def place(connection: Connection) -> Hold:
-            await connection.execute(_PLACE, *who, *about)
+            await connection.execute(_PLACE, *who, *about, hold.asked)
             row = await connection.fetchrow(_HOLD, hold.tenant, hold.hold_id)
             found = None if row is None else _to_hold(row)
             if found is None or _asked(found) != _asked(hold):

@@ -16,6 +16,7 @@ from afdp.metadata.postgres import (
     batches,
     changes,
     housekeeping,
+    mode,
     months,
     queues,
     reconciling,
@@ -32,6 +33,7 @@ from afdp.metadata.postgres.audit_sinks import PostgresLedger
 from afdp.metadata.postgres.complete import complete
 from afdp.metadata.postgres.kept_answers import find_answer
 from afdp.metadata.postgres.migrating import MIGRATIONS, SCHEMA, SERVICE
+from afdp.metadata.postgres.mode import Mode
 from afdp.metadata.postgres.prepare import prepare
 from afdp.metadata.postgres.retention import PostgresRetention
 from afdp.metadata.postgres.seals import PostgresShelf
@@ -87,9 +89,12 @@ class PostgresStore:
         retention: timedelta,
         max_answer_bytes: int,
         terms: Terms,
+        encryption: Mode,
         cache: RecordCache | None = None,
     ) -> None:
         self._cache = cache
+        self._mode = encryption
+        self._mode_is_known = False
         self._terms = terms
         self.shelf = PostgresShelf(database)
         self._database = database
@@ -104,6 +109,7 @@ class PostgresStore:
         """Raise a NotaryError if PostgreSQL cannot be used at present."""
         await self._database.check()
         await self._tenants.check()
+        await self._require_mode()
 
     async def until_reachable(self) -> None:
         """Returns once PostgreSQL can be used."""
@@ -114,9 +120,14 @@ class PostgresStore:
         self, drafts: Sequence[Draft], usage: dict[str, Usage] | None = None, rows: Sequence[NewRow] = ()
     ) -> list[Outcome]:
         """Drafts become PENDING records."""
+        await self._require_mode()
         return await self._database.run(
             lambda connection: prepare(connection, drafts, self._retention, self._terms, usage, rows)
         )
+
+    async def _require_mode(self) -> None:
+        if not self._mode_is_known:
+            self._mode_is_known = await self._database.run(lambda connection: mode.require(connection, self._mode))
 
     async def complete(
         self, checkpoint: Checkpoint, completions: Sequence[Completion], rows: Sequence[NewRow] = ()
@@ -318,7 +329,13 @@ async def open_store(settings: MetadataSettings, cache: RecordCache | None = Non
         ]
         try:
             yield PostgresStore(
-                database, tenants, retention, settings.max_message_bytes, Terms(settings.searchable_metadata), cache
+                database,
+                tenants,
+                retention,
+                settings.max_message_bytes,
+                Terms(settings.searchable_metadata),
+                settings.encryption,
+                cache,
             )
         finally:
             for task in beside:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import asyncpg
+
 from afdp.errors import InvalidArgument
-from afdp.metadata.values import Stray
+from afdp.metadata.values import ArtifactOf, Stray
 from afdp.postgres import Connection
 
+_ABOUT_OTHERS = "its certificate is about other records"
 _PATIENCE = 1800.0  # seconds; the root of what expired is made of all of it
 
 
@@ -22,6 +25,7 @@ class _Table:
         why: what is amiss with it; NULL: nothing.
         beside: what `why` looks at beside the row.
         where: which rows are looked at.
+        about: a record that settles it, where it is sealed and has this artifact: its tenant, ID and the hash.
         most: how many at once; a row can stand for very many others.
     """
 
@@ -30,6 +34,7 @@ class _Table:
     why: str
     beside: str
     where: str = "true"
+    about: str = "NULL::text AS tenant, NULL::uuid AS record, NULL::bytea AS artifact_hash"
     most: int = 4096
 
     def query(self, table: str) -> str:
@@ -38,7 +43,7 @@ class _Table:
         after = ", ".join(f"($1::text[])[{n}]::{kind}" for n, (_, kind) in enumerate(self.key, 1))
         place = ", ".join(f"t.{name}::text" for name, _ in self.key)
         return f"""
-            SELECT ARRAY[{place}] AS place, {self.subject} AS subject, {self.why} AS why
+            SELECT ARRAY[{place}] AS place, {self.subject} AS subject, {self.why} AS why, {self.about}
             FROM (
                 SELECT * FROM {table} WHERE {self.where} AND ($1::text[] = '{{}}' OR ({columns}) > ({after}))
                 ORDER BY {columns} LIMIT $2
@@ -145,11 +150,13 @@ _EXPIRIES = _Table(
     why="""CASE
         WHEN t.certificate IS NULL AND t.expired_at < now() - interval '1 day' THEN 'it was never certified'
         WHEN t.certificate IS NOT NULL AND r.receipt_id IS NULL THEN 'its certificate is not there'
-        WHEN r.artifact_hashes <> t.root THEN 'its certificate is about other records'
+        WHEN r.data_key IS NULL AND r.artifact_hashes <> t.root THEN 'its certificate is about other records'
         WHEN cardinality(gone.leaves) <> t.records OR tree_root(gone.leaves) IS DISTINCT FROM t.root
             THEN 'what went is not what it says'
         WHEN t.act IS NULL THEN 'nobody has announced it'
+        WHEN r.data_key IS NOT NULL THEN 'its certificate is about other records'
     END""",
+    about="t.tenant, CASE WHEN r.data_key IS NOT NULL THEN r.receipt_id END AS record, t.root AS artifact_hash",
     most=16,
 )
 # What an expiry that is under way says, counts once it has come to its end.
@@ -200,6 +207,7 @@ _TABLES = {
     "expired_record": _GONE,
     "tenant_usage": _USAGE,
 }
+_KEYS_OF_SEALED = ("data_key", "index_key")  # which only who asks the signer can judge
 
 
 async def strays(connection: Connection, table: str, after: Sequence[str], limit: int) -> tuple[list[Stray], list[str]]:
@@ -208,13 +216,21 @@ async def strays(connection: Connection, table: str, after: Sequence[str], limit
     Raises:
         InvalidArgument: there is no such table, or it has another key.
     """
+    if table in _KEYS_OF_SEALED:
+        return [], []
     if table not in _TABLES:
-        raise InvalidArgument.field("table", f"must be {', '.join(_TABLES)}")
+        raise InvalidArgument.field("table", f"must be {', '.join((*_TABLES, *_KEYS_OF_SEALED))}")
     if len(after) not in (0, len(_TABLES[table].key)):
         raise InvalidArgument.field("after", "must be as it was given")
     limit = min(limit, _TABLES[table].most)
     async with connection.transaction():
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL statement_timeout = 0")
         rows = await connection.fetch(_TABLES[table].query(table), list(after), limit, timeout=_PATIENCE)
-    found = [Stray(row["subject"], row["why"]) for row in rows if row["why"] is not None]
+    found = [Stray(row["subject"], row["why"], _settled_by(row)) for row in rows if row["why"] is not None]
     return found, list(rows[-1]["place"]) if len(rows) == limit else []
+
+
+def _settled_by(row: asyncpg.Record) -> ArtifactOf | None:
+    """What else is amiss is amiss whatever the certificate is about."""
+    settles = row["record"] is not None and row["why"] == _ABOUT_OTHERS
+    return ArtifactOf(row["tenant"], row["record"], row["artifact_hash"]) if settles else None

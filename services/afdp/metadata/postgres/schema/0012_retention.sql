@@ -33,6 +33,9 @@ CREATE TABLE legal_hold (
     released_by    text,
     release_reason text,
     released_at    timestamptz,
+    -- Where records are sealed: the data key (16 bytes) and, sealed under it, what the hold asks for, of which reason,
+    -- artifact, actor and subject are empty or blind indexes then.
+    asked          bytea,
     CHECK ((released_at IS NULL) = (released_by IS NULL) AND (released_at IS NULL) = (release_reason IS NULL))
 );
 CREATE INDEX legal_hold_in_force ON legal_hold (tenant) WHERE released_at IS NULL;
@@ -556,10 +559,10 @@ CREATE FUNCTION only_released() RETURNS trigger LANGUAGE plpgsql SET search_path
 BEGIN
     IF OLD.released_at IS NOT NULL
         OR (OLD.hold_id, OLD.tenant, OLD.case_number, OLD.reason, OLD.artifact_hash, OLD.actor_id, OLD.event_type,
-            OLD.subject, OLD.start_time, OLD.end_time, OLD.placed_by, OLD.placed_at)
+            OLD.subject, OLD.start_time, OLD.end_time, OLD.placed_by, OLD.placed_at, OLD.asked)
         IS DISTINCT FROM
            (NEW.hold_id, NEW.tenant, NEW.case_number, NEW.reason, NEW.artifact_hash, NEW.actor_id, NEW.event_type,
-            NEW.subject, NEW.start_time, NEW.end_time, NEW.placed_by, NEW.placed_at)
+            NEW.subject, NEW.start_time, NEW.end_time, NEW.placed_by, NEW.placed_at, NEW.asked)
     THEN
         RAISE EXCEPTION 'a hold is released once, and else stays as it was placed' USING ERRCODE = 'restrict_violation';
     END IF;

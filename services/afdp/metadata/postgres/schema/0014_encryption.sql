@@ -16,7 +16,7 @@ CREATE TABLE data_key (
     wrapped bytea       NOT NULL,
     made_at timestamptz NOT NULL DEFAULT statement_timestamp()
 );
-CREATE INDEX data_key_by_subject ON data_key (tenant, subject);
+CREATE INDEX data_key_by_subject ON data_key (tenant, subject, made_at);
 
 -- The key of each tenant's blind indexes, wrapped under the tenant's own key.
 CREATE TABLE index_key (
