@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -25,9 +26,11 @@ from afdp.metadata.caching import open_cache
 from afdp.metadata.config import MetadataSettings
 from afdp.metadata.copies import Copies
 from afdp.metadata.false_copies import FalseCopies
+from afdp.metadata.opening import sealed
 from afdp.metadata.postgres import PostgresStore, open_store
 from afdp.metadata.retention import Period
 from afdp.metadata.values import Draft, LogPosition, QueuedCompletion, Record
+from tests.local_data_keys import LocalHolder
 from tests.redis_server import RedisServer, redis_program, running_redis
 
 Make = Callable[..., Draft]
@@ -229,6 +232,38 @@ async def test_a_record_that_is_too_large_is_read_where_it_is_kept(
 
     await _nothing_is_copied(cached, draft, logged)
     assert (await cached.read(draft)).draft.evidence == draft.evidence
+
+
+async def test_a_copy_is_as_sealed_as_the_record_and_says_nothing_once_the_key_of_its_subject_is_destroyed(
+    settings: MetadataSettings, server: RedisServer, make_draft: Make, log_drafts: Any, holder: LocalHolder
+) -> None:
+    draft = make_draft(actor_id="alice", evidence=b'{"planted":"in the evidence of alice"}')
+    async with opened(settings, server) as cached:
+        store = sealed(settings, cached.store, holder)
+        await log_drafts(store, [draft])
+        copy = COPIES.open(COPIES.name(draft.submitter.tenant, draft.receipt_id), await cached.copied(draft), time())
+        record = await store.get_record(draft.submitter.tenant, draft.receipt_id)
+        key = record_key(copy)
+        [kept] = (await cached.store.shelf.data_keys([key])).values()
+    assert record is not None
+    assert record.draft.evidence == draft.evidence
+    assert b"planted" not in repr(copy).encode()
+
+    await holder.destroy(kept.scope)
+
+    hits = count("hit")
+    async with opened(settings, server) as cached:  # nobody who has the key in memory
+        record = await sealed(settings, cached.store, holder).get_record(draft.submitter.tenant, draft.receipt_id)
+    assert record is not None
+    assert (record.erased is not None, record.draft.evidence, record.draft.terms.actor_id) == (True, b"", "")
+    assert count("hit") == hits + 1
+
+
+def record_key(copy: Record | None) -> UUID:
+    """The data key that a record is sealed under."""
+    assert copy is not None
+    assert copy.draft.seal is not None
+    return copy.draft.seal.data_key
 
 
 # --- what somebody else wrote -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,7 +62,7 @@ class LivePolicies:
         self._folders = folders
         self._deployment = deployment
         self._interval = interval
-        self._remembered: dict[tuple[object, ...], Verdict] = {}
+        self._remembered: OrderedDict[tuple[object, ...], Verdict] = OrderedDict()
         self._wrong = ""
         self._listener: Callable[[str], None] = lambda _: None
         self._set = PolicySet(sources.read(folders), deployment)
@@ -95,11 +96,12 @@ class LivePolicies:
         now = datetime.now(UTC).replace(microsecond=0)
         key = (principal, permission, rpc, address, evidence, now if self._timed else None)
         found = self._remembered.get(key)
-        if found is None:
-            circumstances = Circumstances(now, rpc, address)
-            decision = self._set.decide(Question(_subject(principal), permission, evidence, circumstances))
-            found = self._remember(key, decision)
-        return found
+        if found is not None:
+            self._remembered.move_to_end(key)
+            return found
+        circumstances = Circumstances(now, rpc, address)
+        decision = self._set.decide(Question(_subject(principal), permission, evidence, circumstances))
+        return self._remember(key, decision)
 
     async def run(self) -> None:
         """Looks for changed files until cancelled."""
@@ -139,7 +141,7 @@ class LivePolicies:
 
     def _remember(self, key: tuple[object, ...], decision: Decision) -> Verdict:
         if len(self._remembered) >= _REMEMBERED:
-            self._remembered.clear()
+            self._remembered.popitem(last=False)  # the one that was asked for the longest time ago
         verdict = Verdict(decision.allowed, decision.reason, decision.policies, self.hash)
         if decision.errors:
             logger.error("a policy could not be evaluated", extra={"fields": {"errors": list(decision.errors)}})
