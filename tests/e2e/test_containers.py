@@ -442,7 +442,7 @@ async def test_what_makes_secrets_and_keys_leaves_those_that_are_there(container
         "secret-id",
         "operator.json",
         "seal-key",
-        *("password.conf", "url"),
+        *("users.conf", "url", "redis-url", "cache-secret"),
         *("cert.pem", "key.pem", "ca.pem"),
     }
 
