@@ -69,14 +69,17 @@ class Verdict:
     """What was found.
 
     Attributes:
-        sealed: which acts have no outcome under a seal, which expiries are announced by one, and told by one.
+        sealed: which acts have no outcome under a seal, which expiries are announced by one, and told by one; and which
+            holds are placed by one, and released by one.
         row: the last sealed row.
         unsealed: rows that no seal covers yet.
     """
 
     chain: Chain = field(default_factory=Chain)
     acts: Acts = field(default_factory=Acts)
-    sealed: tuple[Mapping[str, int], Sequence[str], Sequence[str]] = ({}, (), ())
+    sealed: tuple[Mapping[str, int], Sequence[str], Sequence[str], Mapping[str, str], Sequence[str]] = (
+        {}, (), (), {}, (),
+    )  # fmt: skip
     rows: int = 0
     row: int = 0
     unsealed: int = 0
@@ -97,8 +100,9 @@ class Verdict:
 
     def all_sealed_heard(self) -> None:
         """What comes now is not under a seal yet: the next run hears it again."""
-        expiries = self.expiries
-        self.sealed = dict(self.acts.unfinished), sorted(expiries.announced), sorted(expiries.told)
+        expiries, holds = self.expiries, self.holds
+        told = sorted(expiries.announced), sorted(expiries.told), dict(holds.placed), sorted(holds.released)
+        self.sealed = dict(self.acts.unfinished), *told
 
 
 class WholeTrail:
@@ -120,6 +124,7 @@ class WholeTrail:
                 return verdict
             verdict.chain, verdict.acts = since.resume(newest.body)
             verdict.expiries = ToldExpiries(set(since.announced), set(since.told))
+            verdict.holds = ToldHolds(dict(since.holds), set(since.released))
             verdict.row = since.row
             verdict.findings += await self._anchor(verdict.chain, newest)
         rows = self._rows(verdict.row)

@@ -20,9 +20,9 @@ _GRACE = timedelta(minutes=5)
 
 @dataclass
 class ToldHolds:
-    """What the trail says of holds: by tenant the IDs of those that were placed, and of those that were released."""
+    """What the trail says of holds: the IDs of those that were placed, with their tenants, and of those released."""
 
-    placed: dict[str, set[str]] = field(default_factory=dict)
+    placed: dict[str, str] = field(default_factory=dict)
     released: set[str] = field(default_factory=set)
 
     def hear(self, row: SealedRow) -> None:
@@ -36,25 +36,25 @@ class ToldHolds:
         for event in events:
             name = event.resource.removeprefix(_NAME)
             if event.rpc == _PLACE:
-                self.placed.setdefault(event.tenant, set()).add(name)
+                self.placed[name] = event.tenant
             elif event.rpc == _RELEASE:
                 self.released.add(name)
 
 
 async def missing_holds(metadata: store.MetadataServiceClient, trail: ToldHolds) -> list[Finding]:
     """Those of the holds that the trail tells of that are not on record as it says."""
+    there: dict[str, store.Hold] = {}
+    for tenant in sorted(set(trail.placed.values())):
+        there |= await _holds(metadata, tenant)
     findings = []
-    for tenant, placed in sorted(trail.placed.items()):
-        there = await _holds(metadata, tenant)
-        for name in sorted(placed):
-            hold = there.get(name)
-            if hold is None:
-                why = "it was placed, and is not on record"
-            elif name not in trail.released and _is_released(hold):
-                why = "it is released on record, and no row says that somebody did"
-            else:
-                continue
-            findings.append(Finding(Fault.HOLD_MISSING, f"hold {name}", why))
+    for name in trail.placed:
+        if (hold := there.get(name)) is None:
+            why = "it was placed, and is not on record"
+        elif name not in trail.released and _is_released(hold):
+            why = "it is released on record, and no row says that somebody did"
+        else:
+            continue
+        findings.append(Finding(Fault.HOLD_MISSING, f"hold {name}", why))
     return findings
 
 

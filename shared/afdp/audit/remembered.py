@@ -6,7 +6,7 @@ It is not signed: who can write it can make a verification pass over something. 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Remembered:
         anchored: the number of the newest seal that the log knew.
         unfinished: acts without an outcome, and the rows of their intents.
         announced, told: of expiries, which were announced, and which are said to have happened.
+        holds, released: of legal holds, which were placed, with their tenants, and which were released.
     """
 
     scope: str
@@ -43,6 +44,8 @@ class Remembered:
     unfinished: Mapping[str, int]
     announced: Sequence[str] = ()
     told: Sequence[str] = ()
+    holds: Mapping[str, str] = field(default_factory=dict)
+    released: Sequence[str] = ()
 
     def check(self, number: int, body: bytes) -> Finding | None:
         """The seal that should be the one that was verified before."""

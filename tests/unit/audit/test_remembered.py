@@ -11,7 +11,9 @@ from afdp.audit.seals import seal_hash
 from afdp.audit.verify import Fault
 from afdp.errors import InvalidArgument
 
-VERIFIED = Remembered("records", 7, seal_hash(b"seal 7"), 91, 6, {"act": 90}, ("announced",), ("expiry:1",))
+VERIFIED = Remembered(
+    "records", 7, seal_hash(b"seal 7"), 91, 6, {"act": 90}, ("announced",), ("expiry:1",), {"h": "acme"}, ("h",)
+)
 
 
 def test_what_was_kept_is_read_again(tmp_path: Path) -> None:
