@@ -14,6 +14,7 @@ import uuid
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -182,9 +183,10 @@ class Tampered:
 
     async def run(self, command: tuple[str, ...]) -> tuple[int, str]:
         """What a command answers, and its exit code."""
-        settings = self.stack.settings("transparency" if command is FSCK else "notary")
+        service = "transparency" if command is FSCK else "metadata" if "afdp.metadata" in command else "notary"
+        settings = self.stack.settings(service)
         environment = {**os.environ, **settings, "AFDP_DATABASE_URL": self.stack.database_url}
-        if command is not FSCK:
+        if service == "notary":
             del environment["AFDP_DATABASE_URL"]
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *command), env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -324,6 +326,28 @@ async def dumped(url: str) -> dict[str, bytes]:
             table = ""
         tables.setdefault(table, []).append(line)
     return {name: b"\n".join(lines) for name, lines in tables.items()}
+
+
+async def test_an_operator_has_all_keys_wrapped_anew_and_that_is_on_record(tampered: Tampered, tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    wrapped = "SELECT id::text, wrapped FROM afdp_metadata.data_key UNION ALL SELECT tenant, wrapped FROM"
+    before = await tampered.database.fetch(f"{wrapped} afdp_metadata.index_key")
+
+    code, told = await tampered.run(("-m", "afdp.metadata", "rewrap", "--rotate", "--json", "--state", str(state)))
+
+    assert code == 0
+    counts = json.loads(told)
+    assert counts["refused"] == []
+    assert counts["rewrapped"] >= len(before)
+    after = await tampered.database.fetch(f"{wrapped} afdp_metadata.index_key")
+    assert not {tuple(row) for row in before} & {tuple(row) for row in after}
+    assert not state.exists()  # the next run is a new one
+    rows = await tampered.database.fetch(
+        "SELECT convert_from(row, 'utf8') AS row FROM afdp_metadata.audit_row"
+        " WHERE tenant = 'default' ORDER BY sequence"
+    )
+    told_of = [each for row in rows if (each := json.loads(row["row"])).get("rpc") == "RewrapDataKeys"]
+    assert [(each["phase"], each["result"]) for each in told_of] == [("intent", "allow"), ("outcome", "allow")]
 
 
 async def test_before_anything_is_changed_nothing_is_found(tampered: Tampered) -> None:
