@@ -21,12 +21,13 @@ from bench.external import measure_external
 from bench.figures import Figure
 from bench.log import measure_log
 from bench.machine import machine
+from bench.reads import measure_reads
 from bench.search import measure_search
 from bench.signer import measure_signer
 from bench.stack import WAYS, measure_stack
 
 RESULTS = Path(__file__).parent / "results.json"
-PARTS = (*WAYS, "access", "entries", "signer", "affected", "search", "external")
+PARTS = (*WAYS, "access", "reads", "entries", "signer", "affected", "search", "external")
 LONG = ("log",)  # by name only: it takes some fifteen minutes and twelve gigabytes
 
 
@@ -53,6 +54,8 @@ async def _measure(folder: Path, arguments: argparse.Namespace) -> tuple[list[Fi
         more["memory_mib"] = memory
     if "access" in arguments.only:
         figures += await measure_access(folder / "access", seconds, rounds, arguments.concurrency)
+    if "reads" in arguments.only:
+        figures += await measure_reads(folder / "reads", seconds / 2, rounds, arguments.concurrency)
     if "entries" in arguments.only:
         figures += await measure_entries(folder, seconds / 3, rounds)
     if "signer" in arguments.only:

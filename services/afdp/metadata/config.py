@@ -64,9 +64,6 @@ class MetadataSettings(DatabaseSettings, RedisSettings):
         None, description="A YAML file: where events of the audit trail are forwarded to; none: nowhere. docs/siem.md."
     )
 
-    redis_timeout_seconds: Seconds = Field(
-        0.01, description="Longest wait of a read for Redis; then records are read without it, until it is back."
-    )
     cache_secret: SecretStr | None = Field(
         None,
         min_length=32,
