@@ -12,6 +12,7 @@ what was wrong, where, and what to do; it is shown to callers, so it never holds
     ├── Unauthenticated            UNAUTHENTICATED        401
     ├── PermissionDenied           PERMISSION_DENIED      403
     ├── NotFound                   NOT_FOUND              404
+    │   └── Erased                 NOT_FOUND              410   says when, and which receipt certifies it
     ├── AlreadyExists              ALREADY_EXISTS         409
     ├── Aborted                    ABORTED                409
     ├── FailedPrecondition         FAILED_PRECONDITION    400
@@ -53,6 +54,7 @@ class NotaryError(Exception):
     code: ClassVar[str] = "UNKNOWN"
     number: ClassVar[int] = 2
     http_status: ClassVar[int] = 500
+    reason: ClassVar[str] = ""  # where there is more to say than the code (`google.rpc.ErrorInfo.reason`)
 
     def __init__(
         self,
@@ -119,6 +121,15 @@ class NotFound(NotaryError):
     """What was asked for does not exist, or not for this caller."""
 
     code, number, http_status = "NOT_FOUND", 5, 404
+
+
+class Erased(NotFound):
+    """What was asked for was about a subject that was erased: nobody can read it any more.
+
+    `metadata` has `erased_at` and `certificate`, each where it is known.
+    """
+
+    http_status, reason = 410, "ERASED"
 
 
 class AlreadyExists(NotaryError):
@@ -208,3 +219,4 @@ BY_CODE: Mapping[str, type[NotaryError]] = {
     )
 }
 BY_NUMBER: Mapping[int, type[NotaryError]] = {kind.number: kind for kind in BY_CODE.values()}
+BY_REASON: Mapping[str, type[NotaryError]] = {Erased.reason: Erased}

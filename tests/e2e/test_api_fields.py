@@ -22,7 +22,7 @@ async def test_the_requests_here_have_every_field_of_the_api() -> None:
     for name, place in PLACES:
         whole = message(BUILT[name], request(name))
         held = dict(place.within(whole).ListFields())
-        assert place.field in held or place.path.endswith((".uri", ".auth_provider", "all_tenants")), (
+        assert place.field in held or place.path.endswith((".uri", ".auth_provider", "all_tenants", "erasure_id")), (
             f"{name}: {place.path}"
         )
 
@@ -145,6 +145,7 @@ PATH_TEXTS = {
     "workflow_id": ["x", UUID, f"simple-signing-{UUID}%00", f"simple-signing-{UUID.upper()}", "%ff", "simple-signing-"],
     "receipt_id": ["x", UUID[:-1], f"{UUID}%0a", UUID.upper(), "%F0%9F%98%80", "%c3%28"],
     "key_id": ["%00", "a" * 513, "%ff"],
+    "erasure_id": ["x", "AB" * 16, "ab" * 17, "%00", "%ff"],
 }
 
 

@@ -129,6 +129,7 @@ GOOD_IN_PART = {
     "ListWorkflows",
     "HealthCheck",
     "PlaceHold",
+    "ListErasures",
     "ListHolds",
     "RunRetention",
     "ListAuditEvents",

@@ -136,6 +136,13 @@ RECORDS = {
         '"subject": "data_key ',
     ),
     "index_key": Case(flipped("wrapped", "index_key", "tenant = 'acme'"), RECONCILE, '"subject": "index_key acme"'),
+    "erasure": Case(
+        "INSERT INTO erasure"
+        " (tenant, subject, requested_by, reason, closing_since, decided_at, erased_at, root, certificate)"
+        f" VALUES ('acme', decode(repeat('ab', 16), 'hex'), 'x', 'x', now(), now(), now(), sha256(''), {NOBODY})",
+        RECONCILE,
+        f'"subject": "erasure acme {"ab" * 16}"',
+    ),
     "audit_row": Case(f"UPDATE audit_row SET row = row || ' ' WHERE sequence = {SECOND}", AUDIT, "row altered"),
     "audit_seal": Case(
         "UPDATE audit_seal SET body = body || ' ' WHERE number ="

@@ -363,6 +363,19 @@ async def holds(w: World) -> None:
     assert (await w.alpha.post(paths[0], {"reason": "over"}))[0] == 200
 
 
+async def erasures(w: World) -> None:
+    request = pb.EraseSubjectRequest(subject="human:nobody", reason="r")
+    erased = (await w.alpha.call("EraseSubject", request)).erasure
+    answers = [await w.beta.get(f"/api/v1/erasures/{each}") for each in (erased.erasure_id, "ab" * 16)]
+    assert answers[0][0] == answers[1][0] == 404
+    assert answers[0][1]["detail"] == answers[1][1]["detail"]
+    assert (await w.alpha.get(f"/api/v1/erasures/{erased.erasure_id}"))[0] == 200
+    assert [each["erasure_id"] for each in (await w.alpha.get("/api/v1/erasures"))[1]["erasures"]] == [
+        erased.erasure_id
+    ]
+    assert (await w.beta.get("/api/v1/erasures"))[1]["erasures"] == []
+
+
 async def run_retention(w: World) -> None:
     await _refused(w.beta.call("RunRetention", pb.RunRetentionRequest(dry_run=True)), PermissionDenied)
 
@@ -434,6 +447,9 @@ TABLE: dict[str, Entry | None] = {
     "PlaceHold": holds,
     "ReleaseHold": holds,
     "ListHolds": holds,
+    "EraseSubject": erasures,
+    "GetErasure": erasures,
+    "ListErasures": erasures,
     "RunRetention": run_retention,
     "ListAuditEvents": list_audit_events,
     "ExportAuditRows": export_audit_rows,

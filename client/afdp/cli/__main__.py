@@ -114,6 +114,12 @@ holds = group(
     release=("afdp.cli.holds:release", "End a hold."),
     list=("afdp.cli.holds:list_holds", "List the holds of your tenant."),
 )
+subjects = group(
+    "subjects",
+    "Subjects, and their erasure.",
+    erase=("afdp.cli.subjects:erase", "Erase a subject: nobody can read its records any more."),
+    list=("afdp.cli.subjects:list_erasures", "List erasures that were asked for."),
+)
 retention = group(
     "retention",
     "How long records are kept.",
@@ -151,6 +157,7 @@ COMMANDS = {
     "dev": ("afdp.cli.dev:dev", "Run the whole stack on this machine."),
     "audit": (f"{__name__}:audit", "The audit trail: list, export, verify."),
     "holds": (f"{__name__}:holds", "Legal holds: place, release, list."),
+    "subjects": (f"{__name__}:subjects", "Erasure of subjects: erase, list."),
     "retention": (f"{__name__}:retention", "How long records are kept: run."),
     "reconcile": ("afdp.cli.reconcile:reconcile", "Show that every record has its log entry, and the reverse."),
     "doctor": ("afdp.cli.doctor:doctor", "Check a stack, running or not, and say what to do."),

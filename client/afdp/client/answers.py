@@ -14,6 +14,8 @@ from afdp.client.values import (
     AuditRow,
     AuditSeal,
     Dependency,
+    Erasure,
+    ErasureDeferral,
     EvidenceRecord,
     EvidenceSummary,
     ExpiredRecords,
@@ -147,6 +149,16 @@ def hold(answer: Members) -> Hold:
 def holds_page(answer: Members) -> Page[Hold]:
     """`ListHoldsResponse`."""
     return Page(tuple(map(_hold, answer.objects("holds"))), answer.string("next_page_token", empty=True), None)
+
+
+def erasure(answer: Members) -> Erasure:
+    """`EraseSubjectResponse` and `GetErasureResponse`."""
+    return _erasure(answer.object("erasure"))
+
+
+def erasures_page(answer: Members) -> Page[Erasure]:
+    """`ListErasuresResponse`."""
+    return Page(tuple(map(_erasure, answer.objects("erasures"))), answer.string("next_page_token", empty=True), None)
 
 
 def expired_records(answer: Members) -> tuple[ExpiredRecords, ...]:
@@ -356,6 +368,30 @@ def _hold(item: Members) -> Hold:
         released_by=item.string("released_by", empty=True),
         release_reason=item.string("release_reason", empty=True),
         released_at=item.optional_time("released_at"),
+    )
+
+
+def _erasure(item: Members) -> Erasure:
+    deferral = item.object("deferral") if item.has("deferral") else None
+    return Erasure(
+        erasure_id=item.string("erasure_id"),
+        state=item.string("state"),
+        reason=item.string("reason"),
+        requested_by=item.string("requested_by", empty=True),
+        requested_at=item.optional_time("requested_at"),
+        deferral=None
+        if deferral is None
+        else ErasureDeferral(
+            classes=tuple(deferral.strings("classes")),
+            until=deferral.optional_time("until"),
+            for_ever=deferral.boolean("for_ever"),
+            held=deferral.boolean("held"),
+            cases=tuple(deferral.strings("cases")),
+            unfinished=deferral.integer("unfinished"),
+        ),
+        erased_at=item.optional_time("erased_at"),
+        records=item.integer("records"),
+        certificate=item.string("certificate", empty=True),
     )
 
 

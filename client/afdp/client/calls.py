@@ -20,6 +20,7 @@ from afdp.client.values import (
     AffectedReceipt,
     AuditRow,
     AuditSeal,
+    Erasure,
     EvidencePackage,
     EvidenceRecord,
     EvidenceSummary,
@@ -355,6 +356,29 @@ def list_holds(*, include_released: bool = False, page_size: int = 0, page_token
     """Legal holds, newest first; those too that have ended, if asked for."""
     fields = _given(include_released=include_released, page_size=page_size, page_token=page_token)
     return Call("ListHolds", "GET", "/api/v1/holds", fields, answers.holds_page)
+
+
+def erase_subject(subject: str = "", *, erasure_id: str = "", reason: str) -> Call[Erasure]:
+    """Erases a subject: nobody can read its records any more, and the proofs stay. May be repeated.
+
+    Args:
+        subject: as records have it, such as `human:alice`.
+        erasure_id: instead of the subject, that of an erasure from before a backup was restored.
+        reason: why; it stays, so it should name nobody.
+    """
+    fields = _given(subject=subject, erasure_id=erasure_id, reason=reason)
+    return Call("EraseSubject", "POST", "/api/v1/subjects:erase", fields, answers.erasure)
+
+
+def get_erasure(erasure_id: str) -> Call[Erasure]:
+    """An erasure that was asked for."""
+    return Call("GetErasure", "GET", "/api/v1/erasures/{erasure_id}", _given(erasure_id=erasure_id), answers.erasure)
+
+
+def list_erasures(*, page_size: int = 0, page_token: str = "") -> Call[Page[Erasure]]:
+    """Erasures that were asked for, done or not."""
+    fields = _given(page_size=page_size, page_token=page_token)
+    return Call("ListErasures", "GET", "/api/v1/erasures", fields, answers.erasures_page)
 
 
 def run_retention(*, dry_run: bool = False) -> Call[tuple[ExpiredRecords, ...]]:

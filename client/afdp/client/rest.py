@@ -20,6 +20,7 @@ from afdp.client.watching import PATH as WATCH
 from afdp.client.watching import SILENCE, Answer, Events
 from afdp.errors import (
     BY_CODE,
+    Erased,
     FieldViolation,
     InvalidArgument,
     NotaryError,
@@ -35,7 +36,7 @@ DEFAULT_URL = "http://127.0.0.1:3030"
 DEFAULT_TIMEOUT = 60.0
 _CONNECT_TIMEOUT = 5.0
 _POOL = httpx.Limits(max_connections=64, max_keepalive_connections=64)
-_BY_STATUS: Mapping[int, type[NotaryError]] = {413: PayloadTooLarge, 415: UnsupportedMediaType}
+_BY_STATUS: Mapping[int, type[NotaryError]] = {410: Erased, 413: PayloadTooLarge, 415: UnsupportedMediaType}
 _VARIABLE = re.compile(r"\{(\w+)\}")
 
 
@@ -243,7 +244,8 @@ def _problem(reply: httpx.Response) -> NotaryError:
         message = document.string("detail")
         faults = document.objects("errors") if document.has("errors") else []
         fields = [FieldViolation(each.string("field"), each.string("message")) for each in faults]
-        metadata = {"request_id": document.string("request_id")} if document.has("request_id") else {}
+        facts = [name for name in ("request_id", "erased_at", "certificate") if document.has(name)]
+        metadata = {name: document.string(name, empty=True) for name in facts}
     except (orjson.JSONDecodeError, InvalidArgument):
         kind = Unavailable if reply.status_code in (502, 503, 504) else UnexpectedAnswer
         return kind(f"{reply.url} answered {reply.status_code}, not as a notary does", retry_after=retry_after)

@@ -213,6 +213,47 @@ class PlacedHold:
 
 
 @dataclass(frozen=True, slots=True)
+class ErasureDeferral:
+    """What keeps records of a subject from being erased now.
+
+    Attributes:
+        classes: those of retention that keep some.
+        until: when the last of these lets go; None: none keeps any, or one does for ever.
+        held: whether a legal hold keeps some; `cases` has their numbers for who may list holds.
+        unfinished: how many wait for a log or a stamp.
+    """
+
+    classes: tuple[str, ...]
+    until: datetime | None
+    for_ever: bool
+    held: bool
+    cases: tuple[str, ...]
+    unfinished: int
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """That a subject is to be erased, or was.
+
+    Attributes:
+        erasure_id: what stands for the subject, 32 hex digits.
+        state: `requested`, `deferred` or `erased`.
+        records: how many nobody can read any more.
+        certificate: the receipt ID of the certificate; empty while there is none.
+    """
+
+    erasure_id: str
+    state: str
+    reason: str
+    requested_by: str
+    requested_at: datetime | None
+    deferral: ErasureDeferral | None
+    erased_at: datetime | None
+    records: int
+    certificate: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExpiredRecords:
     """Records of a month (such as 2026-11) and tenant that went, or would go.
 

@@ -17,6 +17,7 @@ _BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _HASH_EXAMPLE = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
 _UUID = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _RECEIPT_ID = "019ab5a4-5d7e-7a31-9a55-6c0d3d3c7f11"
+_ERASURE_ID = "5e884898da28047151d0e56f8dc62927"
 _WORKFLOW_ID = {"pattern": f"^(simple|approval|batch)-signing-{_UUID}$", "examples": [f"simple-signing-{_RECEIPT_ID}"]}
 
 CONSTRAINTS: Mapping[str, Mapping[str, Any]] = {
@@ -68,6 +69,11 @@ CONSTRAINTS: Mapping[str, Mapping[str, Any]] = {
     "ReleaseHoldRequest.hold_id": {"pattern": f"^{_UUID}$", "examples": [_RECEIPT_ID]},
     "ReleaseHoldRequest.reason": {"minLength": 1, "maxLength": 4096, "examples": ["the case is closed"]},
     "ListHoldsRequest.page_size": _PAGE_SIZE,
+    "EraseSubjectRequest.subject": {"maxLength": 1025, "examples": ["human:alice"]},
+    "EraseSubjectRequest.erasure_id": {"pattern": "^([0-9a-f]{32})?$"},
+    "EraseSubjectRequest.reason": {"minLength": 1, "maxLength": 4096, "examples": ["request 17"]},
+    "ListErasuresRequest.page_size": _PAGE_SIZE,
+    "GetErasureRequest.erasure_id": {"pattern": "^[0-9a-f]{32}$", "examples": [_ERASURE_ID]},
     "RunRetentionRequest.dry_run": {"examples": [True]},
     "ListAffectedReceiptsRequest.key_id": {"examples": ["afdp-notary-key:1"]},
     "ListAffectedReceiptsRequest.page_size": _PAGE_SIZE,

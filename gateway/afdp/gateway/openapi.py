@@ -134,6 +134,8 @@ def _responses(method: Method, rule: HttpRule, raw: list[RawBody], schemas: Sche
     statuses = ["400", "401", "403", "429", "503", "504"]
     if "{" in rule.template:
         statuses.append("404")
+    if any(each in rule.template for each in _NAMES_A_RECORD):
+        statuses.append("410")
     if rule.body:
         statuses += ["408", "413", "415"]
     if IDEMPOTENCY_KEY in method.request.fields_by_name:
@@ -157,6 +159,8 @@ def _tag(template: str) -> str:
     found = re.match(r"/api/v\d+/([\w-]+)", template)
     return found[1] if found else "health"
 
+
+_NAMES_A_RECORD = ("{receipt_id}", "{evidence_package_hash}", "{workflow_id}")
 
 _PROBLEM: Schema = {
     "description": "A problem document (RFC 9457).",
@@ -204,6 +208,10 @@ _PROBLEM_RESPONSES = {
     "403": _problem_response("The caller may not do this."),
     "404": _problem_response("There is no such thing, or not for this caller."),
     "408": _problem_response("The request did not arrive in time; nothing was done."),
+    "410": _problem_response(
+        "Its subject was erased, and nobody can read it any more; `erased_at` says when, `certificate` which receipt "
+        "certifies it."
+    ),
     "409": _problem_response("Something else stands under this name already."),
     "413": _problem_response("The body is too large."),
     "415": _problem_response("The body is of another media type than is asked for."),

@@ -9,10 +9,11 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from afdp.errors import DeadlineExceeded, NotaryError, Unauthenticated, Unimplemented
+from afdp.errors import DeadlineExceeded, Erased, NotaryError, Unauthenticated, Unimplemented
 
 TYPE_PREFIX = "https://afdp.dev/problems/"
 MEDIA_TYPE = "application/problem+json"
+_ERASED = {"erased_at": None, "certificate": ""}
 
 
 class MethodNotAllowed(Unimplemented):
@@ -38,6 +39,7 @@ def problem(error: NotaryError, request_id: str, **members: object) -> dict[str,
         "code": error.code,
         "request_id": request_id,
         "errors": [{"field": fault.field, "message": fault.message} for fault in error.fields],
+        **(_ERASED | error.metadata if isinstance(error, Erased) else {}),
         **members,
     }
 

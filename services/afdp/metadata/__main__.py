@@ -39,7 +39,8 @@ async def main(settings: MetadataSettings) -> None:
         sinks = await stack.enter_async_context(forwarding(settings.audit_sinks, store.sinks))
         trail = AuditTrail(store.audit)
         await stack.enter_async_context(false_copies.told(trail))
-        servicer = MetadataServicer(Metadata(kept.records), trail, sinks, Retention(kept.retention))
+        retention = Retention(kept.retention)
+        servicer = MetadataServicer(Metadata(kept.records), trail, sinks, retention, kept.erasing)
         await serve(servicer, settings, telemetry, store.check, tls=tls)
 
 

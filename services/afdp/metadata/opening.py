@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from afdp.messages.signer import SignerServiceClient
 from afdp.metadata.config import MetadataSettings
+from afdp.metadata.erasing import Erasing
 from afdp.metadata.key_check import KeyCheck
 from afdp.metadata.postgres import PostgresStore
 from afdp.metadata.record_keys import Bounds, Holder, RecordKeys
@@ -25,22 +26,24 @@ from afdp.tls.files import TlsFiles
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What the service keeps records and holds in."""
+    """What the service keeps records and holds in, and erases subjects by."""
 
     records: Store
     retention: RetentionStore
+    erasing: Erasing
 
 
 @asynccontextmanager
 async def open_kept(settings: MetadataSettings, store: PostgresStore, tls: TlsFiles | None) -> AsyncIterator[Opened]:
     """The store, sealed under data keys of the signer, who may be away; in plain where the settings say so."""
     if settings.encryption == "off":
-        yield Opened(store, store.retention)
+        yield Opened(store, store.retention, Erasing(store.erasures, None))
         return
     async with open_channel(settings.signer_address, spread=False, tls=tls, service="signer") as channel:
         client = SignerServiceClient(GrpcCaller(channel))
         records = sealed(settings, store, GrpcHolder(client, settings.signer_timeout_seconds))
-        yield Opened(records, SealedRetention(store.retention, records.keys))
+        keys = records.keys
+        yield Opened(records, SealedRetention(store.retention, keys), Erasing(store.erasures, keys))
 
 
 def sealed(settings: MetadataSettings, store: PostgresStore, holder: Holder) -> SealedStore:

@@ -19,12 +19,15 @@ import uuid_utils
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from prometheus_client import Counter, Gauge
 
-from afdp.errors import DataLoss, FailedPrecondition, InvalidArgument, NotaryError, NotFound
+from afdp.errors import DataLoss, FailedPrecondition, InvalidArgument, NotaryError, NotFound, Unavailable
 from afdp.metadata.blind import IndexKey
 from afdp.metadata.sealing import MAX_USES
 from afdp.metadata.values import Erased, Seal
 
 MAX_TENANTS = 4096  # whose index keys are remembered
+FRESH_SECONDS = 1.0
+"""How long it is believed which subjects are being erased. Who erases one waits for longer, before anything is
+destroyed: from then on no service seals for it, nor remembers what opens its records."""
 
 _made = Counter("afdp_data_keys_made", "Data keys that the signer made.")
 _opened = Counter("afdp_data_keys_opened", "Data keys that the signer opened.")
@@ -127,6 +130,9 @@ class Shelf(Protocol):
     async def replace_index_keys(self, keys: Mapping[str, tuple[bytes, bytes]]) -> None:
         """As `replace_data_keys`, of tenants' index keys."""
 
+    async def closed(self, seconds: float) -> dict[Scope, bool]:
+        """The scopes of subjects that are being erased, or were in the last seconds; whether that is decided."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -167,6 +173,10 @@ class RecordKeys:
         self._shelf = shelf
         self._bounds = bounds
         self._making = asyncio.Lock()
+        self._clock = clock
+        self._looking = asyncio.Lock()
+        self._looked: float | None = None
+        self._closed: Mapping[Scope, bool] = {}
         self._indexes: _Remembered[str, IndexKey] = _Remembered(MAX_TENANTS, bounds.seconds, clock)
         self._sealing: _Remembered[Scope, DataKey] = _Remembered(bounds.keys, bounds.seconds, clock)
         self._opening: _Remembered[UUID, tuple[Scope, DataKey]] = _Remembered(bounds.keys, bounds.seconds, clock)
@@ -194,9 +204,16 @@ class RecordKeys:
         return found
 
     async def sealing(self, scopes: Iterable[Scope]) -> dict[Scope, DataKey | NotaryError]:
-        """The key that seals for each scope, for one record more for each time that the scope stands there."""
+        """The key that seals for each scope, for one record more for each time that the scope stands there.
+
+        Raises Unavailable where it cannot be told which subjects are being erased.
+        """
+        await self._look()
         found: dict[Scope, DataKey | NotaryError] = {}
         for scope in scopes:
+            if scope in self._closed:
+                found[scope] = _barred() if self._closed[scope] else _closing()
+                continue
             key = found.get(scope) or self._usable(scope)
             if isinstance(key, DataKey):
                 key.uses += 1
@@ -209,7 +226,11 @@ class RecordKeys:
         return found
 
     async def opening(self, seals: Iterable[Seal]) -> dict[UUID, Opener]:
-        """What opens records, by the ID of the data key: of how the records are sealed."""
+        """What opens records, by the ID of the data key: of how the records are sealed.
+
+        Raises Unavailable where it cannot be told which subjects are being erased.
+        """
+        await self._look()
         found: dict[UUID, Opener] = {}
         missing: dict[UUID, str] = {}
         for seal in seals:
@@ -224,6 +245,21 @@ class RecordKeys:
             found |= await self._open(missing)
         return found
 
+    async def destroy(self, scope: Scope) -> None:
+        """Destroys what opens a scope's data keys, for good. May be repeated.
+
+        Raises:
+            FailedPrecondition: its holder may not destroy.
+            Unavailable: it is not done, or not wholly: ask again.
+        """
+        await self._holder.destroy(scope)
+        self.forget(scope)
+
+    async def is_destroyed(self, kept: KeptKey) -> bool:
+        """Whether what opens a data key was destroyed. Raises Unavailable."""
+        [answer] = await self._holder.unwrap([(kept.scope, kept.wrapped)])
+        return isinstance(answer, NotFound)
+
     def forget(self, scope: Scope) -> None:
         """Drops the keys of a scope from memory."""
         self._sealing.drop(lambda known, _: known == scope)
@@ -235,6 +271,23 @@ class RecordKeys:
         self._sealing.drop(lambda *_: True)
         self._opening.drop(lambda *_: True)
         _held.set(0)
+
+    async def _look(self) -> None:
+        """Sees to it that nothing is remembered of subjects that are being erased, as of a moment ago."""
+        if self._is_fresh():
+            return
+        async with self._looking:
+            if self._is_fresh():
+                return
+            now = self._clock()  # before it is asked: what is answered is no older
+            # As long as one that remembers their keys may have slept over it.
+            closed = await self._shelf.closed(self._bounds.seconds + _OVERSLEPT)
+            for scope in closed.keys() - self._closed.keys():
+                self.forget(scope)
+            self._closed, self._looked = closed, now
+
+    def _is_fresh(self) -> bool:
+        return self._looked is not None and self._clock() < self._looked + FRESH_SECONDS
 
     def _usable(self, scope: Scope) -> DataKey | None:
         key = self._sealing.get(scope)
@@ -272,6 +325,8 @@ class RecordKeys:
         for each in fresh:
             if isinstance(ready := found[each.scope], DataKey):
                 ready.uses += 1
+                if each.scope in self._closed:  # since it was asked for
+                    continue
                 self._sealing.put(each.scope, ready)
                 self._opening.put(ready.id, (each.scope, ready))
         _held.set(len(self._opening))
@@ -293,6 +348,8 @@ class RecordKeys:
             elif not isinstance(answer, NotaryError):
                 found[scope] = key = DataKey(identifier, answer)
                 key.uses = 1
+                if scope in self._closed:  # since it was asked for
+                    continue
                 self._sealing.put(scope, key)
                 self._opening.put(identifier, (scope, key))
         _opened.inc(len(kept))
@@ -330,7 +387,8 @@ class RecordKeys:
                 found[identifier] = _damaged(identifier) if altered else answer
             else:
                 key = DataKey(identifier, answer)
-                self._opening.put(identifier, (kept.scope, key))
+                if kept.scope not in self._closed:
+                    self._opening.put(identifier, (kept.scope, key))
                 found[identifier] = key.cipher
         _opened.inc(len(closed))
         _held.set(len(self._opening))
@@ -378,11 +436,16 @@ def _barred() -> FailedPrecondition:
     return FailedPrecondition("the subject of this evidence was erased, and nothing is kept about it any more")
 
 
+def _closing() -> Unavailable:
+    return Unavailable("the subject of this evidence may be erased at this moment", retry_after=5.0)
+
+
 def _damaged(identifier: UUID) -> DataLoss:
     return DataLoss(f"data key {identifier} does not open: it was altered, or is of another tenant or subject")
 
 
 _NOT_YET = NotaryError("not asked yet")
+_OVERSLEPT = 60.0  # seconds
 
 
 class _Remembered(Generic[K, V]):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from afdp.messages.metadata import (
     AnchorAuditSealRequest,
     AnchorAuditSealResponse,
+    CertifyErasureRequest,
+    CertifyErasureResponse,
     CertifyExpiryRequest,
     CertifyExpiryResponse,
     ClaimStampsRequest,
@@ -17,6 +19,8 @@ from afdp.messages.metadata import (
     CreateBatchResponse,
     DeferQueuedRequest,
     DeferQueuedResponse,
+    EraseRequest,
+    EraseResponse,
     ExpireMonthRequest,
     ExpireMonthResponse,
     FindAnswerRequest,
@@ -27,6 +31,8 @@ from afdp.messages.metadata import (
     FinishBatchResponse,
     GetAuditSinksRequest,
     GetAuditSinksResponse,
+    GetErasureRequest,
+    GetErasureResponse,
     GetNewsRequest,
     GetNewsResponse,
     GetQueuesRequest,
@@ -51,6 +57,8 @@ from afdp.messages.metadata import (
     ListAuditRowsResponse,
     ListChangesRequest,
     ListChangesResponse,
+    ListErasuresRequest,
+    ListErasuresResponse,
     ListExpiriesRequest,
     ListExpiriesResponse,
     ListHoldsRequest,
@@ -93,15 +101,28 @@ from afdp.messages.metadata import (
     RecordChange,
     ReleaseHoldRequest,
     ReleaseHoldResponse,
+    RenewErasureRequest,
+    RenewErasureResponse,
     ReopenRecordRequest,
     ReopenRecordResponse,
+    RequestErasureRequest,
+    RequestErasureResponse,
     SealAuditTrailRequest,
     SealAuditTrailResponse,
     SearchRecordsRequest,
     SearchRecordsResponse,
 )
-from afdp.metadata import answers, audit_messages, change_requests, requests, retention_messages, search_requests
+from afdp.metadata import (
+    answers,
+    audit_messages,
+    change_requests,
+    erasure_messages,
+    requests,
+    retention_messages,
+    search_requests,
+)
 from afdp.metadata.audit_trail import AuditTrail
+from afdp.metadata.erasing import Erasing
 from afdp.metadata.retention import Retention
 from afdp.metadata.service import Metadata
 from afdp.metadata.sinks.watch import SinkWatch
@@ -111,11 +132,14 @@ from afdp.metadata.values import Usage
 class MetadataServicer(MetadataServiceBase):
     """Serves `afdp.metadata.v1.MetadataService`."""
 
-    def __init__(self, metadata: Metadata, trail: AuditTrail, sinks: SinkWatch, retention: Retention) -> None:
+    def __init__(
+        self, metadata: Metadata, trail: AuditTrail, sinks: SinkWatch, retention: Retention, erasing: Erasing
+    ) -> None:
         self._metadata = metadata
         self._trail = trail
         self._sinks = sinks
         self._retention = retention
+        self._erasing = erasing
 
     async def prepare(self, request: PrepareRequest) -> PrepareResponse:
         usage: dict[str, Usage] | None = {} if request.count_usage else None
@@ -314,3 +338,27 @@ class MetadataServicer(MetadataServiceBase):
     async def certify_expiry(self, request: CertifyExpiryRequest) -> CertifyExpiryResponse:
         await self._retention.certify(*retention_messages.read_certify(request))
         return CertifyExpiryResponse()
+
+    async def request_erasure(self, request: RequestErasureRequest) -> RequestErasureResponse:
+        erasure = await self._erasing.request(erasure_messages.read_request(request))
+        return RequestErasureResponse(erasure_messages.to_erasure(erasure))
+
+    async def erase(self, request: EraseRequest) -> EraseResponse:
+        erasure = await self._erasing.erase(*erasure_messages.read_erase(request))
+        return EraseResponse(erasure_messages.to_erasure(erasure))
+
+    async def list_erasures(self, request: ListErasuresRequest) -> ListErasuresResponse:
+        erasures = await self._erasing.page(*erasure_messages.read_list(request))
+        return ListErasuresResponse([erasure_messages.to_erasure(each) for each in erasures])
+
+    async def get_erasure(self, request: GetErasureRequest) -> GetErasureResponse:
+        erasure = await self._erasing.get(erasure_messages.read_scope(request))
+        return GetErasureResponse(erasure_messages.to_erasure(erasure))
+
+    async def certify_erasure(self, request: CertifyErasureRequest) -> CertifyErasureResponse:
+        await self._erasing.certify(*erasure_messages.read_certify(request))
+        return CertifyErasureResponse()
+
+    async def renew_erasure(self, request: RenewErasureRequest) -> RenewErasureResponse:
+        erasure = await self._erasing.renew(*erasure_messages.read_renew(request))
+        return RenewErasureResponse(erasure_messages.to_erasure(erasure))

@@ -22,6 +22,8 @@ from afdp.notary.config import NotarySettings
 from afdp.notary.cosignatures import Cosignatures
 from afdp.notary.edge import EdgeServicer
 from afdp.notary.entries import DEPTH, BatchLimits, EntryDesk, Submitted
+from afdp.notary.erasing import Erasing
+from afdp.notary.erasure_office import ErasureOffice
 from afdp.notary.expiring import Expiring
 from afdp.notary.export_lines import forms
 from afdp.notary.exporting import Exports
@@ -138,7 +140,8 @@ async def main(settings: NotarySettings) -> None:
         labelled = way_in.access.asks_for_labels
         feed = Feed(metadata, office, settings.watch_interval_seconds, with_evidence=labelled)
         watching = Watching(feed, way_in.access, settings.watch_heartbeat_seconds)
-        offices = audit, holds
+        erasing = Erasing(metadata, notary, settings.erasure_interval_seconds, way_in.trail)
+        offices = audit, holds, ErasureOffice(metadata, way_in.access, erasing)
         servicer = NotaryServicer(
             notary,
             validator,
@@ -168,7 +171,7 @@ async def main(settings: NotarySettings) -> None:
         ]
         parts += [external.run(), *way_in.parts]
         sealer = AuditSealer(metadata, notary, settings.audit_seal_seconds, anchors=settings.audit_anchors)
-        parts += [sealer.run(), expiring.run()]
+        parts += [sealer.run(), expiring.run(), erasing.run()]
         parts.append(LogEvents(keys.logs, way_in.trail.put, settings.operator_tenants[0]).run())
         if settings.notarise_keys:
             parts.append(KeyLifecycle(keys, notary, settings.key_interval_seconds).run())

@@ -53,6 +53,12 @@ class NotarySettings(RedisSettings, VaultAccessSettings, ServiceSettings):
         le=31 * 86_400,
         description="How often what is past its retention goes. Every notary looks, and one at a time does it.",
     )
+    erasure_interval_seconds: float = Field(
+        3600.0,
+        ge=1,
+        le=31 * 86_400,
+        description="How often subjects are erased whose erasure was deferred, or was interrupted.",
+    )
     policies: Annotated[tuple[str, ...], NoDecode] = Field(
         ("builtin",),
         min_length=1,

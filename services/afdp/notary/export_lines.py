@@ -6,7 +6,7 @@ from typing import Protocol
 
 import orjson
 
-from afdp.errors import DataLoss
+from afdp.errors import DataLoss, Erased
 from afdp.formats.csv_lines import csv_line
 from afdp.formats.timestamps import format_timestamp
 from afdp.messages import metadata as store
@@ -30,6 +30,7 @@ _COLUMNS = (
     "log_origin",
     "log_index",
     "workflow_id",
+    "erased_at",
 )
 
 
@@ -45,7 +46,8 @@ class Form(Protocol):
 class Ndjson:
     """A JSON object a line: `receipt_id`, `notarized_at`, `workflow_id`, `submitter`, `evidence_package`, `receipt`.
 
-    A receipt that is withheld, since something does not hold, is null; `error` says why.
+    A receipt that is withheld, since something does not hold, is null; `error` says why. So it is where the subject was
+    erased, with all that was about it; `erased` says when, and which receipt certifies it.
     """
 
     head = b""
@@ -65,6 +67,9 @@ class Ndjson:
         }
         try:
             said["receipt"] = _printed(await self._office.later_receipt(record))
+        except Erased as error:
+            facts = {"erased_at": error.metadata.get("erased_at"), "certificate": error.metadata["certificate"]}
+            said |= {"receipt": None, "erased": facts}
         except DataLoss as error:
             said |= {"receipt": None, "error": {"code": error.code, "message": error.message}}
         return orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE)
@@ -79,7 +84,7 @@ class Csv:
         """One record, with its line end."""
         draft = record.draft or store.Draft()
         terms, submitter = draft.terms or store.SearchTerms(), draft.submitter or store.Principal()
-        logged = record.log
+        logged, erased = record.log, record.erased
         return csv_line(
             (
                 draft.receipt_id,
@@ -97,6 +102,7 @@ class Csv:
                 "" if logged is None else logged.origin,
                 "" if logged is None else str(logged.log_index),
                 _workflow_id(draft),
+                "" if erased is None else format_timestamp(erased.at) if erased.at else "erased",
             )
         )
 

@@ -23,6 +23,8 @@ class Kind(StrEnum):
     """A record is signed and waits to be logged, for longer than that takes."""
     UNPLACED = "unplaced"
     """A record has no place in a log, and does not wait for one either."""
+    UNERASED = "unerased"
+    """A record's subject was erased, and the database does not know it: it was restored from a backup of before."""
     UNRECORDED = "unrecorded"
     """An entry that one of our keys has signed has no record."""
     INCOMPLETE = "incomplete"
@@ -39,7 +41,7 @@ class Kind(StrEnum):
     """A log has lost entries, or does not reach as far as a record says."""
 
 
-CLOSABLE = frozenset({Kind.UNLOGGED, Kind.UNPLACED})
+CLOSABLE = frozenset({Kind.UNLOGGED, Kind.UNPLACED, Kind.UNERASED})
 """What is closed by adding what is missing. Nothing that contradicts something else is ever written over."""
 
 

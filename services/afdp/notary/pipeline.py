@@ -34,7 +34,7 @@ from afdp.notary.logs import Appended
 from afdp.notary.model import Order, Outcome, Submission
 from afdp.notary.pipeline_rows import PipelineRows
 from afdp.notary.queue import FairQueue
-from afdp.notary.receipts import Entry, log_entry, stamped_at
+from afdp.notary.receipts import Entry, log_entry, stamped_at, unreadable
 from afdp.notary.tenant_labels import TenantLabels
 from afdp.telemetry.context import request_id
 
@@ -278,6 +278,9 @@ class Stages:
                 self._rows.answered(each.draft, "it waits for a log of others")
             if record is None:
                 record = store.Record(draft=each.draft, state=store.RecordState.PENDING)
+            if record.erased is not None:
+                each.submission.fail(on_record(unreadable(record.erased)))
+                continue
             if record.state == store.RecordState.LOGGED:
                 each.submission.succeed(record, fresh=False)
                 continue

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from prometheus_client import Counter
 
-from afdp.errors import DataLoss, Unavailable
+from afdp.errors import DataLoss, Erased, Unavailable
 from afdp.formats.bundle import LogEntry, bundle_json
 from afdp.formats.dsse import IN_TOTO_PAYLOAD_TYPE, pae
 from afdp.formats.encoding import b64
@@ -21,8 +21,10 @@ from afdp.formats.hashedrekord import entry_body, key_hint
 from afdp.formats.merkle import HASH_SIZE, leaf_hash
 from afdp.formats.rekor1 import API_VERSION as REKOR1_VERSION
 from afdp.formats.rekor1 import KIND as REKOR1_KIND
+from afdp.formats.timestamps import format_timestamp
 from afdp.formats.trust import EvidenceKey
 from afdp.messages.metadata import Draft, LogPosition, Record, RecordState, Rekor1Entry
+from afdp.messages.metadata import Erased as ErasedRecord
 from afdp.messages.notary import NotarizationReceipt, ReceiptState
 from afdp.notary.anchors import Anchors
 from afdp.notary.cosignatures import Cosignatures
@@ -66,9 +68,11 @@ class ReceiptOffice:
             stamps: those of authorities outside over its signature.
 
         Raises:
+            Erased: its subject was.
             DataLoss: leaf hash, inclusion proof, checkpoint or timestamp do not hold; the receipt stays here.
             Unavailable: a key it needs is not known.
         """
+        require_readable(record)
         draft = _draft(record)
         key = await self._keys.evidence_key(draft.key_id)
         log = await self._log_of(record, draft)
@@ -87,6 +91,7 @@ class ReceiptOffice:
 
     async def later_receipt(self, record: Record) -> NotarizationReceipt:
         """The receipt of a record of before, with what was added to it since: cosignatures, anchors and stamps."""
+        require_readable(record)
         stamps = await self._outside.of(record)
         receipt = await self.receipt(record, witnessed=0.0, stamps=stamps)
         receipt.anchors = [each.to_json() for each in await self._anchors.of(record)]
@@ -158,6 +163,20 @@ def log_entry(draft: Draft, key: EvidenceKey) -> Entry:
     digest = key.algorithm.digest(pae(IN_TOTO_PAYLOAD_TYPE, draft.statement))
     body = entry_body(digest, draft.signature, key.spki, key.algorithm)
     return Entry(body, leaf_hash(body))
+
+
+def require_readable(record: Record) -> None:
+    """Refuses a record that nobody can read any more, its subject being erased. Raises Erased."""
+    if record.erased is not None:
+        raise unreadable(record.erased)
+
+
+def unreadable(erased: ErasedRecord) -> Erased:
+    """What is said in the place of a record whose subject was erased."""
+    when = f" at {format_timestamp(erased.at)}" if erased.at else ""
+    certified = f", certificate {erased.certificate}" if erased.certificate else ""
+    facts = {"certificate": erased.certificate} | ({"erased_at": format_timestamp(erased.at)} if erased.at else {})
+    return Erased(f"its subject was erased{when}{certified}: nobody can read it any more", metadata=facts)
 
 
 def _draft(record: Record) -> Draft:

@@ -22,6 +22,7 @@ from afdp.errors import DataLoss, FailedPrecondition, NotaryError, NotFound, Res
 from afdp.formats.merkle import leaf_hash
 from afdp.messages.metadata import (
     Draft,
+    Erased,
     Expiry,
     GetRecordRequest,
     KeptRecord,
@@ -33,6 +34,7 @@ from afdp.messages.metadata import (
     MetadataServiceClient,
     Principal,
     Record,
+    RenewErasureRequest,
     ReopenRecordRequest,
 )
 from afdp.messages.signer import KeyPurpose
@@ -42,6 +44,7 @@ from afdp.notary.gaps import Gap, Kind, alterations, signed_by_us
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.pipeline import Logged
 from afdp.notary.receipts import Entry, check_place, log_entry
+from afdp.notary.reconciling_erasures import erasure_faults, place_fault
 from afdp.verify.result import NotVerifiedError
 from afdp.verify.timestamps import UncountedError, UnknownAuthorityError, verify_stamp
 
@@ -155,6 +158,8 @@ class Reconciler:
         for table in BESIDE:
             await self._through_table(table, progress, pause)
         await self._through_certificates(progress, pause)
+        async for subject, why in erasure_faults(self._metadata, self._timeout):
+            progress.add(Gap(Kind.STRAY, f"erasure {subject}", why))
         await self._measure_logs(progress)
 
     async def _through_log(self, origin: str, ours: dict[bytes, str], progress: Progress, pause: Pause) -> None:
@@ -277,6 +282,9 @@ class Reconciler:
             part = "its content is missing" if kept.has_head else "its row in `record` is missing"
             progress.add(Gap(Kind.INCOMPLETE, kept.receipt_id, part))
             return
+        if kept.record.erased is not None:
+            await self._judge_erased(kept, kept.record, kept.record.erased, contradicted, progress, wanting)
+            return
         draft = kept.record.draft
         faults = [*alterations(draft, kept.evidence_fits), *await self._stamp_faults(kept.record)]
         entry = await self._entry(draft, faults)
@@ -294,6 +302,33 @@ class Reconciler:
             await self._judge_place(kept.record, entry, place, contradicted, progress)
         if kept.faults and known == progress.found.total():
             progress.add(Gap(Kind.STRAY, kept.receipt_id, "; ".join(kept.faults)))
+
+    async def _judge_erased(
+        self,
+        kept: KeptRecord,
+        record: Record,
+        erased: Erased,
+        contradicted: str,
+        progress: Progress,
+        wanting: list[tuple[Kind, str, Record]],
+    ) -> None:
+        """Of a record that nobody can open any more: whether its entry is where it says, and its erasure on record."""
+        draft = _draft(record)
+        place = progress.remembered.pop(draft.leaf_hash, None)
+        faults = [*await self._stamp_faults(record), *kept.faults]
+        if record.log is None:
+            faults.append("its subject was erased before it was in a log")
+        for position in (record.log, *record.more) if record.log is not None else ():
+            if fault := await place_fault(self._keys, draft.leaf_hash, position):
+                faults.append(f"it is not entry {position.log_index} of {position.origin}: {fault}")
+            progress.furthest[position.origin] = max(position.tree_size, progress.furthest.get(position.origin, 0))
+        if contradicted and not place:
+            faults.append(contradicted)
+        if faults:
+            progress.add(Gap(Kind.ALTERED, kept.receipt_id, "; ".join(faults)))
+        if erased.at is None:
+            why = "its subject's key is destroyed, and the database knows of no erasure: is it of a backup of before?"
+            wanting.append((Kind.UNERASED, why, record))
 
     def _judge_waiting(
         self,
@@ -351,7 +386,9 @@ class Reconciler:
         finishing: list[tuple[Kind, str, Record]] = []
         for kind, why, record in wanting:
             draft = _draft(record)
-            if kind is Kind.UNPLACED and await self._reopen(draft):
+            if kind is Kind.UNERASED:
+                await self._renew(draft, why, progress)
+            elif kind is Kind.UNPLACED and await self._reopen(draft):
                 progress.add(Gap(kind, draft.receipt_id, f"{why}: it is queued again", closed=True))
             else:
                 finishing.append((kind, why, record))
@@ -365,6 +402,17 @@ class Reconciler:
             failed = isinstance(outcome, NotaryError)
             said = f"{why}: {outcome}" if failed else f"{why}: it is logged now"
             progress.add(Gap(kind, _draft(record).receipt_id, said, closed=not failed))
+
+    async def _renew(self, draft: Draft, why: str, progress: Progress) -> None:
+        """Erases the subject of a record once more; its certificate follows."""
+        tenant = draft.submitter.tenant if draft.submitter else ""
+        try:
+            request = RenewErasureRequest(tenant, draft.receipt_id)
+            await self._metadata.renew_erasure(request, timeout=self._timeout)
+        except NotaryError as error:
+            progress.add(Gap(Kind.UNERASED, draft.receipt_id, f"{why}: {error}"))
+        else:
+            progress.add(Gap(Kind.UNERASED, draft.receipt_id, f"{why}: it is on record again", closed=True))
 
     async def _reopen(self, draft: Draft) -> bool:
         """Makes a record without a place PENDING, in the log where its entry is or is to go; True: one of others."""

@@ -66,12 +66,12 @@ class RetentionOffice:
         hold = store.Hold(
             hold_id=str(uuid_utils.uuid7()),
             tenant=principal.tenant,
-            case_number=_text("case_number", wanted.case_number, _MAX_NAME),
-            reason=_text("reason", wanted.reason, _MAX_REASON),
+            case_number=bounded("case_number", wanted.case_number, _MAX_NAME),
+            reason=bounded("reason", wanted.reason, _MAX_REASON),
             artifact_hash=parse_hash("artifact_hash", wanted.artifact_hash) if wanted.artifact_hash else b"",
-            actor_id=_text("actor_id", wanted.actor_id, _MAX_NAME, least=0),
-            event_type=_text("event_type", wanted.event_type, _MAX_NAME, least=0),
-            subject=_text("subject", wanted.subject, _MAX_NAME, least=0),
+            actor_id=bounded("actor_id", wanted.actor_id, _MAX_NAME, least=0),
+            event_type=bounded("event_type", wanted.event_type, _MAX_NAME, least=0),
+            subject=bounded("subject", wanted.subject, _MAX_NAME, least=0),
             start_time=wanted.start_time,
             end_time=wanted.end_time,
             placed_by=_who(principal),
@@ -90,7 +90,7 @@ class RetentionOffice:
             FailedPrecondition: it has ended before.
         """
         request = store.ReleaseHoldRequest(
-            principal.tenant, require_uuid("hold_id", hold_id), _who(principal), _text("reason", reason, _MAX_REASON)
+            principal.tenant, require_uuid("hold_id", hold_id), _who(principal), bounded("reason", reason, _MAX_REASON)
         )
         try:
             released = (await self._metadata.release_hold(request, timeout=_TIMEOUT)).hold
@@ -140,7 +140,8 @@ def _who(principal: Principal) -> str:
     return f"{principal.submitter.issuer} {principal.submitter.subject}".strip()
 
 
-def _text(name: str, value: str, most: int, *, least: int = 1) -> str:
+def bounded(name: str, value: str, most: int, *, least: int = 1) -> str:
+    """The text, if it has as many bytes as it may. Raises InvalidArgument."""
     if not least <= len(value.encode(errors="surrogatepass")) <= most or "\0" in value:
         raise InvalidArgument.field(name, f"must be {least} to {most:,} bytes, without U+0000")
     return value

@@ -53,6 +53,7 @@ def summary_of(record: store.RecordSummary) -> pb.EvidenceSummary:
         key_id=record.key_id,
         log_index=record.log_index,
         log_origin=record.log_origin,
+        erased=None if record.erased is None else pb.Erased(record.erased.at, record.erased.certificate),
     )
 
 

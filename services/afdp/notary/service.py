@@ -18,6 +18,7 @@ import uuid_utils
 
 from afdp.errors import (
     AlreadyExists,
+    Erased,
     InvalidArgument,
     NotaryError,
     NotFound,
@@ -37,7 +38,7 @@ from afdp.notary.ids import BATCH_SIGNING, parse_hash, parse_workflow_id, requir
 from afdp.notary.keys import KeyDirectory
 from afdp.notary.model import CheckedEvidence, Held, Order, Outcome, Principal, RefusedEvidence
 from afdp.notary.pipeline import Pipeline
-from afdp.notary.receipts import ReceiptOffice
+from afdp.notary.receipts import ReceiptOffice, require_readable
 
 MAX_BATCH = 1000
 MAX_BATCH_BYTES = 16 * 1024 * 1024
@@ -289,6 +290,8 @@ class Notary:
             return found, None
         try:
             return found, await self._record(principal, identifier)
+        except Erased:
+            raise
         except NotFound:
             raise NotFound(none) from None
 
@@ -299,6 +302,8 @@ class Notary:
             return None
         try:
             return await self._office.later_receipt(await self._record(principal, identifier))
+        except Erased:
+            raise
         except NotFound:
             return None
 
@@ -517,6 +522,7 @@ class Notary:
             raise NotFound(
                 "there is no such receipt" + (await self._expired(principal, receipt_id) if not found else "")
             )
+        require_readable(found)
         return found
 
     async def _expired(self, principal: Principal, receipt_id: str) -> str:
@@ -564,6 +570,7 @@ class Notary:
             self._access.about(principal, READ, "evidence", evidence_hash.hex(), "it is not there")
         if found.record is None or not self._may_read(principal, found.record):
             raise NotFound("there is no such evidence")
+        require_readable(found.record)
         return found.record, found.count
 
 

@@ -18,6 +18,7 @@ from afdp.notary.access.gate import CREATE
 from afdp.notary.access.limiter import Charges
 from afdp.notary.audit_office import AuditOffice, Filters
 from afdp.notary.entries import LOG_INDEX, EntryDesk, check_count
+from afdp.notary.erasure_office import ErasureOffice, Told
 from afdp.notary.evidence import checked, checked_item, to_message
 from afdp.notary.exporting import Exports
 from afdp.notary.health import PeerWatch
@@ -52,7 +53,9 @@ class NotaryServicer(pb.NotaryServiceBase):
         charges: Charges,
         audit: AuditOffice,
         retention: RetentionOffice,
+        erasure: ErasureOffice,
     ) -> None:
+        self._erasure = erasure
         self._retention = retention
         self._audit = audit
         self._exports = exports
@@ -285,6 +288,18 @@ class NotaryServicer(pb.NotaryServiceBase):
             )
         return pb.RunRetentionResponse([_expired(each) for each in await self._retention.run(principal.get())])
 
+    async def erase_subject(self, request: pb.EraseSubjectRequest) -> pb.EraseSubjectResponse:
+        wanted = request.subject, request.erasure_id, request.reason
+        return pb.EraseSubjectResponse(_erasure(await self._erasure.erase(principal.get(), *wanted)))
+
+    async def get_erasure(self, request: pb.GetErasureRequest) -> pb.GetErasureResponse:
+        return pb.GetErasureResponse(_erasure(await self._erasure.one(principal.get(), request.erasure_id)))
+
+    async def list_erasures(self, request: pb.ListErasuresRequest) -> pb.ListErasuresResponse:
+        page = Page.of(request.page_size, request.page_token)
+        found, token = await self._erasure.page(principal.get(), page.size, page.token)
+        return pb.ListErasuresResponse([_erasure(each) for each in found], token)
+
     # --- operating ----------------------------------------------------------------------------------------------------
 
     async def get_status(self, request: pb.GetStatusRequest) -> pb.GetStatusResponse:
@@ -418,6 +433,31 @@ def _hold(hold: store.Hold) -> pb.Hold:
         released_by=hold.released_by,
         release_reason=hold.release_reason,
         released_at=hold.released_at,
+    )
+
+
+def _erasure(told: Told) -> pb.Erasure:
+    erasure, deferral = told.erasure, told.erasure.deferral
+    state = pb.ErasureState.REQUESTED if deferral is None else pb.ErasureState.DEFERRED
+    return pb.Erasure(
+        erasure_id=erasure.erasure_id,
+        state=state if erasure.erased_at is None else pb.ErasureState.ERASED,
+        reason=erasure.reason,
+        requested_by=erasure.requested_by,
+        requested_at=erasure.requested_at,
+        deferral=None
+        if deferral is None
+        else pb.ErasureDeferral(
+            classes=deferral.classes,
+            until=deferral.until,
+            for_ever=deferral.for_ever,
+            held=bool(deferral.cases),
+            cases=list(told.cases),
+            unfinished=deferral.waiting,
+        ),
+        erased_at=erasure.erased_at,
+        records=erasure.records,
+        certificate=erasure.certificate,
     )
 
 

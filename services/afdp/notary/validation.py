@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from afdp.errors import InvalidArgument, NotFound
+from afdp.errors import Erased, InvalidArgument, NotFound
 from afdp.formats.anchor import Anchor
 from afdp.formats.bundle import Bundle
 from afdp.formats.canonical import strict_json
@@ -41,6 +41,11 @@ class Validator:
             raise InvalidArgument.field("signature", "must not be empty: it is signature_b64 of the receipt")
         try:
             record = await self._notary.record_of(principal, evidence.hash, signature)
+        except Erased as erased:
+            return ValidateEvidenceResponse(
+                validation_error=erased.message,
+                validation_result=ValidationResult(warnings=["nothing was checked: its receipt verifies offline"]),
+            )
         except NotFound:
             return ValidateEvidenceResponse(
                 validation_error="no record of this evidence has this signature",

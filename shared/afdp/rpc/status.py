@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from afdp.errors import BY_NUMBER, FieldViolation, Internal, NotaryError, Unavailable
+from afdp.errors import BY_NUMBER, BY_REASON, FieldViolation, Internal, NotaryError, Unavailable
 
 DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "afdp.dev"
@@ -40,7 +40,7 @@ def to_status(error: NotaryError, request_id: str = "") -> tuple[grpc.StatusCode
         delay.FromMilliseconds(round(error.retry_after * 1000))
         _pack(status, RetryInfo(retry_delay=delay))
     facts = {**error.metadata, "request_id": request_id} if request_id else error.metadata
-    _pack(status, ErrorInfo(reason=error.code, domain=DOMAIN, metadata=facts))
+    _pack(status, ErrorInfo(reason=error.reason or error.code, domain=DOMAIN, metadata=facts))
     # The answer of a service that runs is final: gRPC's own retries are for connections that fail.
     trailing = ((DETAILS_KEY, status.SerializeToString()), ("grpc-retry-pushback-ms", "-1"))
     return CODES[error.number], message, trailing
@@ -91,7 +91,8 @@ def from_details(details: bytes, kind: type[NotaryError], message: str) -> Notar
         elif detail.Is(RetryInfo.DESCRIPTOR):
             retry_after = RetryInfo.FromString(detail.value).retry_delay.ToMilliseconds() / 1000
         elif detail.Is(ErrorInfo.DESCRIPTOR):
-            metadata = dict(ErrorInfo.FromString(detail.value).metadata)
+            info = ErrorInfo.FromString(detail.value)
+            kind, metadata = BY_REASON.get(info.reason, kind), dict(info.metadata)
     metadata.pop("request_id", None)
     return kind(status.message.removesuffix(_named(fields)), fields=fields, retry_after=retry_after, metadata=metadata)
 

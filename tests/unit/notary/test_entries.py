@@ -281,7 +281,7 @@ async def test_of_too_many_entries_none_is_charged_or_put_on_record_and_of_other
     unused: Any = None
     notary: Any = Heard()
     charges: Any = Charges()
-    servicer = NotaryServicer(notary, unused, start(), *[unused] * 5, 1, charges, unused, unused)
+    servicer = NotaryServicer(notary, unused, start(), *[unused] * 5, 1, charges, *[unused] * 3)
     for count in (0, MAX_REQUESTS + 1, 10_001):
         with pytest.raises(InvalidArgument, match="requests: must be 1 to 1024"):
             await servicer.add_log_entries(AddLogEntriesRequest([AddLogEntryRequest()] * count))

@@ -20,6 +20,7 @@ PERMISSIONS = {
     "evidence.read",
     "evidence.approve",
     "audit.read",
+    "erasure.admin",
     "holds.admin",
     "keys.admin",
     "retention.admin",

@@ -6,6 +6,8 @@ from afdp.messages.transport import Caller
 from afdp.pb.afdp.metadata.v1 import (
     AnchorAuditSealRequest,
     AnchorAuditSealResponse,
+    CertifyErasureRequest,
+    CertifyErasureResponse,
     CertifyExpiryRequest,
     CertifyExpiryResponse,
     ClaimStampsRequest,
@@ -18,6 +20,8 @@ from afdp.pb.afdp.metadata.v1 import (
     CreateBatchResponse,
     DeferQueuedRequest,
     DeferQueuedResponse,
+    EraseRequest,
+    EraseResponse,
     ExpireMonthRequest,
     ExpireMonthResponse,
     FindAnswerRequest,
@@ -28,6 +32,8 @@ from afdp.pb.afdp.metadata.v1 import (
     FinishBatchResponse,
     GetAuditSinksRequest,
     GetAuditSinksResponse,
+    GetErasureRequest,
+    GetErasureResponse,
     GetNewsRequest,
     GetNewsResponse,
     GetQueuesRequest,
@@ -52,6 +58,8 @@ from afdp.pb.afdp.metadata.v1 import (
     ListAuditRowsResponse,
     ListChangesRequest,
     ListChangesResponse,
+    ListErasuresRequest,
+    ListErasuresResponse,
     ListExpiriesRequest,
     ListExpiriesResponse,
     ListHoldsRequest,
@@ -92,8 +100,12 @@ from afdp.pb.afdp.metadata.v1 import (
     RecordAuditRowsResponse,
     ReleaseHoldRequest,
     ReleaseHoldResponse,
+    RenewErasureRequest,
+    RenewErasureResponse,
     ReopenRecordRequest,
     ReopenRecordResponse,
+    RequestErasureRequest,
+    RequestErasureResponse,
     SealAuditTrailRequest,
     SealAuditTrailResponse,
     SearchRecordsRequest,
@@ -214,6 +226,24 @@ class MetadataServiceBase:
         raise NotImplementedError
 
     async def list_holds(self, request: ListHoldsRequest) -> ListHoldsResponse:
+        raise NotImplementedError
+
+    async def request_erasure(self, request: RequestErasureRequest) -> RequestErasureResponse:
+        raise NotImplementedError
+
+    async def erase(self, request: EraseRequest) -> EraseResponse:
+        raise NotImplementedError
+
+    async def list_erasures(self, request: ListErasuresRequest) -> ListErasuresResponse:
+        raise NotImplementedError
+
+    async def get_erasure(self, request: GetErasureRequest) -> GetErasureResponse:
+        raise NotImplementedError
+
+    async def certify_erasure(self, request: CertifyErasureRequest) -> CertifyErasureResponse:
+        raise NotImplementedError
+
+    async def renew_erasure(self, request: RenewErasureRequest) -> RenewErasureResponse:
         raise NotImplementedError
 
     async def put_retention_classes(self, request: PutRetentionClassesRequest) -> PutRetentionClassesResponse:
@@ -503,6 +533,50 @@ class MetadataServiceClient:
     async def list_holds(self, request: ListHoldsRequest, *, timeout: float | None = None) -> ListHoldsResponse:
         answer: ListHoldsResponse = await self._caller.unary_unary(
             "/afdp.metadata.v1.MetadataService/ListHolds", request, timeout
+        )
+        return answer
+
+    async def request_erasure(
+        self, request: RequestErasureRequest, *, timeout: float | None = None
+    ) -> RequestErasureResponse:
+        answer: RequestErasureResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/RequestErasure", request, timeout
+        )
+        return answer
+
+    async def erase(self, request: EraseRequest, *, timeout: float | None = None) -> EraseResponse:
+        answer: EraseResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/Erase", request, timeout
+        )
+        return answer
+
+    async def list_erasures(
+        self, request: ListErasuresRequest, *, timeout: float | None = None
+    ) -> ListErasuresResponse:
+        answer: ListErasuresResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/ListErasures", request, timeout
+        )
+        return answer
+
+    async def get_erasure(self, request: GetErasureRequest, *, timeout: float | None = None) -> GetErasureResponse:
+        answer: GetErasureResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/GetErasure", request, timeout
+        )
+        return answer
+
+    async def certify_erasure(
+        self, request: CertifyErasureRequest, *, timeout: float | None = None
+    ) -> CertifyErasureResponse:
+        answer: CertifyErasureResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/CertifyErasure", request, timeout
+        )
+        return answer
+
+    async def renew_erasure(
+        self, request: RenewErasureRequest, *, timeout: float | None = None
+    ) -> RenewErasureResponse:
+        answer: RenewErasureResponse = await self._caller.unary_unary(
+            "/afdp.metadata.v1.MetadataService/RenewErasure", request, timeout
         )
         return answer
 

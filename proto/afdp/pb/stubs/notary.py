@@ -14,6 +14,8 @@ from afdp.pb.afdp.notary.v1 import (
     CreateTimestampResponse,
     DecideApprovalRequest,
     DecideApprovalResponse,
+    EraseSubjectRequest,
+    EraseSubjectResponse,
     ExportAffectedReceiptsRequest,
     ExportAffectedReceiptsResponse,
     ExportAuditRowsRequest,
@@ -22,6 +24,8 @@ from afdp.pb.afdp.notary.v1 import (
     ExportAuditSealsResponse,
     ExportEvidenceRequest,
     ExportEvidenceResponse,
+    GetErasureRequest,
+    GetErasureResponse,
     GetEvidenceRequest,
     GetEvidenceResponse,
     GetNotarizationReceiptRequest,
@@ -42,6 +46,8 @@ from afdp.pb.afdp.notary.v1 import (
     ListAffectedReceiptsResponse,
     ListAuditEventsRequest,
     ListAuditEventsResponse,
+    ListErasuresRequest,
+    ListErasuresResponse,
     ListHoldsRequest,
     ListHoldsResponse,
     ListKeysRequest,
@@ -157,6 +163,15 @@ class NotaryServiceBase:
         raise NotImplementedError
 
     async def list_holds(self, request: ListHoldsRequest) -> ListHoldsResponse:
+        raise NotImplementedError
+
+    async def erase_subject(self, request: EraseSubjectRequest) -> EraseSubjectResponse:
+        raise NotImplementedError
+
+    async def list_erasures(self, request: ListErasuresRequest) -> ListErasuresResponse:
+        raise NotImplementedError
+
+    async def get_erasure(self, request: GetErasureRequest) -> GetErasureResponse:
         raise NotImplementedError
 
     async def run_retention(self, request: RunRetentionRequest) -> RunRetentionResponse:
@@ -370,6 +385,28 @@ class NotaryServiceClient:
     async def list_holds(self, request: ListHoldsRequest, *, timeout: float | None = None) -> ListHoldsResponse:
         answer: ListHoldsResponse = await self._caller.unary_unary(
             "/afdp.notary.v1.NotaryService/ListHolds", request, timeout
+        )
+        return answer
+
+    async def erase_subject(
+        self, request: EraseSubjectRequest, *, timeout: float | None = None
+    ) -> EraseSubjectResponse:
+        answer: EraseSubjectResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/EraseSubject", request, timeout
+        )
+        return answer
+
+    async def list_erasures(
+        self, request: ListErasuresRequest, *, timeout: float | None = None
+    ) -> ListErasuresResponse:
+        answer: ListErasuresResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/ListErasures", request, timeout
+        )
+        return answer
+
+    async def get_erasure(self, request: GetErasureRequest, *, timeout: float | None = None) -> GetErasureResponse:
+        answer: GetErasureResponse = await self._caller.unary_unary(
+            "/afdp.notary.v1.NotaryService/GetErasure", request, timeout
         )
         return answer
 

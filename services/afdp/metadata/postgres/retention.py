@@ -18,6 +18,8 @@ from afdp.postgres import Connection, Database, Work
 
 _LONGEST = 6 * 3600.0  # seconds; to write what stays of a month takes its time
 
+# A hold is placed before or after it is decided that a subject of its tenant is erased (`erasures.py`).
+_PLACING = "SELECT pg_advisory_xact_lock_shared(hashtextextended('afdp_metadata.erasing.' || $1, 0))"
 _PLACE = """
     INSERT INTO legal_hold (
         hold_id, tenant, case_number, reason, placed_by, artifact_hash, actor_id, event_type, subject,
@@ -89,7 +91,9 @@ class PostgresRetention:
         about = hold.artifact_hash, hold.actor_id, hold.event_type, hold.subject, hold.start_time, hold.end_time
 
         async def place(connection: Connection) -> Hold:
-            await connection.execute(_PLACE, *who, *about, hold.asked)
+            async with connection.transaction():
+                await connection.execute(_PLACING, hold.tenant)
+                await connection.execute(_PLACE, *who, *about, hold.asked)
             row = await connection.fetchrow(_HOLD, hold.tenant, hold.hold_id)
             found = None if row is None else _to_hold(row)
             if found is None or _asked(found) != _asked(hold):
@@ -129,7 +133,7 @@ class PostgresRetention:
 
     async def due(self) -> list[Due]:
         """Where something is due."""
-        rows = await self._database.run(as_keeper(_patient(_DUE)))
+        rows = await self._database.run(as_keeper(patient(_DUE)))
         return [Due(row["month"], row["tenant"], row["due"], row["kept"], row["held"]) for row in rows]
 
     async def expire_month(self, month: date, act: UUID | None = None) -> list[Expiry]:
@@ -168,7 +172,9 @@ async def deferred(connection: Connection, tenant: str, receipt_ids: Sequence[UU
     return Deferral(None if row["for_ever"] else row["until"], row["for_ever"], tuple(row["cases"]))
 
 
-def _patient(query: str, *values: object) -> Work[list[asyncpg.Record]]:
+def patient(query: str, *values: object) -> Work[list[asyncpg.Record]]:
+    """Work that may take hours, in a transaction."""
+
     async def fetch(connection: Connection) -> list[asyncpg.Record]:
         await connection.execute("SET LOCAL statement_timeout = 0")
         rows: list[asyncpg.Record] = await connection.fetch(query, *values, timeout=_LONGEST)

@@ -48,6 +48,10 @@ _NEWEST_DATA_KEYS = """
         ORDER BY k.made_at DESC LIMIT 1
     ) AS newest
 """
+_CLOSED = """
+    SELECT tenant, subject, decided_at IS NOT NULL AS decided FROM erasure
+    WHERE closing_since IS NOT NULL AND erased_at IS NULL OR erased_at > statement_timestamp() - $1::interval
+"""
 _KEEP_DATA_KEYS = """
     INSERT INTO data_key (id, tenant, subject, wrapped)
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[]) ON CONFLICT (id) DO NOTHING
@@ -132,6 +136,12 @@ class PostgresShelf:
             await connection.execute(_KEEP_DATA_KEYS, *map(list, zip(*rows, strict=True)))
 
         await self._database.run(keep)
+
+    async def closed(self, seconds: float) -> dict[Scope, bool]:
+        """The scopes of subjects that are being erased, or were lately."""
+        lately = timedelta(seconds=seconds)
+        rows = await self._database.run(lambda connection: connection.fetch(_CLOSED, lately))
+        return {Scope(row["tenant"], row["subject"]): row["decided"] for row in rows}
 
 
 def _to_key(row: asyncpg.Record) -> KeptKey:

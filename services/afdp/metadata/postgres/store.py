@@ -31,6 +31,7 @@ from afdp.metadata.postgres import (
 from afdp.metadata.postgres.audit import PostgresAudit
 from afdp.metadata.postgres.audit_sinks import PostgresLedger
 from afdp.metadata.postgres.complete import complete
+from afdp.metadata.postgres.erasures import PostgresErasures
 from afdp.metadata.postgres.kept_answers import find_answer
 from afdp.metadata.postgres.migrating import MIGRATIONS, SCHEMA, SERVICE
 from afdp.metadata.postgres.mode import Mode
@@ -97,6 +98,7 @@ class PostgresStore:
         self._mode_is_known = False
         self._terms = terms
         self.shelf = PostgresShelf(database)
+        self.erasures = PostgresErasures(database)
         self._database = database
         self._tenants = tenants
         self._retention = retention

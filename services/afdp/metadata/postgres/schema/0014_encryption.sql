@@ -25,35 +25,14 @@ CREATE TABLE index_key (
     made_at timestamptz NOT NULL DEFAULT statement_timestamp()
 );
 
--- Subjects that are to be erased, or were.
-CREATE TABLE erasure (
-    tenant       text        NOT NULL,
-    subject      bytea       NOT NULL CHECK (octet_length(subject) = 16),
-    requested_at timestamptz NOT NULL DEFAULT statement_timestamp(),
-    -- In the words of who asked, who is asked to name nobody.
-    reason       text        NOT NULL,
-    -- Why it waits, and until when as far as that is known; empty: it does not.
-    deferred     text        NOT NULL DEFAULT '',
-    deferred_until timestamptz,
-    -- When the subject's key was destroyed, and how many records it sealed.
-    erased_at    timestamptz,
-    records      bigint      NOT NULL DEFAULT 0,
-    -- The receipt ID of the certificate.
-    certificate  uuid,
-    PRIMARY KEY (tenant, subject)
-);
-CREATE INDEX erasure_by_time ON erasure (erased_at);
-
 GRANT SELECT, INSERT, UPDATE (wrapped) ON data_key, index_key TO afdp_metadata_writer;
-GRANT SELECT, INSERT, UPDATE (deferred, deferred_until, erased_at, records, certificate) ON erasure
-    TO afdp_metadata_writer;
 -- Readers need none of them: what opens a record is looked up by the service itself.
 
 DO $$
 DECLARE
     name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['data_key', 'index_key', 'erasure'] LOOP
+    FOREACH name IN ARRAY ARRAY['data_key', 'index_key'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('CREATE POLICY of_all_tenants ON %I TO afdp_metadata_writer USING (true) WITH CHECK (true)', name);

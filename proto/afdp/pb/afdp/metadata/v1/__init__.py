@@ -9,6 +9,8 @@ __all__ = (
     "AuditRow",
     "AuditSeal",
     "AuditSink",
+    "CertifyErasureRequest",
+    "CertifyErasureResponse",
     "CertifyExpiryRequest",
     "CertifyExpiryResponse",
     "ClaimStampsRequest",
@@ -26,7 +28,11 @@ __all__ = (
     "Deferral",
     "Draft",
     "DueRecords",
+    "EraseRequest",
+    "EraseResponse",
     "Erased",
+    "Erasure",
+    "ErasureDeferral",
     "ExpireMonthRequest",
     "ExpireMonthResponse",
     "ExpiredClass",
@@ -39,6 +45,8 @@ __all__ = (
     "FinishBatchResponse",
     "GetAuditSinksRequest",
     "GetAuditSinksResponse",
+    "GetErasureRequest",
+    "GetErasureResponse",
     "GetNewsRequest",
     "GetNewsResponse",
     "GetQueuesRequest",
@@ -66,6 +74,8 @@ __all__ = (
     "ListAuditRowsResponse",
     "ListChangesRequest",
     "ListChangesResponse",
+    "ListErasuresRequest",
+    "ListErasuresResponse",
     "ListExpiriesRequest",
     "ListExpiriesResponse",
     "ListHoldsRequest",
@@ -118,8 +128,12 @@ __all__ = (
     "Rekor1Entry",
     "ReleaseHoldRequest",
     "ReleaseHoldResponse",
+    "RenewErasureRequest",
+    "RenewErasureResponse",
     "ReopenRecordRequest",
     "ReopenRecordResponse",
+    "RequestErasureRequest",
+    "RequestErasureResponse",
     "RetentionClass",
     "SealAuditTrailRequest",
     "SealAuditTrailResponse",
@@ -447,6 +461,43 @@ class AuditSink(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "AuditSink", AuditSink)
+
+
+@dataclass(eq=False, repr=False)
+class CertifyErasureRequest(betterproto2.Message):
+    """
+    What certifies it.
+    """
+
+    tenant: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Whose subject.
+    """
+
+    erasure_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    32 hex digits.
+    """
+
+    receipt_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The receipt ID of the certificate.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "CertifyErasureRequest", CertifyErasureRequest)
+
+
+@dataclass(eq=False, repr=False)
+class CertifyErasureResponse(betterproto2.Message):
+    """
+    Done.
+    """
+
+    pass
+
+
+default_message_pool.register_message("afdp.metadata.v1", "CertifyErasureResponse", CertifyErasureResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -933,6 +984,163 @@ default_message_pool.register_message("afdp.metadata.v1", "Erased", Erased)
 
 
 @dataclass(eq=False, repr=False)
+class EraseRequest(betterproto2.Message):
+    """
+    Which erasure.
+    """
+
+    tenant: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Whose subject.
+    """
+
+    erasure_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    32 hex digits.
+    """
+
+    act: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    UUID, text form: the act of the audit trail that says that this is about to happen; empty: only look whether
+    something keeps the records.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "EraseRequest", EraseRequest)
+
+
+@dataclass(eq=False, repr=False)
+class EraseResponse(betterproto2.Message):
+    """
+    What became of it.
+    """
+
+    erasure: "Erasure | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    As it stands.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "EraseResponse", EraseResponse)
+
+
+@dataclass(eq=False, repr=False)
+class Erasure(betterproto2.Message):
+    """
+    That a subject is to be erased, or was.
+    """
+
+    tenant: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Whose subject.
+    """
+
+    erasure_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The blind index of the subject, 32 hex digits: nobody can tell from it who that is.
+    """
+
+    reason: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Why, in the words of who asked.
+    """
+
+    requested_by: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    Who asked.
+    """
+
+    requested_at: "datetime.datetime | None" = betterproto2.field(
+        5, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When.
+    """
+
+    deferral: "ErasureDeferral | None" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Why it waits; absent where it does not.
+    """
+
+    erased_at: "datetime.datetime | None" = betterproto2.field(
+        7, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When the keys were destroyed; absent while they are there.
+    """
+
+    records: "int" = betterproto2.field(8, betterproto2.TYPE_INT64)
+    """
+    How many records they had sealed.
+    """
+
+    first_receipt_id: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    The least of their receipt IDs; empty where there was no record.
+    """
+
+    last_receipt_id: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    The greatest one.
+    """
+
+    root: "bytes" = betterproto2.field(11, betterproto2.TYPE_BYTES)
+    """
+    The root of the tree (RFC 6962) whose leaves are, by ascending receipt ID, its 16 bytes and the entry's leaf hash.
+    """
+
+    certificate: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
+    """
+    The receipt ID of its certificate; empty: there is none yet.
+    """
+
+    act: "str" = betterproto2.field(13, betterproto2.TYPE_STRING)
+    """
+    The act of the audit trail that said before that this was about to happen; empty: none did.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "Erasure", Erasure)
+
+
+@dataclass(eq=False, repr=False)
+class ErasureDeferral(betterproto2.Message):
+    """
+    What keeps records of a subject from being erased now.
+    """
+
+    classes: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Classes of retention that keep some of them.
+    """
+
+    until: "datetime.datetime | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: ___google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When the last of these lets go; absent: none keeps any, or one keeps them for ever.
+    """
+
+    for_ever: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    Whether a class keeps some for ever.
+    """
+
+    cases: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The case numbers of the holds that name some of them.
+    """
+
+    waiting: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
+    """
+    How many wait for a log or for a stamp, and are finished first.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ErasureDeferral", ErasureDeferral)
+
+
+@dataclass(eq=False, repr=False)
 class ExpiredClass(betterproto2.Message):
     """
     Records of a class that have gone.
@@ -1221,6 +1429,41 @@ class GetAuditSinksResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "GetAuditSinksResponse", GetAuditSinksResponse)
+
+
+@dataclass(eq=False, repr=False)
+class GetErasureRequest(betterproto2.Message):
+    """
+    Which erasure.
+    """
+
+    tenant: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Whose.
+    """
+
+    erasure_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    32 hex digits.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "GetErasureRequest", GetErasureRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetErasureResponse(betterproto2.Message):
+    """
+    The erasure.
+    """
+
+    erasure: "Erasure | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    As it stands.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "GetErasureResponse", GetErasureResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -1851,6 +2094,51 @@ class ListChangesResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "ListChangesResponse", ListChangesResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ListErasuresRequest(betterproto2.Message):
+    """
+    Which erasures.
+    """
+
+    tenant: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Whose; empty: of all tenants.
+    """
+
+    page_size: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
+    """
+    How many, 1 to 1,000.
+    """
+
+    after: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Those after this one, as `tenant/erasure_id`; empty: from the first.
+    """
+
+    uncertified: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    Those alone that have no certificate yet.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ListErasuresRequest", ListErasuresRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListErasuresResponse(betterproto2.Message):
+    """
+    By tenant and ID.
+    """
+
+    erasures: "list[Erasure]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    As many as asked for, or all that are left.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "ListErasuresResponse", ListErasuresResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -3079,6 +3367,41 @@ default_message_pool.register_message("afdp.metadata.v1", "ReleaseHoldResponse",
 
 
 @dataclass(eq=False, repr=False)
+class RenewErasureRequest(betterproto2.Message):
+    """
+    A record whose key is known to be destroyed, and of whose erasure nothing is known here.
+    """
+
+    tenant: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Whose.
+    """
+
+    receipt_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    UUIDv7.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "RenewErasureRequest", RenewErasureRequest)
+
+
+@dataclass(eq=False, repr=False)
+class RenewErasureResponse(betterproto2.Message):
+    """
+    The erasure that is on record again.
+    """
+
+    erasure: "Erasure | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    As it stands.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "RenewErasureResponse", RenewErasureResponse)
+
+
+@dataclass(eq=False, repr=False)
 class ReopenRecordRequest(betterproto2.Message):
     """
     Which record goes where.
@@ -3116,6 +3439,56 @@ class ReopenRecordResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("afdp.metadata.v1", "ReopenRecordResponse", ReopenRecordResponse)
+
+
+@dataclass(eq=False, repr=False)
+class RequestErasureRequest(betterproto2.Message):
+    """
+    Whom to erase; exactly one of subject and ID.
+    """
+
+    tenant: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Whose subject.
+    """
+
+    subject: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The subject, as records have it.
+    """
+
+    erasure_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The erasure ID that it has.
+    """
+
+    requested_by: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    Who asks.
+    """
+
+    reason: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Why, naming nobody.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "RequestErasureRequest", RequestErasureRequest)
+
+
+@dataclass(eq=False, repr=False)
+class RequestErasureResponse(betterproto2.Message):
+    """
+    The erasure on record.
+    """
+
+    erasure: "Erasure | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    As it stands.
+    """
+
+
+default_message_pool.register_message("afdp.metadata.v1", "RequestErasureResponse", RequestErasureResponse)
 
 
 @dataclass(eq=False, repr=False)
