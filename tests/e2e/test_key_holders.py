@@ -141,7 +141,7 @@ async def test_keys_may_move_into_a_token_and_what_was_signed_with_files_still_v
     """The log's key stays where it is: it is part of the log's identity. Everything else moves."""
     with open_folder() as folder:
         token = LocalToken.make(folder / "softhsm", tool("softhsm2-util")).signer_settings
-        stays = {"AFDP_LOG_KEYS": "files"}
+        stays = {"AFDP_LOG_KEYS": "files", "AFDP_DATA_KEYS": "files"}
         async with serving(folder) as rest:
             before = (await sign(rest))["receipt"]
         await create_keys(token | stays)
