@@ -418,7 +418,7 @@ class RecordKeys:
             plains = await self._holder.unwrap([(Scope(tenant), wrapped) for tenant, wrapped in kept.items()])
         except NotaryError as error:
             return dict.fromkeys(kept, error)
-        damaged = DataLoss("the tenant's index key does not open: it was altered, or is of another tenant")
+        damaged = DataLoss(f"the tenant's index key does not open: {_WHY_NOT}")
         return {
             tenant: damaged if isinstance(plain, InvalidArgument | FailedPrecondition | NotFound) else plain
             for tenant, plain in zip(kept, plains, strict=True)
@@ -441,9 +441,12 @@ def _closing() -> Unavailable:
 
 
 def _damaged(identifier: UUID) -> DataLoss:
-    return DataLoss(f"data key {identifier} does not open: it was altered, or is of another tenant or subject")
+    return DataLoss(f"data key {identifier} does not open: {_WHY_NOT}")
 
 
+_WHY_NOT = (
+    "it was altered, is of another tenant or subject, or was wrapped by another holder (the signer's AFDP_DATA_KEYS)"
+)
 _NOT_YET = NotaryError("not asked yet")
 _OVERSLEPT = 60.0  # seconds
 
