@@ -364,6 +364,11 @@ async def test_an_act_whose_notary_died_is_an_intent_without_an_outcome_until_re
     await trail.until(outcome, act)
     row = await trail.database.fetchval(outcome, act)
     assert json.loads(row)["subject"] == "recovery"
+    async with asyncio.timeout(120):
+        while True:  # until the gateway has its way to the new notary
+            if (await trail.rest.get("/ready")).status_code == 200:
+                break
+            await asyncio.sleep(0.05)
 
 
 async def test_while_metadata_is_killed_or_hangs_no_answer_lacks_its_rows_and_what_was_spooled_outlives_the_notary(

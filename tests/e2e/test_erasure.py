@@ -205,6 +205,11 @@ async def test_an_erased_subject_is_read_nowhere_while_each_proof_stays(world: W
     told = {"erased_at": erased["erased_at"], "certificate": erased["certificate"]}
     found = (await acme.get("evidence", artifact_hash=one["evidence"]["artifacts"][0]["hash_sha256"])).json()
     assert [each["erased"] for each in found["evidence"]] == [told]
+    artifact = one["evidence"]["artifacts"][0]["hash_sha256"]
+    history = await acme.afdp("history", artifact)
+    assert f"receipt {one['receipt_id']}  certificate {erased['certificate']}" in history
+    [event] = json.loads(await acme.afdp("history", artifact, "--json"))["evidence"]
+    assert event["erased"]["certificate"] == erased["certificate"]
     listed = (await acme.get("evidence", event_type="test.done")).json()["evidence"]
     assert {each["receipt_id"]: each["actor_id"] for each in listed} == {
         **{each["receipt_id"]: "" for each in hers},

@@ -68,8 +68,12 @@ def _show(found: list[EvidenceSummary], *, as_json: bool, more: bool, artifact: 
     for each in found:
         place = f"entry {each.log_index}" if each.state != "signed" else "not logged yet"
         time = format_timestamp(each.notarized_at) if each.notarized_at else ""
-        say(f"  {time:<27}  {each.event_type}  by {each.actor_type}:{each.actor_id}  {each.state}, {place}")
-        say(f"  {'':<27}  receipt {each.receipt_id}  evidence {each.evidence_package_hash}")
+        if each.erased is None:
+            say(f"  {time:<27}  {each.event_type}  by {each.actor_type}:{each.actor_id}  {each.state}, {place}")
+            say(f"  {'':<27}  receipt {each.receipt_id}  evidence {each.evidence_package_hash}")
+        else:
+            say(f"  {time:<27}  {each.event_type}  by a subject that was erased  {each.state}, {place}")
+            say(f"  {'':<27}  receipt {each.receipt_id}  certificate {each.erased.certificate or 'not made yet'}")
     count = f"{len(found)} event{'' if len(found) == 1 else 's'}" if artifact else f"{len(found)} found"
     say(f"{count}{', and there are more: --limit' if more else ''}", bold=True)
 
@@ -88,4 +92,10 @@ def _object(found: EvidenceSummary) -> dict[str, object]:
         "key_id": found.key_id,
         "log_origin": found.log_origin,
         "log_index": found.log_index if found.state != "signed" else None,
+        "erased": {
+            "erased_at": format_timestamp(found.erased.erased_at) if found.erased.erased_at else None,
+            "certificate": found.erased.certificate,
+        }
+        if found.erased is not None
+        else None,
     }

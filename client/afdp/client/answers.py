@@ -14,6 +14,7 @@ from afdp.client.values import (
     AuditRow,
     AuditSeal,
     Dependency,
+    Erased,
     Erasure,
     ErasureDeferral,
     EvidenceRecord,
@@ -302,11 +303,11 @@ def _page(answer: Members, name: str, read: Callable[[Members], T], *, total: in
 
 def _evidence_summary(item: Members) -> EvidenceSummary:
     return EvidenceSummary(
-        evidence_package_hash=item.sha256_hex("evidence_package_hash"),
+        evidence_package_hash=item.sha256_hex("evidence_package_hash", empty=True),
         receipt_id=item.string("receipt_id"),
         workflow_id=item.string("workflow_id"),
         event_type=item.string("event_type"),
-        actor_id=item.string("actor_id"),
+        actor_id=item.string("actor_id", empty=True),
         timestamp_utc=item.optional_time("timestamp_utc"),
         notarized_at=item.optional_time("notarized_at"),
         state=item.string("state"),
@@ -314,7 +315,12 @@ def _evidence_summary(item: Members) -> EvidenceSummary:
         key_id=item.string("key_id", empty=True) if item.has("key_id") else "",
         log_index=item.integer("log_index") if item.has("log_index") else 0,
         log_origin=item.string("log_origin", empty=True) if item.has("log_origin") else "",
+        erased=_erased(item.object("erased")) if item.has("erased") else None,
     )
+
+
+def _erased(item: Members) -> Erased:
+    return Erased(item.optional_time("erased_at"), item.string("certificate", empty=True))
 
 
 def _workflow_summary(item: Members) -> WorkflowSummary:
@@ -398,7 +404,7 @@ def _erasure(item: Members) -> Erasure:
 def _affected_receipt(item: Members) -> AffectedReceipt:
     return AffectedReceipt(
         receipt_id=item.string("receipt_id"),
-        evidence_package_hash=item.sha256_hex("evidence_package_hash"),
+        evidence_package_hash=item.sha256_hex("evidence_package_hash", empty=True),
         notarized_at=item.optional_time("notarized_at"),
         log_index=item.integer("log_index"),
     )

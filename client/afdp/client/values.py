@@ -81,8 +81,21 @@ class EvidenceRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Erased:
+    """That the subject of a record was erased.
+
+    Attributes:
+        erased_at: when; None where the service does not know.
+        certificate: the receipt ID of the certificate; empty while there is none.
+    """
+
+    erased_at: datetime | None
+    certificate: str
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceSummary:
-    """What a search shows of a piece of evidence."""
+    """What a search shows of a piece of evidence; of one whose subject was erased there is no hash and no actor."""
 
     evidence_package_hash: str
     receipt_id: str
@@ -96,6 +109,7 @@ class EvidenceSummary:
     key_id: str = ""
     log_index: int = 0
     log_origin: str = ""
+    erased: Erased | None = None
 
 
 @dataclass(frozen=True, slots=True)

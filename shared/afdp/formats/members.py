@@ -111,9 +111,11 @@ class Members:
         """An array of standard base64, each of exactly `size` bytes."""
         return tuple(_bytes(item, self.path(f"{name}[{at}]"), size) for at, item in enumerate(self.array(name)))
 
-    def sha256_hex(self, name: str) -> str:
-        """64 lower-case hex digits."""
-        text = self.string(name)
+    def sha256_hex(self, name: str, *, empty: bool = False) -> str:
+        """64 lower-case hex digits; with `empty` there may be none."""
+        text = self.string(name, empty=empty)
+        if not text:
+            return text
         try:
             if len(from_hex(text)) != 32:
                 raise ValueError("must be 64 lower-case hex digits")

@@ -39,6 +39,7 @@ from afdp.messages.metadata import (
 )
 from afdp.metadata.audit_trail import AuditTrail
 from afdp.metadata.config import MetadataSettings
+from afdp.metadata.erasing import Erasing
 from afdp.metadata.postgres import open_store
 from afdp.metadata.retention import Retention
 from afdp.metadata.service import Metadata
@@ -59,7 +60,11 @@ async def channel(
         open_store(settings) as store,
         running_server(
             MetadataServicer(
-                Metadata(store), AuditTrail(store.audit), SinkWatch([], store.sinks), Retention(store.retention)
+                Metadata(store),
+                AuditTrail(store.audit),
+                SinkWatch([], store.sinks),
+                Retention(store.retention),
+                Erasing(store.erasures, None),
             ),
             settings,
             Telemetry("metadata", TracerProvider()),
