@@ -212,7 +212,7 @@ class RecordKeys:
         found: dict[Scope, DataKey | NotaryError] = {}
         for scope in scopes:
             if scope in self._closed:
-                found[scope] = _barred() if self._closed[scope] else _closing()
+                found[scope] = shut(decided=self._closed[scope])
                 continue
             key = found.get(scope) or self._usable(scope)
             if isinstance(key, DataKey):
@@ -326,6 +326,7 @@ class RecordKeys:
             if isinstance(ready := found[each.scope], DataKey):
                 ready.uses += 1
                 if each.scope in self._closed:  # since it was asked for
+                    found[each.scope] = shut(decided=self._closed[each.scope])
                     continue
                 self._sealing.put(each.scope, ready)
                 self._opening.put(ready.id, (each.scope, ready))
@@ -349,6 +350,7 @@ class RecordKeys:
                 found[scope] = key = DataKey(identifier, answer)
                 key.uses = 1
                 if scope in self._closed:  # since it was asked for
+                    found[scope] = shut(decided=self._closed[scope])
                     continue
                 self._sealing.put(scope, key)
                 self._opening.put(identifier, (scope, key))
@@ -430,6 +432,11 @@ def raised(value: V | NotaryError) -> V:
     if isinstance(value, NotaryError):
         raise type(value)(value.message, retry_after=value.retry_after)
     return value
+
+
+def shut(*, decided: bool) -> NotaryError:
+    """Why nothing is sealed for a subject whose erasure is closing, or decided."""
+    return _barred() if decided else _closing()
 
 
 def _barred() -> FailedPrecondition:

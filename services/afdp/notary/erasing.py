@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 
 ERASED = "afdp.subject.erased"
 ITSELF = Submitter("afdp-notary", "erasure", "service")
-RETRY = 60.0  # seconds
+RETRY = 2.0  # seconds after something failed; twice as many each time that it fails again
+SOON = 60.0  # seconds in which an erasure is found that somebody began and did not finish
 
 _TIMEOUT = 10.0
 _LONG = 600.0  # what was sealed is counted
@@ -66,24 +67,52 @@ class Erasing:
         self._metadata = metadata
         self._office = office
         self._interval = interval
+        self._failed = asyncio.Event()
 
     async def run(self) -> None:
-        """Until cancelled: from the start on, at other times in each replica."""
+        """Until cancelled: from the start on, at other times in each replica.
+
+        What keeps records is looked at anew once in the interval; what was begun and not finished is gone on with soon.
+        """
+        now = asyncio.get_running_loop().time
+        all_at, retry = now(), RETRY
         while True:
             request_id.set(f"erasures-{uuid_utils.uuid7()}")
-            pause = self._interval * random.uniform(0.5, 1)  # noqa: S311 - only to spread replicas
-            if await self._look():
-                _ran.set_to_current_time()
+            self._failed.clear()
+            looks_at_all = now() >= all_at
+            if await self._look(begun=not looks_at_all):
+                retry = RETRY
+                spread = random.uniform(0.5, 1)  # noqa: S311 - replicas look at other times
+                if looks_at_all:
+                    _ran.set_to_current_time()
+                    all_at = now() + self._interval * spread
+                await self._until_failed(min(SOON * spread, max(0.0, all_at - now())))
             else:
-                pause = min(RETRY, pause)
-            await asyncio.sleep(pause)
+                await asyncio.sleep(min(retry, self._interval))
+                retry = min(2 * retry, SOON)
+
+    async def _until_failed(self, seconds: float) -> None:
+        """Waits, for no longer than a moment once somebody's erasure has failed."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._failed.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(min(RETRY, self._interval))
 
     async def settle(self, erasure: store.Erasure) -> store.Erasure:
         """Goes on with an erasure as far as that is possible now; gives how it stands.
 
         Raises:
-            Unavailable, Aborted: it waits, and a later run goes on with it.
+            Unavailable, Aborted: it waits, and a later run goes on with it, soon.
         """
+        try:
+            return await self._settled(erasure)
+        except NotaryError:
+            self._failed.set()
+            raise
+
+    async def _settled(self, erasure: store.Erasure) -> store.Erasure:
         if not erasure.certificate and erasure.erased_at is None:
             erasure = await self._erase(erasure)
         if not erasure.certificate and erasure.erased_at is not None and await self._was_announced(erasure):
@@ -97,8 +126,8 @@ class Erasing:
             return (await self._metadata.get_erasure(asked, timeout=_TIMEOUT)).erasure or erasure
         return erasure
 
-    async def _look(self) -> bool:
-        """One pass over all that wait; whether nothing failed."""
+    async def _look(self, *, begun: bool) -> bool:
+        """One pass over all that wait, or over those alone that nothing keeps; whether nothing failed."""
         after = ""
         deferred = failed = 0
         while True:
@@ -109,6 +138,9 @@ class Erasing:
                 logger.info("erasures wait", extra={"fields": {"code": error.code, "reason": str(error)}})
                 return False
             for each in page:
+                if begun and each.deferral is not None:
+                    deferred += 1
+                    continue
                 try:
                     settled = await self.settle(each)
                     deferred += settled.erased_at is None

@@ -138,6 +138,110 @@ async def test_nothing_is_sealed_for_a_subject_that_was_erased(
         assert other == Prepared()
 
 
+@asynccontextmanager
+async def locked(database: str, statement: str, *values: object) -> AsyncIterator[asyncpg.Connection]:
+    """What is locked until the block ends, in a transaction that is taken back."""
+    connection = await asyncpg.connect(database, server_settings={"search_path": "afdp_metadata"})
+    try:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(statement, *values)
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def until_somebody_waits(connection: asyncpg.Connection, kind: str) -> None:
+    async with asyncio.timeout(60):
+        while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = $1", kind):
+            pass
+
+
+async def test_what_is_written_late_is_refused_where_its_subject_was_erased_since_its_key_was_taken(
+    one: Replica, two: Replica, make_draft: Make, tenant: str, log_drafts: Any, module_database: str
+) -> None:
+    await log_drafts(two.kept, [make_draft(actor_id="alice")])
+    late, his = make_draft(actor_id="alice"), make_draft(actor_id="bob")
+    async with asyncio.TaskGroup() as tasks, locked(module_database, "LOCK TABLE record_content IN SHARE MODE") as by:
+        sign = tasks.create_task(two.kept.prepare([late, his]))
+        await until_somebody_waits(by, "relation")
+        erased = await one.erasing.erase(await asked(one, tenant), ACT)
+
+    assert erased.records == 1
+    hers, other = await sign
+    assert isinstance(hers, FailedPrecondition)
+    assert "erased" in hers.message
+    assert other == Prepared()
+    assert await two.kept.get_record(tenant, late.receipt_id) is None
+
+
+@pytest.mark.parametrize(
+    ("lock", "kind"),
+    [
+        ("LOCK TABLE record_content IN SHARE MODE", "relation"),
+        ("SELECT pg_advisory_xact_lock(hashtextextended('afdp_metadata.erasing.{}', 0))", "advisory"),
+    ],
+    ids=["before its statement began", "while its statement ran"],
+)
+async def test_while_a_subject_is_closing_what_is_written_late_is_to_come_again(
+    one: Replica,
+    two: Replica,
+    make_draft: Make,
+    tenant: str,
+    log_drafts: Any,
+    module_database: str,
+    lock: str,
+    kind: str,
+) -> None:
+    await log_drafts(two.kept, [make_draft(actor_id="alice")])
+    late = make_draft(actor_id="alice")
+    async with asyncio.TaskGroup() as tasks, locked(module_database, lock.format(tenant)) as by:
+        sign = tasks.create_task(two.kept.prepare([late]))
+        await until_somebody_waits(by, kind)
+        await one.store.erasures.close(await asked(one, tenant))
+    [outcome] = await sign
+    assert isinstance(outcome, Unavailable)
+    assert outcome.retry_after
+
+
+async def test_what_is_being_written_is_waited_for_and_keeps_its_subject_from_being_erased(
+    one: Replica, two: Replica, make_draft: Make, tenant: str, log_drafts: Any, module_database: str
+) -> None:
+    await log_drafts(two.kept, [make_draft(actor_id="alice")])
+    late = make_draft(actor_id="alice")
+    slots = """
+        INSERT INTO tenant_usage (tenant, day, slot, records, bytes)
+        SELECT $1, current_date, slot, 0, 0 FROM generate_series(0, 31) AS slot
+    """
+    async with asyncio.TaskGroup() as tasks, locked(module_database, slots, tenant) as by:
+        sign = tasks.create_task(two.kept.prepare([late], usage={}))
+        await until_somebody_waits(by, "transactionid")
+        erase = tasks.create_task(one.erasing.erase(await asked(one, tenant), ACT))
+        await until_somebody_waits(by, "advisory")
+
+    assert await sign == [Prepared()]
+    assert (await erase).erased_at is None
+    assert (await erase).waiting == Waiting(unfinished=1)
+    record = await two.kept.get_record(tenant, late.receipt_id)
+    assert record is not None
+    assert record.draft.evidence == late.evidence
+
+
+@pytest.mark.parametrize("after", ["decide", "wipe"])
+async def test_what_is_erased_or_will_be_is_not_counted_as_held(
+    one: Replica, make_draft: Make, tenant: str, log_drafts: Any, after: str
+) -> None:
+    hers, his = make_draft(actor_id="alice"), make_draft(actor_id="bob")
+    await log_drafts(one.kept, [hers, his])
+    scope = await asked(one, tenant)
+    if after == "decide":
+        assert await one.store.erasures.decide(scope, await one.store.erasures.close(scope)) is None
+    else:
+        await one.erasing.erase(scope, ACT)
+    hold = Hold(new_id(), tenant, "case 9", "a court asks", "counsel", event_type=hers.terms.event_type)
+    assert (await one.store.retention.place_hold(hold))[1] == 1
+
+
 async def test_a_subject_without_records_is_barred_as_well(one: Replica, make_draft: Make, tenant: str) -> None:
     erased = await one.erasing.erase(await asked(one, tenant, "service:nobody"), ACT)
     assert (erased.records, erased.first_id, erased.root) == (0, None, sha256(b"").digest())

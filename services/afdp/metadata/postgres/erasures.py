@@ -19,7 +19,7 @@ from afdp.metadata.values import Erased
 from afdp.postgres import Connection, Database
 from afdp.postgres.errors import RETRY_AFTER
 
-# A hold on records of the tenant is placed before or after (`retention.py`).
+# A hold on records of the tenant is placed before or after (`retention.py`), and its records are written so, too.
 _DECIDING = "SELECT pg_advisory_xact_lock(hashtextextended('afdp_metadata.erasing.' || $1, 0))"
 _ADD = """
     INSERT INTO erasure (tenant, subject, requested_by, reason) VALUES ($1, $2, $3, $4)

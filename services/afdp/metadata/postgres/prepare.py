@@ -21,13 +21,16 @@ from afdp.metadata.postgres import audit, changes, idempotency, months, records
 from afdp.metadata.postgres.conditions import fetch_pruned
 from afdp.metadata.postgres.idempotency import Claim
 from afdp.metadata.postgres.lookup import lookup_key, term_key
+from afdp.metadata.record_keys import shut
 from afdp.metadata.terms import Terms
 from afdp.metadata.values import Asked, Draft, KeyTaken, Outcome, Prepared, Record, Usage
 from afdp.postgres import Connection, is_refused, refusal
 from afdp.postgres.errors import FOREIGN, RETRY_AFTER
 
 _STATEMENT = """
-    WITH draft AS MATERIALIZED (
+    WITH shut AS MATERIALIZED (
+        SELECT data_key, decided FROM shut_data_keys($33) WHERE cardinality(array_remove($33::uuid[], NULL)) > 0
+    ), given AS MATERIALIZED (
         SELECT * FROM unnest(
             $6::uuid[], $7::text[], $8::timestamptz[], $9::bytea[], $10::bigint[], $11::text[], $12::text[],
             $13::text[], $14::timestamptz[], $15::bytea[], $16::text[], $17::smallint[], $18::uuid[], $19::text[],
@@ -40,6 +43,8 @@ _STATEMENT = """
             subject, method, evidence, statement, signature, leaf_hash, timestamp, digest,
             fingerprint, target, external_stamp, external_log, log_origin, data_key, head, retention_class
         )
+    ), draft AS MATERIALIZED (
+        SELECT * FROM given WHERE data_key IS NULL OR data_key NOT IN (SELECT data_key FROM shut)
     ), claimed AS (
         {claimed}
     ), won AS MATERIALIZED (
@@ -96,14 +101,16 @@ _STATEMENT = """
             SET records = u.records + excluded.records, bytes = u.bytes + excluded.bytes
         RETURNING tenant, day, slot, records, bytes
     )
-    SELECT receipt_id, NULL AS tenant, NULL AS day, NULL AS records, NULL AS bytes FROM won
+    SELECT receipt_id, NULL AS tenant, NULL AS day, NULL AS records, NULL AS bytes, NULL::boolean AS decided FROM won
     UNION ALL
     SELECT NULL, w.tenant, w.day - date '1970-01-01', w.records + coalesce(others.records, 0)::bigint,
-           w.bytes + coalesce(others.bytes, 0)::bigint
+           w.bytes + coalesce(others.bytes, 0)::bigint, NULL
     FROM in_usage w LEFT JOIN LATERAL (
         SELECT sum(o.records) AS records, sum(o.bytes) AS bytes FROM tenant_usage o
         WHERE o.tenant = w.tenant AND o.day = w.day AND o.slot <> w.slot
     ) AS others ON true
+    UNION ALL
+    SELECT receipt_id, NULL, NULL, NULL, NULL, decided FROM given JOIN shut USING (data_key)
 """
 _CLAIMED = "SELECT digest, fingerprint, target, false FROM draft WHERE digest IS NOT NULL ORDER BY digest"
 _WRITE = _STATEMENT.format(
@@ -142,7 +149,8 @@ class _Item:
 
 _Usage = dict[str, Usage] | None
 
-# Writes items; gives the receipt IDs of those that were written or claimed their key, and what was refused.
+# Writes items, but those whose subject is being erased; gives the receipt IDs of those that were written or claimed
+# their key, and what was refused.
 _Write = Callable[[Connection, Sequence[_Item], timedelta, _Usage], Awaitable[tuple[set[UUID], dict[int, Outcome]]]]
 
 
@@ -266,7 +274,9 @@ async def _write_together(
     if usage is not None:
         for row in [row for row in told if row["receipt_id"] is None]:
             usage[row["tenant"]] = Usage(row["day"], row["records"], row["bytes"])
-    return {row["receipt_id"] for row in told} - {None}, {}
+    refused = {row["receipt_id"]: shut(decided=row["decided"]) for row in told if row["decided"] is not None}
+    won = {row["receipt_id"] for row in told} - refused.keys() - {None}
+    return won, {item.place: refused[item.draft.receipt_id] for item in items if item.draft.receipt_id in refused}
 
 
 async def _write_singly(
@@ -277,7 +287,9 @@ async def _write_singly(
     for item in items:
         try:
             async with connection.transaction():
-                won |= (await _write_together(connection, [item], retention, usage))[0]
+                written, shut_out = await _write_together(connection, [item], retention, usage)
+                won |= written
+                refused |= shut_out
         except asyncpg.UniqueViolationError:
             pass  # the receipt ID is on record: whether as the same, the look-up tells
         except FOREIGN as error:

@@ -38,8 +38,13 @@ _HOLDS = """
     WHERE tenant = $1 AND ($2 OR released_at IS NULL) AND ($3::uuid IS NULL OR hold_id < $3)
     ORDER BY hold_id DESC LIMIT $4
 """
+# Those that a hold keeps: not what is erased, or about to be with no way back. Readers may not know of erasures.
 _NAMED = """
     SELECT count(*) FROM record r, legal_hold h WHERE h.hold_id = $1 AND r.tenant = h.tenant AND is_named(h, r)
+        AND NOT EXISTS (
+            SELECT FROM data_key k JOIN erasure e ON e.tenant = k.tenant AND e.subject = k.subject
+            WHERE k.id = r.data_key AND e.decided_at IS NOT NULL
+        )
 """
 # What is shorter than what stands is not written, and not told.
 _PUT_CLASSES = """
@@ -101,7 +106,7 @@ class PostgresRetention:
             return found
 
         placed = await self._database.run(place)
-        count = await self._tenants.run_for(hold.tenant, lambda connection: connection.fetchval(_NAMED, hold.hold_id))
+        count = await self._database.run(lambda connection: connection.fetchval(_NAMED, hold.hold_id))
         return placed, int(count or 0)
 
     async def release_hold(self, release: Release) -> Hold | None:

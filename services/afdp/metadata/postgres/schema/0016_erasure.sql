@@ -54,6 +54,22 @@ $$;
 CREATE TRIGGER only_forward BEFORE UPDATE ON erasure FOR EACH ROW EXECUTE FUNCTION only_forward();
 CREATE TRIGGER no_deletion BEFORE DELETE OR TRUNCATE ON erasure EXECUTE FUNCTION refuse_deletion();
 
+-- Which of the data keys must seal nothing now, and whether the erasure of their subject is decided. Until the caller's
+-- transaction ends, none of their tenants' erasures is decided (`erasures.py`): what it writes comes before that, and is
+-- seen there. It is volatile, so that what is read once the locks are had is of then, not of when the caller began.
+CREATE FUNCTION shut_data_keys(keys uuid[]) RETURNS TABLE (data_key uuid, decided boolean)
+    LANGUAGE plpgsql VOLATILE SET search_path = afdp_metadata, pg_temp AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended('afdp_metadata.erasing.' || t.tenant, 0)) FROM (
+        SELECT DISTINCT k.tenant FROM data_key k
+        WHERE k.id = ANY(keys) AND octet_length(k.subject) > 0 ORDER BY k.tenant
+    ) AS t;
+    RETURN QUERY SELECT k.id, e.decided_at IS NOT NULL
+        FROM data_key k JOIN erasure e ON e.tenant = k.tenant AND e.subject = k.subject
+        WHERE k.id = ANY(keys) AND e.closing_since IS NOT NULL;
+END
+$$;
+
 GRANT SELECT, INSERT,
     UPDATE (deferred, closing_since, decided_at, erased_at, records, first_id, last_id, root, act, certificate)
     ON erasure TO afdp_metadata_writer;
