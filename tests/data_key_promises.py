@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from afdp.errors import FailedPrecondition, InvalidArgument, NotaryError, NotFound
+from afdp.errors import DataLoss, FailedPrecondition, InvalidArgument, NotaryError, NotFound
 from afdp.signer.datakeys import DataKey, DataKeys, Scope, WrappedKey
 
 
@@ -67,7 +67,7 @@ class DataKeyPromises:
             assert isinstance(refused, InvalidArgument)
             assert refused.fields[0].field == "keys[0].wrapped"
             assert "another tenant or subject" in str(refused)
-        assert isinstance(await opened(data_keys, new_scope(), key.wrapped), NotFound)
+        assert isinstance(await opened(data_keys, new_scope(), key.wrapped), DataLoss)  # nobody has destroyed it
 
     async def test_a_wrapped_key_with_a_bit_flipped_is_refused(self, data_keys: DataKeys) -> None:
         scope = new_scope()
@@ -147,7 +147,7 @@ class DataKeyPromises:
             await data_keys.rotate(scope)
         for operation in (data_keys.unwrap, data_keys.rewrap):
             (answer,) = await operation([WrappedKey(scope, key.wrapped)])
-            assert isinstance(answer, NotFound)
+            assert isinstance(answer, DataLoss)
         with pytest.raises(InvalidArgument, match=r"scope\.subject"):
             await data_keys.rotate(Scope("bank", ""))
 
@@ -216,7 +216,8 @@ class DataKeyPromises:
             await began.wait()
             await data_keys.destroy(scope)
             assert isinstance(await opened(data_keys, scope, key.wrapped), NotFound)
-        assert [each for each in ended if each != key.plain and not isinstance(each, NotFound)] == []
+        # For a moment Vault has neither the key nor what stands for a destroyed one.
+        assert [each for each in ended if each != key.plain and not isinstance(each, NotFound | DataLoss)] == []
 
     async def test_a_key_made_beside_the_destruction_does_not_outlive_it(self, data_keys: DataKeys) -> None:
         scopes = [new_scope() for _ in range(8)]

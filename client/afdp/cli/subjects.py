@@ -46,7 +46,7 @@ def erase(subject: str | None, reason: str | None, replay: Path | None, url: str
     else:
         if not reason:
             raise click.UsageError("--reason is missing")
-        named = sys.stdin.readline().rstrip("\n") if subject == "-" else subject or ""
+        named = sys.stdin.read().removesuffix("\n") if subject == "-" else subject or ""
         wanted = [(named, "", reason)]
     with open_notary(url, hint=_HINT) as notary:
         told = [notary.erase_subject(name, erasure_id=identifier, reason=why) for name, identifier, why in wanted]

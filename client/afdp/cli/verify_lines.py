@@ -22,6 +22,11 @@ from afdp.verify.policy import Policy
 from afdp.verify.receipts import ArtifactDigest, verify_receipt
 from afdp.verify.result import Result
 
+
+class WasErased(InvalidArgument):
+    """A line of an export that stands in the place of a record whose subject was erased."""
+
+
 LINES = ".ndjson"
 _LONGEST_LINE = 64 * 1024 * 1024
 
@@ -49,10 +54,13 @@ def read_line(data: bytes) -> tuple[Receipt, bytes | None]:
 
     Raises:
         InvalidArgument: names what is missing or of another form.
+        WasErased: it says that the record was erased.
     """
     value = strict_json(data, integers_as_doubles=True)
     if not (isinstance(value, dict) and "evidence_package" in value and "receipt" in value):
         return Receipt.from_json(data), None
+    if value["receipt"] is None and value.get("erased"):
+        raise WasErased.field("receipt", "is not there: the record was erased")
     if value["receipt"] is None:
         raise InvalidArgument.field("receipt", f"is not there: {_why(value)}")
     package = value["evidence_package"]
@@ -67,13 +75,17 @@ def verify_exports(files: Sequence[str], given: Given, *, as_json: bool) -> None
 
     What does not verify is shown; with `as_json` each line gives a line.
     """
-    good = bad = unread = 0
+    good = bad = unread = erased = 0
     for file in files:
         with progress("records", in_bytes=False) as report:
             for number, line in enumerate(_lines(file), 1):
                 place = f"{file}:{number}"
                 try:
                     receipt, evidence = read_line(line)
+                except WasErased as error:
+                    erased += 1
+                    _tell_erased(place, reasons(error), as_json=as_json)
+                    continue
                 except InvalidArgument as error:
                     unread += 1
                     _tell_unread(place, reasons(error), as_json=as_json)
@@ -84,6 +96,7 @@ def verify_exports(files: Sequence[str], given: Given, *, as_json: bool) -> None
                 report(number, None)
     if not as_json:
         said = f"{good:,} verified" + (f", {bad:,} NOT verified" if bad else "")
+        said += f", {erased:,} erased" if erased else ""
         said += f", {unread:,} not readable" if unread else ""
         say(said, fg="red" if bad or unread else "green", bold=True)
     if unread or bad:
@@ -117,6 +130,13 @@ def _tell_unread(place: str, error: str, *, as_json: bool) -> None:
         click.echo(f"Error: {place} cannot be read: {error}", err=True)
 
 
+def _tell_erased(place: str, reason: str, *, as_json: bool) -> None:
+    if as_json:
+        _print({"line": place, "verified": False, "erased": True, "error": reason})
+    else:
+        say(f"{place}: {reason}")
+
+
 def _print(value: dict[str, object]) -> None:
     sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
     sys.stdout.buffer.flush()
@@ -124,4 +144,4 @@ def _print(value: dict[str, object]) -> None:
 
 def _why(line: dict[str, object]) -> str:
     error = line.get("error")
-    return str(error.get("message", "")) if isinstance(error, dict) else "the record was erased"
+    return str(error.get("message", "")) if isinstance(error, dict) else "no reason is given"

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from afdp.errors import FailedPrecondition, InvalidArgument, NotaryError, NotFound
+from afdp.errors import DataLoss, FailedPrecondition, InvalidArgument, NotaryError, NotFound
 from afdp.metadata.record_keys import Holder, KeptKey, Scope, Shelf
 from afdp.metadata.values import Stray
 
 DATA_KEYS, INDEX_KEYS = "data_key", "index_key"
 
 _BEFORE_ALL = UUID(int=0)
-_ALTERED = "it does not open: it was altered, or is of another tenant or subject"
+_ALTERED = (
+    "it does not open: it was altered, is of another tenant or subject, or what opens it is missing at the signer and "
+    "has to be restored"
+)
 
 
 class KeyCheck:
@@ -60,7 +63,9 @@ def _amiss(key: KeptKey, answer: bytes | NotaryError) -> str:
 
 def _opens(answer: bytes | NotaryError) -> bool:
     """Raises what says nothing about the key."""
-    if isinstance(answer, NotaryError) and not isinstance(answer, InvalidArgument | FailedPrecondition | NotFound):
+    if isinstance(answer, NotaryError) and not isinstance(
+        answer, InvalidArgument | FailedPrecondition | NotFound | DataLoss
+    ):
         raise type(answer)(answer.message, retry_after=answer.retry_after)
     return isinstance(answer, bytes)
 

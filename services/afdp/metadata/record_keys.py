@@ -59,8 +59,8 @@ class FreshKey:
 class Holder(Protocol):
     """What holds the keys of scopes: the signer (`signer.py`).
 
-    Items of one call are refused one by one: NotFound where the scope's key was destroyed or never was, InvalidArgument
-    where a wrapped key was altered or is of another scope.
+    Items of one call are refused one by one: NotFound where the scope's key was destroyed, DataLoss where it is missing
+    or damaged, InvalidArgument where a wrapped key was altered or is of another scope.
     """
 
     async def generate(self, scopes: Sequence[Scope]) -> list[FreshKey | NotaryError]:
@@ -318,7 +318,7 @@ class RecordKeys:
                 found[scope] = new = DataKey(UUID(bytes=uuid_utils.uuid7().bytes), answer.plain)
                 fresh.append(WrappedKey(new.id, scope, answer.wrapped))
             else:
-                found[scope] = _barred() if isinstance(answer, NotFound) else answer
+                found[scope] = _barred() if isinstance(answer, NotFound) else _in_own_words(answer)
         if fresh:
             await self._shelf.keep_data_keys(fresh)
             _made.inc(len(fresh))
@@ -346,6 +346,8 @@ class RecordKeys:
         for (scope, (identifier, _)), answer in zip(kept.items(), answers, strict=True):
             if isinstance(answer, NotFound):
                 found[scope] = _barred()
+            elif isinstance(answer, DataLoss):  # a new key would stand in the way of the one that is to be restored
+                found[scope] = _damaged(identifier)
             elif not isinstance(answer, NotaryError):
                 found[scope] = key = DataKey(identifier, answer)
                 key.uses = 1
@@ -385,7 +387,7 @@ class RecordKeys:
             if isinstance(answer, NotFound):  # the database is of before the erasure
                 found[identifier] = Erased()
             elif isinstance(answer, NotaryError):
-                altered = isinstance(answer, InvalidArgument | FailedPrecondition)
+                altered = isinstance(answer, InvalidArgument | FailedPrecondition | DataLoss)
                 found[identifier] = _damaged(identifier) if altered else answer
             else:
                 key = DataKey(identifier, answer)
@@ -422,7 +424,7 @@ class RecordKeys:
             return dict.fromkeys(kept, error)
         damaged = DataLoss(f"the tenant's index key does not open: {_WHY_NOT}")
         return {
-            tenant: damaged if isinstance(plain, InvalidArgument | FailedPrecondition | NotFound) else plain
+            tenant: damaged if isinstance(plain, _DAMAGED) else plain
             for tenant, plain in zip(kept, plains, strict=True)
         }
 
@@ -447,12 +449,23 @@ def _closing() -> Unavailable:
     return Unavailable("the subject of this evidence may be erased at this moment", retry_after=5.0)
 
 
+def _in_own_words(error: NotaryError) -> NotaryError:
+    """The signer says in its log which file is damaged; callers need not know where it lies."""
+    return (
+        DataLoss("the key of this evidence's subject is damaged: the signer says how")
+        if isinstance(error, DataLoss)
+        else error
+    )
+
+
 def _damaged(identifier: UUID) -> DataLoss:
     return DataLoss(f"data key {identifier} does not open: {_WHY_NOT}")
 
 
+_DAMAGED = InvalidArgument, FailedPrecondition, NotFound, DataLoss
 _WHY_NOT = (
-    "it was altered, is of another tenant or subject, or was wrapped by another holder (the signer's AFDP_DATA_KEYS)"
+    "it was altered, is of another tenant or subject, was wrapped by another holder (the signer's AFDP_DATA_KEYS), "
+    "or what opens it is missing there and has to be restored"
 )
 _NOT_YET = NotaryError("not asked yet")
 _OVERSLEPT = 60.0  # seconds

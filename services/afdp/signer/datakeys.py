@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from afdp.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotaryError, NotFound
+from afdp.errors import DataLoss, FailedPrecondition, FieldViolation, InvalidArgument, NotaryError, NotFound
 from afdp.signer.part import Part
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,8 @@ class SubjectKeys(Protocol):
     """One technology that holds subjects' keys: `subjectfiles.py` with a key in a file or a token, `vault`.
 
     Items of one call may be of any scopes. An item that is refused fails alone: `NotFound` where its scope's key was
-    destroyed or never was, `InvalidArgument` where it is not what was sealed for its scope.
+    destroyed, `DataLoss` where it is not here and was not destroyed, `InvalidArgument` where it is not what was sealed
+    for its scope.
     """
 
     @property
@@ -230,8 +231,13 @@ def destroyed() -> NotFound:
 
 
 def never_was() -> NotFound:
-    """What a holder answers about a scope that has no key."""
+    """What a holder answers about a scope that has no key, where nothing says that it ever had one."""
     return NotFound("the subject has no key")
+
+
+def lost() -> DataLoss:
+    """What a holder answers to what was sealed under a key that it does not have, and that nobody destroyed."""
+    return DataLoss("the signer does not have the key of this subject, which nobody destroyed: restore it")
 
 
 async def _answered(

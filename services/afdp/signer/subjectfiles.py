@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from afdp.errors import DataLoss, FailedPrecondition, NotaryError, Unavailable
 from afdp.formats.encoding import b64, from_b64
 from afdp.formats.timestamps import format_timestamp, parse_timestamp
-from afdp.signer.datakeys import Scope, Sealed, destroyed, does_not_open, never_was
+from afdp.signer.datakeys import Scope, Sealed, destroyed, does_not_open, lost, never_was
 from afdp.signer.disk import private_folder, read_private, sync_folder, write_all, write_durably
 from afdp.signer.kek import Kek, seal, unseal
 from afdp.signer.part import Part
@@ -150,6 +150,8 @@ class SubjectFiles:
     def _rotate(self, scope: Scope) -> int:
         path = self._path(scope)
         with self._lock:
+            if not path.exists():
+                raise never_was()
             key = self._read(path)
             self._write(key)
             return key.newest
@@ -185,7 +187,7 @@ class SubjectFiles:
 
     def _read(self, path: Path) -> _SubjectKey:
         if not path.exists():
-            raise never_was()
+            raise lost()
         told = _content(path)
         if "destroyed_at" in told:
             raise destroyed()

@@ -20,12 +20,14 @@ from afdp.embedded.postgres import _binaries, _package_root
 from afdp.errors import DataLoss, FailedPrecondition, Unavailable
 from afdp.metadata import answers
 from afdp.metadata.config import MetadataSettings
+from afdp.metadata.erasing import Erasing
+from afdp.metadata.key_check import KeyCheck
 from afdp.metadata.opening import sealed
 from afdp.metadata.postgres import PostgresStore, open_store
 from afdp.metadata.record_keys import Bounds, RecordKeys, Scope, raised
 from afdp.metadata.sealed_store import SealedStore
 from afdp.metadata.values import Asked, Batch, Draft, Idempotency, KeyTaken, Prepared, Record, Search
-from tests.local_data_keys import LocalHolder
+from tests.local_data_keys import LocalHolder, local_holder
 
 Make = Callable[..., Draft]
 Open = Callable[..., AbstractAsyncContextManager[SealedStore]]
@@ -178,6 +180,44 @@ async def test_without_the_signer_known_keys_go_on_and_others_are_refused_at_onc
 
         monkeypatch.setattr(holder, "away", False)
         assert await fresh.get_record(tenant, known.receipt_id) is not None
+
+
+async def test_a_key_that_is_missing_at_the_signer_is_named_and_not_taken_for_one_that_was_destroyed(
+    database: str, settings_of: Callable[..., MetadataSettings], make_draft: Make, tmp_path: Path
+) -> None:
+    settings = settings_of(database, encryption="on")
+    lost = make_draft(actor_id="lost")
+    tenant = lost.submitter.tenant
+
+    def files() -> set[Path]:
+        return {path for path in (tmp_path / "data-keys" / "keys").rglob("*") if path.is_file()}
+
+    async with local_holder(tmp_path) as holder, open_store(settings) as store:
+        before = sealed(settings, store, holder)
+        await before.prepare([make_draft(actor_id="first")])
+        others = files()
+        assert await before.prepare([lost]) == [Prepared()]
+        [file] = files() - others
+        kept = file.rename(tmp_path / "kept")
+        after = sealed(settings, store, holder)
+
+        with pytest.raises(DataLoss, match="has to be restored") as refused:
+            await after.get_record(tenant, lost.receipt_id)
+        assert str(tmp_path) not in str(refused.value)
+        [again] = await after.prepare([make_draft(actor_id="lost")])
+        assert isinstance(again, DataLoss)
+        assert files() == others  # none is made in its place
+        [stray], _ = await KeyCheck(holder, store.shelf).data_keys([], 100)
+        assert "missing at the signer" in stray.why
+        with pytest.raises(FailedPrecondition, match="not destroyed"):
+            await Erasing(store.erasures, after.keys).renew(tenant, lost.receipt_id)
+
+        file.write_text("{}")
+        with pytest.raises(DataLoss, match="does not open") as refused:
+            await after.get_record(tenant, lost.receipt_id)
+        assert str(tmp_path) not in str(refused.value)
+        kept.rename(file)
+        assert await after.get_record(tenant, lost.receipt_id) is not None
 
 
 async def test_one_call_makes_the_keys_of_all_new_subjects_and_none_for_known_ones(

@@ -7,7 +7,7 @@ import hvac.exceptions
 import pytest
 import pytest_asyncio
 
-from afdp.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from afdp.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from afdp.formats.encoding import b64
 from afdp.signer.config import SignerSettings
 from afdp.signer.datakeys import DataKey, DataKeys, Scope, WrappedKey
@@ -111,7 +111,7 @@ async def test_a_destruction_cut_short_is_finished_when_it_is_asked_for_again(
         admin.update_key_configuration(name, deletion_allowed=True, mount_point=T)
         if steps == 2:
             admin.delete_key(name, mount_point=T)
-            assert isinstance(await opened(data_keys, scope, key.wrapped), NotFound)
+            assert isinstance(await opened(data_keys, scope, key.wrapped), DataLoss)
         else:
             assert await opened(data_keys, scope, key.wrapped) == key.plain
 

@@ -21,7 +21,7 @@ from hvac.exceptions import InternalServerError, InvalidPath, InvalidRequest
 
 from afdp.errors import FailedPrecondition, NotaryError
 from afdp.formats.encoding import b64, from_b64
-from afdp.signer.datakeys import Scope, Sealed, destroyed, does_not_open, never_was
+from afdp.signer.datakeys import Scope, Sealed, destroyed, does_not_open, lost, never_was
 from afdp.signer.part import Part
 from afdp.signer.vault.opening import Vault
 
@@ -150,6 +150,8 @@ class VaultSubjects:
         """Why Vault refuses what was asked of a key."""
         mount = self._vault.mount
         key = await self._vault.call(lambda vault: _read(vault, mount, name))
+        if key is None and operation != "encrypt":  # which would have made it
+            return lost()
         try:
             _require_key(key)
         except NotaryError as error:
